@@ -1,0 +1,33 @@
+# Every target makes .venv itself if it is missing: uv if present, else venv and pip, at the versions of the lock.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: install demo test check fix lock
+
+install: .venv/installed
+
+.venv/installed: constraints.txt pyproject.toml
+	@command -v uv >/dev/null && uv venv -q --clear --python $(PYTHON) .venv || $(PYTHON) -m venv --clear .venv
+	@if command -v uv >/dev/null; then \
+	  uv pip install -q --python $(BIN)/python -c constraints.txt -e . --group dev; \
+	else \
+	  $(BIN)/python -m pip install -q --upgrade "pip>=25.1" && $(BIN)/python -m pip install -q -c constraints.txt -e . --group dev; \
+	fi
+	@touch $@
+
+demo: install
+	$(BIN)/sleicl demo
+
+test: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q
+
+fix: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Fresh versions within the bounds of pyproject.toml; run the tests before committing the result.
+lock:
+	uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate --group dev pyproject.toml -o constraints.txt

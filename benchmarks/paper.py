@@ -1,0 +1,106 @@
+"""The weak model on the paper's tasks: every arm, both answer modes, one table.
+
+    python benchmarks/paper.py --data DIR --grimoires DIR [--tasks TREC,Subj] [--limit 100] [--home DIR]
+
+DIR/TASK/{task.json,train.jsonl,test.jsonl} are the rows and DIR/TASK/*.json the grimoires that
+GPT-4 wrote. Rows go to `work/` beside this file (not committed); what is kept in `results/` holds row
+hashes, labels, predictions and scores, no text. A stopped run goes on when started again.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+from official import official
+
+from sleicl_chains._folders import Home
+from sleicl_chains.arms import ArmBuilder, limited, without_overlap
+from sleicl_chains.baselines import probe
+from sleicl_chains.console import Meter, print_report
+from sleicl_chains.embedders import embedder
+from sleicl_chains.evaluation import Report, evaluate
+from sleicl_chains.grimoires import load_grimoire
+from sleicl_chains.journal import Journal
+from sleicl_chains.models import weak_model
+from sleicl_chains.tasks import distinct, load_examples, load_task, stratified
+
+HERE = Path(__file__).parent
+TASKS = "TREC,Subj,AgNews,SST5,RTE,hate_speech18"
+ARMS = ["zero-shot", "few-shot", "simple", "profound", "simple+few-shot", "profound+few-shot"]
+TRAIN_ROWS = 100
+
+
+def main() -> None:
+    """Run all tasks in both modes and keep the results."""
+    options = _options()
+    home = Home.at(options.home)
+    print(f"{os.cpu_count()} cores; {options.weak}; {options.limit} test rows a task; seed {options.seed}", flush=True)
+    for name in options.tasks.split(","):
+        for mode in options.modes.split(","):
+            started = time.monotonic()
+            report = run(options, name, mode, home)
+            print(f"{name}, {mode}: {time.monotonic() - started:.0f} s\n", flush=True)
+            keep(report, f"{name}-{mode}-seed{options.seed}", Path(report.run))
+
+
+def run(options: argparse.Namespace, name: str, mode: str, home: Home) -> Report:
+    """Evaluate one task in one mode; the answers already in `work/` are not asked again."""
+    folder = Path(options.data) / name
+    task = load_task(folder / "task.json")
+    test = limited(load_examples(folder / "test.jsonl", task), options.limit)
+    rows, _ = without_overlap(distinct(load_examples(folder / "train.jsonl", task)), test)
+    train = stratified(rows, options.seed)[:TRAIN_ROWS]
+    grimoire = load_grimoire(next((Path(options.grimoires) / name).glob(f"{options.sampler}*.json")), task)
+    weak, journal = weak_model(options.weak, home=home), Journal(home.journal)
+    builder = ArmBuilder(
+        task, weak, embedder(), train=train, grimoire=grimoire, mode=mode, seed=options.seed, journal=journal
+    )
+    baselines = builder.build(["majority", "probe"])
+    arms = baselines | {"probe-minilm": probe(task, train, embedder("minilm", home=home))} | builder.build(ARMS)
+    if mode == "generate":
+        arms["official"] = official(weak, task, grimoire, journal)
+    with Meter(len(ARMS)) as meter:
+        report = evaluate(
+            arms, test, run=HERE / "work" / f"{name}-{mode}-seed{options.seed}", task=task, weak=options.weak,
+            train_rows=len(train), progress=meter,
+        )  # fmt: skip
+    print_report(report, builder.notes)
+    return report
+
+
+def keep(report: Report, name: str, folder: Path) -> None:
+    """Write the summary and the rows without any text."""
+    results = HERE / "results" / "paper"
+    results.mkdir(parents=True, exist_ok=True)
+    summary = {key: value for key, value in report.to_dict().items() if key != "run"}
+    (results / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    wanted = ("arm", "row", "gold", "prediction", "valid", "coverage", "scores")
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [json.dumps({key: _rounded(row[key]) for key in wanted}) for row in rows]
+    (results / f"{name}.rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return round(value, 5) if isinstance(value, float) else value
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--grimoires", required=True)
+    parser.add_argument("--tasks", default=TASKS)
+    parser.add_argument("--modes", default="score,generate")
+    parser.add_argument("--sampler", default="k-means", help="which grimoire: the beginning of its file's name")
+    parser.add_argument("--weak", default="embedded:smollm2")
+    parser.add_argument("--limit", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--home")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""A strong model studies a task once and writes a grimoire; a weak local model answers with it.
+
+Names are loaded when first used, so importing this package costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sleicl_chains.answers import Answer
+    from sleicl_chains.errors import SleiclError
+    from sleicl_chains.evaluation import Report, evaluate
+    from sleicl_chains.grimoires import Grimoire, grimoire_writer, load_grimoire
+    from sleicl_chains.journal import Journal
+    from sleicl_chains.models import strong_model, weak_model
+    from sleicl_chains.samplers import sampler
+    from sleicl_chains.solvers import solver
+    from sleicl_chains.store import GrimoireRetriever, GrimoireStore
+    from sleicl_chains.tasks import Example, Task, examples_from_documents, load_examples, load_task, split
+
+_HOMES = {
+    "Answer": "answers",
+    "Example": "tasks",
+    "Grimoire": "grimoires",
+    "GrimoireRetriever": "store",
+    "GrimoireStore": "store",
+    "Journal": "journal",
+    "Report": "evaluation",
+    "SleiclError": "errors",
+    "Task": "tasks",
+    "evaluate": "evaluation",
+    "examples_from_documents": "tasks",
+    "grimoire_writer": "grimoires",
+    "load_examples": "tasks",
+    "load_grimoire": "grimoires",
+    "load_task": "tasks",
+    "sampler": "samplers",
+    "solver": "solvers",
+    "split": "tasks",
+    "strong_model": "models",
+    "weak_model": "models",
+}
+
+__all__ = [
+    "Answer",
+    "Example",
+    "Grimoire",
+    "GrimoireRetriever",
+    "GrimoireStore",
+    "Journal",
+    "Report",
+    "SleiclError",
+    "Task",
+    "evaluate",
+    "examples_from_documents",
+    "grimoire_writer",
+    "load_examples",
+    "load_grimoire",
+    "load_task",
+    "sampler",
+    "solver",
+    "split",
+    "strong_model",
+    "weak_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

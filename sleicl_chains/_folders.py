@@ -1,0 +1,57 @@
+"""Where things are: data files shipped with the package, and the user's home folder."""
+
+import os
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+
+def data_folder(name: str) -> Traversable:
+    """Return a shipped folder: inside the package when installed, beside it in a checkout."""
+    shipped = files("sleicl_chains")
+    for part in name.split("/"):
+        shipped = shipped / part
+    return shipped if shipped.is_dir() else Path(__file__).parent.parent / name
+
+
+@dataclass(frozen=True)
+class Home:
+    """The user's folder: `grimoires/`, `chroma/`, `journal.sqlite`, `weights/` and `runs/`."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, path: str | Path | None = None) -> "Home":
+        """Return the home at `path`, else at `$SLEICL_HOME`, else in the platform's data folder."""
+        chosen = path or os.environ.get("SLEICL_HOME")
+        if not chosen:
+            from platformdirs import user_data_dir
+
+            chosen = user_data_dir("sleicl", appauthor=False)
+        return cls(Path(chosen).expanduser())
+
+    @property
+    def grimoires(self) -> Path:
+        """Markdown files, the source of truth of the store."""
+        return self.root / "grimoires"
+
+    @property
+    def chroma(self) -> Path:
+        """The index, derived from the Markdown files."""
+        return self.root / "chroma"
+
+    @property
+    def journal(self) -> Path:
+        """Every model call by its full request."""
+        return self.root / "journal.sqlite"
+
+    @property
+    def weights(self) -> Path:
+        """Weights of the embedded models."""
+        return self.root / "weights"
+
+    @property
+    def runs(self) -> Path:
+        """One folder an evaluation."""
+        return self.root / "runs"

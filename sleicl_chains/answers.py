@@ -1,0 +1,59 @@
+"""What a solver gives back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Mode = Literal["generate", "score"]
+"""How an answer is read: from the model's own words, or from the probabilities of the labels."""
+
+Prior = Literal["none", "content-free", "mean"]
+"""What is taken off the label probabilities."""
+
+Arm = Literal["zero-shot", "few-shot", "simple", "profound", "simple+few-shot", "profound+few-shot"]
+"""What the weak model is shown beside the question."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer, with how it was come by. An answer that names no label is not valid and counts as wrong."""
+
+    label: str | None
+    """One of the task's labels; None where there is none, or for an open-ended task."""
+    text: str
+    """The model's own words; in mode `score` the label."""
+    valid: bool
+    arm: str = ""
+    mode: str = ""
+    prior: str = "none"
+    probability: float | None = None
+    """Of the label after the prior was taken off; None in mode `generate`."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Of every label after the prior was taken off; they add up to 1."""
+    coverage: float | None = None
+    """The probability that the model gave to all labels together before renormalising."""
+    grimoire: str | None = None
+    """Id of the grimoire that was shown."""
+    usage: Mapping[str, int] = field(default_factory=dict)
+    """`prompt_tokens` and `reply_tokens`, where the model reports them."""
+    seconds: float = 0.0
+    """What the model took; a call answered from the journal keeps its first figure."""
+    note: str = ""
+    """What a reader should know: the reply was cut, or why there is none."""
+
+    @property
+    def answer(self) -> str | None:
+        """The label, or the text of an open-ended task; None when not valid."""
+        return (self.label or self.text) if self.valid else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the object that `sleicl ask --json` prints."""
+        said = {"text": self.text} if self.valid and self.label is None else {"label": self.label}
+        return said | {
+            "probability": self.probability,
+            "valid": self.valid,
+            "grimoire": self.grimoire,
+            "mode": self.mode,
+            "usage": dict(self.usage),
+            "seconds": round(self.seconds, 4),
+        }

@@ -1,0 +1,113 @@
+"""The arms of one table, built from names: baselines, and the weak model with what each arm shows it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, get_args
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import Runnable
+
+from sleicl_chains.answers import Answer, Arm, Mode, Prior
+from sleicl_chains.baselines import majority, probe
+from sleicl_chains.errors import InputError
+from sleicl_chains.grimoires import Grimoire
+from sleicl_chains.journal import Journal
+from sleicl_chains.priors import prior_texts
+from sleicl_chains.solvers import LabelScorer, solver
+from sleicl_chains.tasks import Example, Task, fold
+
+if TYPE_CHECKING:
+    from langchain_core.embeddings import Embeddings
+
+BASELINES = ("majority", "probe")
+FEW_SHOT_PER_LABEL = 4
+"""Examples a label in the arm `few-shot` where the grimoire has none of its own (the paper's k)."""
+
+
+@dataclass
+class ArmBuilder:
+    """What the arms of one table have in common; `notes` gathers what a reader of the table should know."""
+
+    task: Task
+    weak: BaseChatModel
+    embeddings: "Embeddings"
+    train: Sequence[Example] = ()
+    grimoire: Grimoire | None = None
+    mode: Mode | None = None
+    prior: Prior | None = None
+    seed: int = 0
+    journal: Journal | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def default_names(self) -> list[str]:
+        """Return the arms that this task, these rows and this grimoire allow."""
+        names = ["zero-shot"]
+        if self.train:
+            names = ["majority", *(["probe"] if self.task.labels else []), "zero-shot", "few-shot"]
+        else:
+            self.notes.append("without --train there are no arms majority, probe and few-shot")
+        return names + [form for form in ("simple", "profound") if self.grimoire and getattr(self.grimoire, form)]
+
+    def build(self, names: Sequence[str] | None = None) -> dict[str, Runnable[str, Answer]]:
+        """Return a solver for each name, the default ones without names.
+
+        Raises:
+            InputError: a name is unknown or stands twice, or an arm lacks its rows or grimoire.
+        """
+        chosen = list(names or self.default_names())
+        known = [*BASELINES, *get_args(Arm)]
+        if unknown := [name for name in chosen if name not in known]:
+            raise InputError(f"There is no arm {unknown[0]!r}; expected some of {', '.join(known)}")
+        if len(set(chosen)) < len(chosen):
+            raise InputError(f"An arm stands twice in {','.join(chosen)}; give each once")
+        self._settle_mode()
+        return {name: self._arm(name) for name in chosen}
+
+    def _settle_mode(self) -> None:
+        if self.mode is None and self.task.labels and not isinstance(self.weak, LabelScorer):
+            self.mode = "generate"
+            self.notes.append("this model gives no label probabilities, so answers are generated and parsed")
+
+    def _arm(self, name: Any) -> Runnable[str, Answer]:
+        if name == "majority":
+            return majority(self.task, self.train)
+        if name == "probe":
+            return probe(self.task, self.train, self.embeddings)
+        examples = self.examples() if "few-shot" in name else []
+        texts = prior_texts(self.train, self.task, seed=self.seed, shown=examples) if self.train else []
+        prior = self.prior or ("mean" if texts else "content-free")
+        return solver(
+            self.weak, self.task, arm=name, grimoire=self.grimoire, examples=examples,
+            mode=self.mode, prior=prior, prior_texts=texts if prior == "mean" else (), journal=self.journal,
+        )  # fmt: skip
+
+    def examples(self) -> list[Example]:
+        """Return the examples of the few-shot arms: the grimoire's own where train has them, else k-means ones."""
+        if not self.train:
+            raise InputError("The few-shot arms take their examples from training rows; give some with --train")
+        by_id = {example.id: example for example in self.train}
+        own = self.grimoire.provenance.examples if self.grimoire else ()
+        if own and all(id in by_id for id in own):
+            self._note("few-shot shows the grimoire's own examples")
+            return [by_id[id] for id in own]
+        from sleicl_chains.samplers import sampler
+
+        draw = sampler("kmeans", per_label=FEW_SHOT_PER_LABEL, seed=self.seed, embeddings=self.embeddings)
+        self._note(f"few-shot shows {FEW_SHOT_PER_LABEL} k-means examples a label from --train")
+        return draw.invoke({"task": self.task, "examples": list(self.train)})
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def without_overlap(train: Sequence[Example], evaluated: Sequence[Example]) -> tuple[list[Example], int]:
+    """Return the training rows whose folded text is not evaluated, and how many were dropped."""
+    taken = {fold(example.text) for example in evaluated}
+    kept = [example for example in train if fold(example.text) not in taken]
+    return kept, len(train) - len(kept)
+
+
+def limited(examples: Sequence[Example], limit: int | None) -> list[Example]:
+    """Return the `limit` rows with the smallest content hash, the same ones for every arm, model and seed."""
+    return list(examples) if limit is None else sorted(examples, key=lambda example: example.id)[:limit]

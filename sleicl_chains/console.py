@@ -1,0 +1,126 @@
+"""What the command line prints: tables on stdout, progress and notes on stderr."""
+
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from sleicl_chains.evaluation import ArmResult, Report
+
+
+def say(text: str) -> None:
+    """Print a note on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Meter:
+    """Progress of an evaluation on stderr: first an estimate, then a bar, or a line now and then without a terminal."""
+
+    def __init__(self, model_arms: int) -> None:
+        self._model_arms = model_arms
+        self._started = self._last_line = time.monotonic()
+        self._first: float | None = None
+        self._estimated = False
+        self._bar = Progress(
+            TextColumn("{task.description:>18}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:.1f}/s"), TimeRemainingColumn(),
+            console=Console(stderr=True), transient=True,
+        )  # fmt: skip
+        self._task = self._bar.add_task("", total=None, rate=0.0)
+
+    def __enter__(self) -> Self:
+        if self._bar.console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, arm: str, done: int, total: int) -> None:
+        """Show that one more answer is there."""
+        now = time.monotonic()
+        if arm not in ("majority", "probe"):
+            self._estimate(now, total - done)
+        rate = done / max(now - self._started, 1e-9)
+        self._bar.update(self._task, description=arm, completed=done, total=total, rate=rate)
+        if not self._bar.console.is_terminal and now - self._last_line > 15:
+            self._last_line = now
+            say(f"{arm}: {done} of {total} answers, {rate:.1f}/s, about {_duration((total - done) / rate)} left")
+
+    def _estimate(self, now: float, left: int) -> None:
+        """Judge by the first model arm: its first answer holds the prior's calls, its second shows the pace."""
+        if self._first is None:
+            self._first = now
+        elif not self._estimated:
+            self._estimated = True
+            seconds = (self._first - self._started) * (self._model_arms - 1) + (now - self._first) * left
+            if seconds > 10:
+                say(f"About {_duration(seconds)} for {left} answers.")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def print_report(report: Report, notes: Sequence[str] = ()) -> None:
+    """Print the table of an evaluation, and in words whether anything beats doing without a grimoire."""
+    table = Table(
+        title=f"{report.task}: {report.n} rows, {report.weak}", title_justify="left", box=None, pad_edge=False
+    )
+    for heading in ("arm", "mode", "accuracy", "95% interval", "macro-F1", "valid", "coverage", "vs zero-shot", "s"):
+        table.add_column(heading, justify="left" if heading in ("arm", "mode") else "right", no_wrap=True)
+    for arm in report.arms:
+        table.add_row(*_cells(arm))
+    Console(width=max(120, Console().width)).print(table)
+    for note in [*notes, *verdict(report)]:
+        print(note)
+
+
+def _cells(arm: ArmResult) -> list[str]:
+    def rate(value: float | None) -> str:
+        return "" if value is None else f"{value:.3f}"
+
+    difference = ""
+    if arm.difference is not None:
+        difference = f"{arm.difference:+.3f} [{arm.difference_low:+.3f}, {arm.difference_high:+.3f}]"
+    mode = arm.mode if arm.prior in ("none", "") else f"{arm.mode} / {arm.prior}"
+    interval = f"{arm.low:.3f}-{arm.high:.3f}"
+    return [
+        arm.arm, "" if mode == "none" else mode, rate(arm.accuracy), interval, rate(arm.macro_f1), rate(arm.valid),
+        rate(arm.coverage), difference, f"{arm.seconds_total:.1f}",
+    ]  # fmt: skip
+
+
+def verdict(report: Report) -> list[str]:
+    """Say in words what the table shows; a grimoire that does not help is said not to help."""
+    arms = {arm.arm: arm for arm in report.arms}
+    lines = []
+    if failed := sum(arm.failed for arm in report.arms):
+        lines.append(f"{failed} answers failed (prompt too long or reply rejected); they count as wrong.")
+    shown = [arm for arm in report.arms if arm.arm.startswith(("simple", "profound")) and arm.difference is not None]
+    if shown:
+        lines.append(_grimoire_verdict(max(shown, key=lambda arm: arm.accuracy)))
+    models = [arm for arm in report.arms if arm.arm not in ("majority", "probe")]
+    best = max(models, key=lambda arm: arm.accuracy, default=None)
+    if best and "probe" in arms and arms["probe"].accuracy >= best.accuracy:
+        lines.append("The probe, a linear model on embeddings without any language model, is not beaten by any arm.")
+    if best and report.majority is not None and report.majority >= best.accuracy:
+        lines.append("Always answering with the most frequent label is not beaten by any arm either.")
+    return lines
+
+
+def _grimoire_verdict(best: ArmResult) -> str:
+    assert best.difference is not None and best.difference_low is not None and best.difference_high is not None
+    span = f"{best.difference:+.3f} [{best.difference_low:+.3f}, {best.difference_high:+.3f}]"
+    if best.difference_low > 0:
+        return f"The best grimoire arm here, {best.arm}, is above zero-shot: {span}. It was picked on these very rows."
+    if best.difference_high < 0:
+        return f"No grimoire helps here: the best grimoire arm, {best.arm}, is below zero-shot: {span}."
+    return f"No grimoire is shown to help here: the best grimoire arm, {best.arm}, against zero-shot: {span}."

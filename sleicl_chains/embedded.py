@@ -1,0 +1,282 @@
+"""A weak model in this process: a GGUF file behind LangChain's chat interface.
+
+It renders its own prompts, so the exact text sent is known, and gives exact label probabilities.
+"""
+
+import functools
+import importlib.metadata
+import math
+import mmap
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from pydantic import ConfigDict, PrivateAttr
+
+from sleicl_chains.engine import Engine, engine_for, too_long
+from sleicl_chains.errors import ModelError, ModelNotFound, PromptTooLong
+from sleicl_chains.weights import sha256_of
+
+_BIAS = 10.0
+"""Added to the logits of a label's tokens; see `_label_masses`."""
+
+
+@dataclass(frozen=True)
+class LabelScores:
+    """What a model thinks of each label at the place where the answer would begin."""
+
+    probabilities: dict[str, float]
+    """Of the labels among themselves; they add up to 1."""
+    coverage: float
+    """The share of all next tokens, 0 to 1, that begin a label; small when the model wants to say something else."""
+    prompt_tokens: int
+    requests: int
+
+
+class EmbeddedModel(BaseChatModel):
+    """A GGUF file as a LangChain chat model, with rendered prompts and label probabilities.
+
+    The engine starts at the first use (0.4 s for a 100 MB file) and is shared within the process.
+    It answers one request at a time; more callers wait their turn.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: Path
+    """The GGUF file."""
+    n_ctx: int = 4096
+    """Context in tokens, prompt and reply together."""
+    threads: int = 0
+    """0 takes `$SLEICL_THREADS`, else every core up to eight."""
+    temperature: float = 0.0
+    max_tokens: int = 64
+    seed: int = 0
+
+    _digest: str = PrivateAttr(default="")
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Refuse at once what is not a GGUF file."""
+        super().model_post_init(context)
+        try:
+            with self.path.open("rb") as file:
+                magic = file.read(4)
+        except OSError as problem:
+            raise ModelNotFound(f"{self.path}: cannot be read ({problem.strerror}); expected a GGUF file") from None
+        if magic != b"GGUF":
+            raise ModelNotFound(f"{self.path}: found {magic!r} at its start; expected a GGUF file")
+
+    @property
+    def _llm_type(self) -> str:
+        return "sleicl-embedded"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return self.identity
+
+    @property
+    def model_name(self) -> str:
+        """The name to print: that of the packaged weights, else the file's."""
+        return f"embedded:{self.name or self.path.name}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that decides an answer, for the journal."""
+        if not self._digest:
+            self._digest = sha256_of(self.path)
+        engine = importlib.metadata.version("xllamacpp")
+        settings = self.model_dump(include={"n_ctx", "temperature", "max_tokens", "seed"})
+        return {"engine": f"xllamacpp {engine}", "weights": self._digest, **settings}
+
+    @property
+    def engine(self) -> Engine:
+        """The running engine, started if need be."""
+        threads = self.threads or int(os.environ.get("SLEICL_THREADS", 0)) or min(os.cpu_count() or 1, 8)
+        return engine_for(self.path, n_ctx=self.n_ctx, threads=threads)
+
+    @functools.cached_property
+    def has_template(self) -> bool:
+        """Whether the file says how a chat is to be written down; base models do not."""
+        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return data.find(b"tokenizer.chat_template") >= 0
+
+    # ------------------------------------------------------------------ prompts
+
+    def render(self, messages: Sequence[BaseMessage]) -> str:
+        """Return the exact text that the model is given; a trailing AI message is left open.
+
+        Without a chat template the messages are joined by blank lines. The engine would silently
+        take a template that the model was not trained on.
+        """
+        turns = [{"role": _ROLES[message.type], "content": message.text} for message in messages]
+        if not self.has_template:
+            return "\n\n".join(turn["content"] for turn in turns)
+        text: str = self.engine.post("/apply-template", {"messages": turns})["prompt"]
+        return text
+
+    # ------------------------------------------------------------------ label probabilities
+
+    def score_labels(self, prompt: str, labels: Sequence[str]) -> LabelScores:
+        """Score each label as the continuation of a rendered prompt, at its usual tokens.
+
+        A label is followed token by token until no other label begins alike; so there is one
+        request a question, and one more for each beginning that labels share ("very positive",
+        "very negative"). No randomness.
+
+        Raises:
+            PromptTooLong: prompt and labels do not fit the context.
+        """
+        ids, spelled = self._spell(prompt, tuple(labels))
+        if len(ids) + max(len(tokens) for tokens in spelled) > self.n_ctx:
+            raise PromptTooLong(too_long(len(ids), self.n_ctx))
+        probabilities, coverage, requests = self._descend(ids, dict(zip(labels, spelled, strict=True)), 0)
+        return LabelScores(probabilities, coverage, len(ids), requests)
+
+    def _spell(self, prompt: str, labels: tuple[str, ...]) -> tuple[list[int], list[list[int]]]:
+        """Return the prompt's tokens and each label's, as the tokenizer writes them after the prompt."""
+        tail = prompt[prompt.rfind(">") + 1 :][-40:]
+        changed, spelled = self.engine.spell(tail, labels)
+        ids = self.engine.tokens(prompt, special=True)
+        return ids[: len(ids) - changed], spelled
+
+    def _descend(
+        self, ids: list[int], spelled: dict[str, list[int]], depth: int
+    ) -> tuple[dict[str, float], float, int]:
+        """Share out probability at the first token where the labels differ, then within each branch."""
+        branches: dict[int, dict[str, list[int]]] = {}
+        for label, tokens in spelled.items():
+            step = tokens[depth] if depth < len(tokens) else self.engine.end_token
+            branches.setdefault(step, {})[label] = tokens
+        if len(branches) == 1 and len(spelled) > 1 and depth:
+            return self._descend([*ids, next(iter(branches))], spelled, depth + 1)
+        masses, coverage = self._label_masses(ids, list(branches))
+        probabilities: dict[str, float] = {}
+        requests = 1
+        for step, members in branches.items():
+            inner = dict.fromkeys(members, 1.0)
+            if len(members) > 1:
+                inner, _, more = self._descend([*ids, step], members, depth + 1)
+                requests += more
+            probabilities |= {label: masses[step] * share for label, share in inner.items()}
+        return probabilities, coverage, requests
+
+    def _label_masses(self, ids: list[int], tokens: list[int]) -> tuple[dict[int, float], float]:
+        """Return the probabilities of `tokens` among themselves, and their share of all tokens.
+
+        Adding a bias b to the logits of some tokens turns their joint probability m into
+        s = e^b m / (1 - m + e^b m), and leaves their ratios alone. So one request with b = 10 lifts
+        them into the short list that the engine returns, and m = s / (e^b (1 - s) + s).
+        """
+        found = self._biased(ids, tokens, _BIAS, max(64, 4 * len(tokens)))
+        lifted = sum(found.values())
+        coverage = lifted / (math.exp(_BIAS) * max(0.0, 1 - lifted) + lifted) if lifted else 0.0
+        if len(found) < len(tokens):  # one is too unlikely even so: leave nothing else on the list
+            found = self._biased(ids, tokens, 10 * _BIAS, len(tokens))
+        total = sum(found.values())
+        return {token: found.get(token, 0.0) / total for token in tokens}, min(1.0, coverage)
+
+    def _biased(self, ids: list[int], tokens: list[int], bias: float, alternatives: int) -> dict[int, float]:
+        reply = self.engine.post("/completion", {
+            "prompt": ids, "n_predict": 1, "cache_prompt": True, "temperature": 1.0, "samplers": [], "seed": 0,
+            "post_sampling_probs": True, "n_probs": alternatives, "logit_bias": [[token, bias] for token in tokens],
+        })  # fmt: skip
+        listed = {entry["id"]: entry["prob"] for entry in reply["completion_probabilities"][0]["top_probs"]}
+        return {token: listed[token] for token in tokens if token in listed}
+
+    # ------------------------------------------------------------------ text
+
+    def _body(
+        self, messages: Sequence[BaseMessage], stop: list[str] | None, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        if unknown := set(options) - _OPTIONS:
+            raise ModelError(f"{self.model_name} does not know the option {sorted(unknown)[0]!r}")
+        temperature = options.get("temperature", self.temperature)
+        body = {
+            "prompt": self.engine.tokens(self.render(messages), special=True),
+            "n_predict": options.get("max_tokens", self.max_tokens), "cache_prompt": True,
+            "temperature": temperature, "seed": options.get("seed", self.seed), "stop": stop or [],
+        }  # fmt: skip
+        if options.get("logprobs"):
+            body["n_probs"] = options.get("top_logprobs") or 1
+        if "json_schema" in options:
+            body["json_schema"] = options["json_schema"]
+        if len(body["prompt"]) >= self.n_ctx:
+            raise PromptTooLong(too_long(len(body["prompt"]), self.n_ctx))
+        return body
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        reply = self.engine.post("/completion", self._body(messages, stop, kwargs))
+        message = AIMessage(
+            content=reply["content"], usage_metadata=_usage(reply), response_metadata=self._metadata(reply)
+        )
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        ended = False
+        for event in self.engine.stream("/completion", self._body(messages, stop, kwargs)):
+            ended = bool(event.get("stop"))
+            message = AIMessageChunk(content=event["content"])
+            if ended:
+                message.usage_metadata = _usage(event)
+                message.response_metadata = self._metadata(event)
+                message.chunk_position = "last"
+            chunk = ChatGenerationChunk(message=message)
+            if run_manager:
+                run_manager.on_llm_new_token(event["content"], chunk=chunk)
+            yield chunk
+        if not ended:
+            raise ModelError(f"{self.model_name}: the reply broke off before its end")
+
+    def _metadata(self, reply: Mapping[str, Any]) -> dict[str, Any]:
+        cut = reply.get("stop_type") == "limit" or reply.get("truncated")
+        metadata: dict[str, Any] = {
+            "model_name": self.model_name,
+            "finish_reason": "length" if cut else "stop",
+        }
+        if "completion_probabilities" in reply:
+            metadata["logprobs"] = {"content": reply["completion_probabilities"]}
+        return metadata
+
+
+_OPTIONS = {"temperature", "max_tokens", "seed", "logprobs", "top_logprobs", "json_schema"}
+_ROLES = {"system": "system", "human": "user", "ai": "assistant", "AIMessageChunk": "assistant"}
+
+
+def _usage(reply: Mapping[str, Any]) -> UsageMetadata:
+    read, written = reply["tokens_evaluated"], reply["tokens_predicted"]
+    return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
+
+
+def check(model: EmbeddedModel) -> dict[str, Any]:
+    """Open a model and measure it with two short calls: template, context, and speed in tokens a second."""
+    prompt = " ".join(f"word {number}" for number in range(200))
+    body = {"prompt": prompt, "n_predict": 32, "cache_prompt": False, "temperature": 0.0, "ignore_eos": True}
+    timings = model.engine.post("/completion", body)["timings"]
+    scores = model.score_labels("The sky is", ["blue", "green"])
+    return {
+        "name": model.model_name,
+        "megabytes": round(model.path.stat().st_size / 1e6),
+        "context": model.n_ctx,
+        "template": model.has_template,
+        "label_probabilities": abs(sum(scores.probabilities.values()) - 1) < 1e-6,
+        "prompt_tokens_per_second": round(timings["prompt_per_second"]),
+        "reply_tokens_per_second": round(timings["predicted_per_second"]),
+    }

@@ -1,0 +1,159 @@
+"""The llama.cpp engine of the xllamacpp wheel, running inside this process.
+
+It is a web server on a loopback port that the system chooses, closed to everybody without this
+process's key.
+
+Flash attention is off and the attention cache holds 32-bit numbers. Measured on SmolLM2-135M, this
+makes scores equal to the last digit whatever the cache held before (with the engine's defaults they
+move by up to 0.06), at no loss of speed; so a resumed run gives what an uninterrupted one gives.
+"""
+
+import atexit
+import functools
+import json
+import os
+import secrets
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from sleicl_chains.errors import ModelError, ModelNotFound, PromptTooLong
+
+
+class Engine:
+    """One llama.cpp server with one model, shared by all `EmbeddedModel`s of the same settings."""
+
+    def __init__(self, path: Path, *, n_ctx: int, threads: int) -> None:
+        import xllamacpp
+
+        params = xllamacpp.CommonParams()
+        params.model.path = str(path)
+        params.n_ctx = n_ctx
+        params.n_parallel = 1  # each slot would evaluate the shared prefix again
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        params.swa_full = True  # otherwise sliding-window models forget the shared prefix
+        params.cache_ram_mib = 512  # the default may grow to 8 GiB
+        params.port = 0
+        params.ui = False
+        params.verbosity = -1
+        key = secrets.token_urlsafe(16)
+        params.api_keys = [key]
+        try:
+            self._server = xllamacpp.Server(params)
+        except Exception as problem:
+            raise ModelNotFound(f"{path}: the engine could not open it as a GGUF model ({problem})") from None
+        self._client = httpx.Client(
+            base_url=self._server.listening_address,
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=httpx.Timeout(600.0, connect=10.0),
+            trust_env=False,  # a proxy has no business on loopback
+        )
+        self._spelled: dict[tuple[str, tuple[str, ...]], tuple[int, list[list[int]]]] = {}
+        atexit.register(self.close)
+        os.register_at_fork(after_in_child=self._forget)
+
+    def close(self) -> None:
+        """Close the connections, then the server; the other order can hang."""
+        self._client.close()
+        self._server = None
+
+    def _forget(self) -> None:
+        """In a forked child: never run the server's destructor, which would wait for threads that are not there."""
+        import ctypes
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._server))
+        atexit.unregister(self.close)
+
+    def post(self, route: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Send one request.
+
+        Raises:
+            PromptTooLong: the prompt does not fit the context.
+            ModelError: the engine refused or broke.
+        """
+        try:
+            reply = self._client.post(route, json=body)
+        except (httpx.RemoteProtocolError, httpx.ReadError):
+            reply = self._client.post(route, json=body)  # it drops idle connections; a second time is a real failure
+        _check_status(reply)
+        result: dict[str, Any] = reply.json()
+        return result
+
+    def stream(self, route: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Send one request and yield its events. Raises as `post` does."""
+        with self._client.stream("POST", route, json={**body, "stream": True}) as reply:
+            if reply.status_code != 200:
+                reply.read()
+                _check_status(reply)
+            for line in reply.iter_lines():
+                if line.startswith("data: ") and line != "data: [DONE]":
+                    yield json.loads(line.removeprefix("data: "))
+
+    @functools.cached_property
+    def end_token(self) -> int:
+        """The token that ends a turn."""
+        text = self._client.get("/props").json()["eos_token"]
+        return self.tokens(text, special=True)[-1]
+
+    def spell(self, tail: str, labels: tuple[str, ...]) -> tuple[int, list[list[int]]]:
+        """Return how many of the last tokens of `tail` change before a label, and the labels' tokens.
+
+        A label follows after one space, unless the tail ends in white space.
+        """
+        if (tail, labels) not in self._spelled:
+            gap = "" if not tail or tail[-1].isspace() else " "
+            before = self.tokens(tail, special=False)
+            after = [self.tokens(tail + gap + label, special=False) for label in labels]
+            shared = min(_shared(before, ids) for ids in after)
+            self._spelled[tail, labels] = len(before) - shared, [ids[shared:] for ids in after]
+        return self._spelled[tail, labels]
+
+    def tokens(self, text: str, *, special: bool) -> list[int]:
+        """Return the token ids of `text`; `special` reads control tokens in it as such."""
+        body = {"content": text, "add_special": False, "parse_special": special}
+        ids: list[int] = self.post("/tokenize", body)["tokens"]
+        return ids
+
+
+def _check_status(reply: httpx.Response) -> None:
+    if reply.status_code == 200:
+        return
+    try:
+        error = reply.json()["error"]
+    except (ValueError, KeyError):
+        error = {"message": reply.text[:200]}
+    if error.get("type") == "exceed_context_size_error":
+        found, room = error.get("n_prompt_tokens"), error.get("n_ctx")
+        raise PromptTooLong(too_long(found, room))
+    raise ModelError(f"The embedded engine answered {reply.status_code}: {error.get('message')}")
+
+
+def too_long(found: int | None, room: int | None) -> str:
+    """Say that a prompt does not fit, and what can be done."""
+    return (
+        f"The prompt has {found} tokens; the context holds {room}. "
+        "Use fewer or shorter examples, the simple grimoire, or a larger n_ctx"
+    )
+
+
+_engines: dict[tuple[Path, int, int], Engine] = {}
+_engines_lock = threading.Lock()
+
+
+def engine_for(path: Path, *, n_ctx: int, threads: int) -> Engine:
+    """Return this process's engine for a file and settings, started at the first call."""
+    with _engines_lock:
+        key = (path, n_ctx, threads)
+        if key not in _engines:
+            _engines[key] = Engine(path, n_ctx=n_ctx, threads=threads)
+        return _engines[key]
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return the length of the common beginning."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -1,0 +1,66 @@
+"""Every error that sleicl_chains raises on purpose.
+
+    SleiclError                 the root: catch this one
+    ├── InputError              a task card, a row file or an option is wrong
+    ├── ModelError              a weak or strong model could not do its work
+    │   ├── ModelNotFound       no such model, or its weights are not there
+    │   ├── PromptTooLong       the prompt does not fit the model's context
+    │   ├── RejectedReply       empty, cut by length, unclosed thinking: never stored
+    │   ├── ReplyNeeded         paste:DIR waits for a person to save a reply
+    │   └── Unsupported         the model cannot do what was asked (say, log-probabilities)
+    ├── StoreError              the library of grimoires
+    │   ├── GrimoireNotFound    no grimoire of that id, or no readable file
+    │   └── EmbedderChanged     the index was built with other embeddings
+    └── RunError                a run folder belongs to another evaluation
+
+A message says what was wanted, what was found and what helps, on one line. The command line prints
+it as it stands and exits with 1.
+"""
+
+
+class SleiclError(Exception):
+    """Root of all errors of this package."""
+
+
+class InputError(SleiclError):
+    """A file, row or option of the user's is not what it must be."""
+
+
+class ModelError(SleiclError):
+    """A model could not be opened or did not answer."""
+
+
+class ModelNotFound(ModelError):
+    """There is no model of that name."""
+
+
+class PromptTooLong(ModelError):
+    """The prompt does not fit the context; nothing was cut."""
+
+
+class RejectedReply(ModelError):
+    """A reply failed its checks and was not accepted."""
+
+
+class ReplyNeeded(ModelError):
+    """A pasted reply is still missing."""
+
+
+class Unsupported(ModelError):
+    """The model lacks a capability that was asked for."""
+
+
+class StoreError(SleiclError):
+    """The store of grimoires could not be read or written."""
+
+
+class GrimoireNotFound(StoreError):
+    """There is no such grimoire."""
+
+
+class EmbedderChanged(StoreError):
+    """The index holds vectors of another embedder."""
+
+
+class RunError(SleiclError):
+    """A run folder cannot be continued by this evaluation."""

@@ -1,0 +1,291 @@
+"""Honest tables: the same rows for every arm, every output counted, an interval beside each number.
+
+Answers go to disk one row at a time and the summary is computed from the disk, so an interrupted
+run goes on where it stopped and a finished one can be read again.
+"""
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from langchain_core.runnables import Runnable
+
+from sleicl_chains.answers import Answer
+from sleicl_chains.errors import InputError, PromptTooLong, RejectedReply, RunError
+from sleicl_chains.statistics import macro_f1, paired_difference, wilson
+from sleicl_chains.tasks import Example, Task, fold
+
+Progress = Callable[[str, int, int], None]
+"""Called with the arm, the answers done over all arms, and the answers to do over all arms."""
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One line of the table. Rates are over all n rows."""
+
+    arm: str
+    mode: str
+    prior: str
+    accuracy: float
+    low: float
+    high: float
+    macro_f1: float | None
+    """None for an open-ended task."""
+    valid: float
+    coverage: float | None
+    """Mean probability of all labels together before renormalising; None outside mode `score`."""
+    difference: float | None
+    """Accuracy less that of the run's own zero-shot arm; None without one, and for that arm itself."""
+    difference_low: float | None
+    difference_high: float | None
+    prompt_tokens_total: int
+    seconds_total: float
+    failed: int = 0
+    """Rows without an answer because the prompt was too long or the reply was rejected; they count as wrong."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation found."""
+
+    task: str
+    n: int
+    weak: str
+    train_rows: int
+    majority: float | None
+    """Accuracy of train's most frequent label; None when the run has no such arm."""
+    arms: list[ArmResult]
+    run: str = ""
+    """The folder with the rows; empty when nothing was kept."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the object that `sleicl evaluate --json` prints."""
+        return asdict(self)
+
+
+def evaluate(
+    solvers: Mapping[str, Runnable[str, Answer]] | Sequence[Runnable[str, Answer]],
+    examples: Sequence[Example],
+    *,
+    run: str | Path | None = None,
+    task: Task | None = None,
+    weak: str = "",
+    train_rows: int = 0,
+    max_concurrency: int = 1,
+    progress: Progress | None = None,
+) -> Report:
+    """Answer every row by every solver and return the table.
+
+    Costs one solver call a row and arm, less what `run` already holds.
+
+    Args:
+        solvers: by arm name, or a sequence of chains that carry their names.
+        examples: the rows; the same for every arm.
+        run: folder for `run.json` and `rows.jsonl` (hashes, labels, scores, in mode `generate` also
+            the reply; never a question's text). An unfinished run of the same settings goes on.
+        task: for its name and labels; by default the answers that occur are the labels.
+        weak: name of the model, for the report.
+        train_rows: how many rows priors, probes and examples were taken from, for the report.
+        max_concurrency: calls in flight at once; more than one only helps models on other machines.
+        progress: called after every answer.
+
+    Raises:
+        InputError: there are no rows or no solvers.
+        RunError: `run` holds another evaluation.
+        SleiclError: whatever a solver raises, except that a prompt that is too long and a rejected
+            reply are recorded as failed rows, which count as wrong.
+    """
+    named = dict(solvers) if isinstance(solvers, Mapping) else {_name(chain): chain for chain in solvers}
+    if not examples or not named or len(named) < len(solvers):
+        raise InputError(
+            f"evaluate: found {len(examples)} rows and {len(named)} arms; expected at least one of each, "
+            "and arms of different names"
+        )
+    with nullcontext(run) if run else tempfile.TemporaryDirectory() as folder:
+        rows = _Rows(Path(folder), named, examples)
+        rows.answer_all(named, max_concurrency, progress or (lambda arm, done, total: None))
+        report = summarise(rows.read(), examples, list(named), task)
+    return Report(weak=weak, train_rows=train_rows, run=str(run or ""), **report)
+
+
+def _name(chain: Runnable[str, Answer]) -> str:
+    return str(_metadata(chain).get("arm") or chain.get_name())
+
+
+def settings_of(chain: Runnable[str, Answer]) -> str:
+    """Return the digits under which a solver's answers may be continued; empty for a chain of someone else's."""
+    return str(_metadata(chain).get("settings", ""))
+
+
+def run_name(task: Task, solvers: Mapping[str, Runnable[str, Answer]], examples: Sequence[Example]) -> str:
+    """Return a folder name that the same command finds again, and no other evaluation."""
+    parts = [*row_keys(examples), *(f"{arm}:{settings_of(chain)}" for arm, chain in solvers.items())]
+    slug = re.sub(r"[^a-z0-9]+", "-", task.name.lower())[:40].strip("-")
+    return f"{slug}-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:12]}"
+
+
+def _metadata(chain: Runnable[str, Answer]) -> Mapping[str, Any]:
+    config: Mapping[str, Any] = getattr(chain, "config", None) or {}
+    return config.get("metadata") or {}
+
+
+# ------------------------------------------------------------------ rows on disk
+
+
+class _Rows:
+    """The answers of one run in `rows.jsonl`, one object a line, in the order they came."""
+
+    def __init__(self, folder: Path, solvers: Mapping[str, Any], examples: Sequence[Example]) -> None:
+        self.examples = dict(zip(row_keys(examples), examples, strict=True))
+        self.file = folder / "rows.jsonl"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._claim(folder / "run.json", solvers)
+        self.done = {(row["arm"], row["row"]) for row in self.read()}
+
+    def _claim(self, manifest: Path, solvers: Mapping[str, Any]) -> None:
+        """Note what this run is of, or make sure that it is what the folder was made for."""
+        rows = hashlib.sha256("".join(self.examples).encode()).hexdigest()[:16]
+        arms = {arm: settings_of(chain) for arm, chain in solvers.items()}
+        wanted = {"rows": rows, "arms": arms}
+        if not manifest.exists():
+            manifest.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
+            return
+        found = json.loads(manifest.read_text(encoding="utf-8"))
+        known = {arm: settings for arm, settings in found["arms"].items() if arm in arms}
+        if found["rows"] != rows or any(arms[arm] != settings for arm, settings in known.items()):
+            what = "other rows" if found["rows"] != rows else "other settings"
+            raise RunError(f"{manifest.parent} holds a run with {what}; give another folder with --run, or delete it")
+        manifest.write_text(json.dumps({"rows": rows, "arms": found["arms"] | arms}, indent=1) + "\n", encoding="utf-8")
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the rows on disk; a last line that a kill cut off is removed first."""
+        if not self.file.exists():
+            return []
+        data = self.file.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):
+            os.truncate(self.file, len(whole))
+        return [json.loads(line) for line in whole.splitlines()]
+
+    def answer_all(self, solvers: Mapping[str, Runnable[str, Answer]], concurrency: int, progress: Progress) -> None:
+        """Answer what is missing, arm by arm, so that the engine keeps an arm's fixed text."""
+        missing = {arm: [key for key in self.examples if (arm, key) not in self.done] for arm in solvers}
+        total = sum(len(keys) for keys in missing.values())
+        done = 0
+        with self.file.open("a", encoding="utf-8") as file:
+            for arm, keys in missing.items():
+                for key, answer in self._answers(solvers[arm], keys, concurrency):
+                    file.write(json.dumps(self._row(arm, key, answer), ensure_ascii=False) + "\n")
+                    file.flush()  # what the system has survives kill -9
+                    done += 1
+                    progress(arm, done, total)
+
+    def _answers(self, chain: Runnable[str, Answer], keys: list[str], concurrency: int) -> Iterator[tuple[str, Answer]]:
+        if concurrency == 1:
+            for key in keys:
+                yield key, _attempt(chain, self.examples[key].text)
+            return
+        # return_exceptions: rows that came back are written before a failure of another stops the run
+        texts = [self.examples[key].text for key in keys]
+        for at, answer in chain.batch_as_completed(texts, {"max_concurrency": concurrency}, return_exceptions=True):
+            yield keys[at], _failed(answer) if isinstance(answer, Exception) else answer
+
+    def _row(self, arm: str, key: str, answer: Answer) -> dict[str, Any]:
+        example = self.examples[key]
+        row = {"arm": arm, "row": key, "gold": example.answer, "prediction": answer.answer, "valid": answer.valid}
+        about = {"mode": answer.mode, "prior": answer.prior, "grimoire": answer.grimoire, "note": answer.note}
+        numbers = {"probability": answer.probability, "coverage": answer.coverage, "scores": dict(answer.scores)}
+        reply = {"reply": answer.text} if answer.mode == "generate" else {}
+        return row | about | numbers | reply | {"usage": dict(answer.usage), "seconds": answer.seconds}
+
+
+def row_keys(examples: Sequence[Example]) -> list[str]:
+    """Return a key for each row: its content hash, and a number from the second of equal rows on."""
+    seen: dict[str, int] = {}
+    keys = []
+    for example in examples:
+        seen[example.id] = seen.get(example.id, 0) + 1
+        keys.append(example.id if seen[example.id] == 1 else f"{example.id}#{seen[example.id]}")
+    return keys
+
+
+def _attempt(chain: Runnable[str, Answer], text: str) -> Answer:
+    started = time.perf_counter()
+    try:
+        answer = chain.invoke(text)
+    except (PromptTooLong, RejectedReply) as problem:
+        return _failed(problem)
+    return answer if answer.seconds else _timed(answer, time.perf_counter() - started)
+
+
+def _timed(answer: Answer, seconds: float) -> Answer:
+    return replace(answer, seconds=seconds)
+
+
+def _failed(problem: Exception) -> Answer:
+    if isinstance(problem, PromptTooLong | RejectedReply):
+        return Answer(label=None, text="", valid=False, note=f"failed: {problem}")
+    raise problem
+
+
+# ------------------------------------------------------------------ the summary
+
+
+def summarise(
+    rows: Sequence[Mapping[str, Any]], examples: Sequence[Example], arms: Sequence[str], task: Task | None = None
+) -> dict[str, Any]:
+    """Compute the table from rows as they lie on disk; every arm must have answered every row."""
+    labels = task.labels if task else tuple(sorted({example.answer for example in examples}))
+    by_arm: dict[str, dict[str, Mapping[str, Any]]] = {arm: {} for arm in arms}
+    for row in rows:
+        if row["arm"] in by_arm:
+            by_arm[row["arm"]][row["row"]] = row
+    keys = row_keys(examples)
+    ordered = {arm: [found[key] for key in keys] for arm, found in by_arm.items()}
+    baseline = [_is_right(row, labels) for row in ordered["zero-shot"]] if "zero-shot" in ordered else None
+    results = [_summarise_arm(arm, found, labels, baseline) for arm, found in ordered.items()]
+    top = next((result.accuracy for result in results if result.arm == "majority"), None)
+    return {"task": task.name if task else "", "n": len(examples), "majority": top, "arms": results}
+
+
+def _is_right(row: Mapping[str, Any], labels: Sequence[str]) -> bool:
+    prediction = row["prediction"]
+    if labels or prediction is None:
+        return bool(prediction == row["gold"])
+    return fold(prediction).rstrip(".") == fold(row["gold"]).rstrip(".")
+
+
+def _summarise_arm(
+    arm: str, rows: list[Mapping[str, Any]], labels: Sequence[str], baseline: list[bool] | None
+) -> ArmResult:
+    right = [_is_right(row, labels) for row in rows]
+    low, high = wilson(sum(right), len(rows))
+    paired = baseline is not None and arm != "zero-shot"
+    difference = paired_difference(right, baseline) if paired and baseline else (None, None, None)
+    covered = [row["coverage"] for row in rows if row["coverage"] is not None]
+    first = next((row for row in rows if row["mode"]), rows[0])
+    return ArmResult(
+        arm=arm,
+        mode=first["mode"],
+        prior=first["prior"],
+        accuracy=sum(right) / len(rows),
+        low=low,
+        high=high,
+        macro_f1=macro_f1([r["gold"] for r in rows], [r["prediction"] for r in rows], labels) if labels else None,
+        valid=sum(row["valid"] for row in rows) / len(rows),
+        coverage=sum(covered) / len(rows) if covered else None,
+        difference=difference[0],
+        difference_low=difference[1],
+        difference_high=difference[2],
+        prompt_tokens_total=sum(row["usage"].get("prompt_tokens", 0) for row in rows),
+        seconds_total=round(sum(row["seconds"] for row in rows), 3),
+        failed=sum(row["note"].startswith("failed") for row in rows),
+    )

@@ -1,0 +1,86 @@
+"""Models by name: `embedded:smollm2`, `embedded:PATH.gguf`, `paste:DIR`, `openai:NAME` and all that LangChain knows."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sleicl_chains._folders import Home
+from sleicl_chains.errors import ModelNotFound
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+
+def weak_model(name: str, *, home: Home | None = None, **options: Any) -> "BaseChatModel":
+    """Return the chat model that answers questions.
+
+    Args:
+        name: `embedded:smollm2` (fetched on first use), `embedded:PATH.gguf`, or PROVIDER:MODEL as
+            LangChain's `init_chat_model` takes it.
+        home: where fetched weights lie.
+        options: passed to the model, such as `n_ctx`, `threads`, `temperature` or `base_url`.
+
+    Raises:
+        ModelNotFound: no model of that name can be had.
+    """
+    if name.startswith("embedded:"):
+        return _embedded(name.removeprefix("embedded:"), home or Home.at(), options)
+    # A label or a short answer is wanted: no dice, and no reply without end.
+    return _from_provider(name, {"temperature": 0.0, "max_tokens": 64, **options})
+
+
+def strong_model(name: str, **options: Any) -> "BaseChatModel":
+    """Return the chat model that writes grimoires.
+
+    Args:
+        name: `paste:DIR` for a person who carries prompts and replies, or PROVIDER:MODEL as
+            LangChain's `init_chat_model` takes it, such as `openai:gpt-5`.
+        options: passed to the model, such as `base_url` or `temperature`.
+
+    Raises:
+        ModelNotFound: no model of that name can be had.
+    """
+    if name.startswith("paste:"):
+        from sleicl_chains.paste import PasteModel
+
+        return PasteModel(folder=Path(name.removeprefix("paste:")))
+    if name.startswith("embedded:"):
+        return weak_model(name, **{"max_tokens": 1024, **options})
+    return _from_provider(name, {"max_tokens": 4096, **options})
+
+
+def _embedded(name: str, home: Home, options: dict[str, Any]) -> "BaseChatModel":
+    from sleicl_chains.embedded import EmbeddedModel
+    from sleicl_chains.weights import KNOWN, fetch
+
+    if name in KNOWN:
+        found = sorted(fetch(name, home).glob("*.gguf"))
+        if not found:
+            raise ModelNotFound(f"embedded:{name}: these weights are no chat model; there is embedded:smollm2")
+        return EmbeddedModel(name=name, path=found[0], **options)
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise ModelNotFound(
+            f"embedded:{name}: found neither packaged weights nor a file of that name; "
+            "expected embedded:smollm2 or embedded:PATH.gguf"
+        )
+    return EmbeddedModel(path=path, **options)
+
+
+def _from_provider(name: str, options: dict[str, Any]) -> "BaseChatModel":
+    from langchain.chat_models import init_chat_model
+
+    if ":" not in name:
+        raise ModelNotFound(
+            f"{name!r} names no provider; expected, say, embedded:smollm2, ollama:{name}, openai:{name} or paste:DIR"
+        )
+    try:
+        model: BaseChatModel = init_chat_model(name, **options)
+        return model
+    except ImportError as problem:
+        raise ModelNotFound(f"{name}: {_one_line(problem)}") from None
+    except Exception as problem:  # each provider has errors of its own, such as a missing key
+        raise ModelNotFound(f"{name} could not be opened: {_one_line(problem)}") from None
+
+
+def _one_line(problem: Exception) -> str:
+    return " ".join(str(problem).split())

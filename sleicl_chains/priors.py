@@ -1,0 +1,45 @@
+"""Removing what a model thinks of the labels before it has read the question.
+
+Small models favour some label words whatever is asked. Dividing by that preference, estimated on
+inputs that say nothing or on many different ones, is the larger part of their accuracy.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from sleicl_chains.tasks import Example, Task, distinct, shuffled
+
+CONTENT_FREE = ("N/A", "", "[MASK]")
+"""Inputs without content, from "Calibrate Before Use" (arXiv 2102.09690, section 5)."""
+
+MEAN_ROWS = 48
+"""Training texts that the prior `mean` reads at most; one weak call each, once an arm."""
+
+
+def mean_shares(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean probability of each label over several inputs.
+
+    Over content-free inputs this is contextual calibration's prior (arXiv 2102.09690, section 5);
+    over training texts it is batch calibration's (arXiv 2309.17249, equation 3), taken from
+    training texts instead of the test batch.
+    """
+    rows = list(scores)
+    return {label: sum(row[label] for row in rows) / len(rows) for label in rows[0]}
+
+
+def remove_prior(scores: Mapping[str, float], prior: Mapping[str, float]) -> dict[str, float]:
+    """Return p(label) / prior(label), scaled to add up to 1 (arXiv 2102.09690, section 5, with W = diag(1/prior))."""
+    ratios = {label: share / max(prior[label], 1e-12) for label, share in scores.items()}
+    total = sum(ratios.values())
+    return {label: ratio / total for label, ratio in ratios.items()} if total else dict(scores)
+
+
+def prior_texts(train: Sequence[Example], task: Task, *, seed: int, shown: Iterable[Example] = ()) -> list[str]:
+    """Choose the training texts for the prior `mean`: the same number of each label, at most `MEAN_ROWS` in all.
+
+    Balanced, so that a frequent label is not taken for the model's preference. Texts that the
+    prompt shows as examples are left out where others are there, since their answers stand beside them.
+    """
+    kept = {example.id for example in shown}
+    rows = [row for row in shuffled(distinct(train), seed) if row.id not in kept] or list(train)
+    each = max(1, MEAN_ROWS // max(1, len(task.labels)))
+    return [row.text for label in task.labels for row in [r for r in rows if r.answer == label][:each]]

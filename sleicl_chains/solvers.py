@@ -1,0 +1,242 @@
+"""The weak model's chain: a question in, an `Answer` out, with or without a grimoire in front.
+
+The fixed text (task, grimoire, examples) comes first and the question last, so that an engine
+evaluates the fixed part once and keeps it.
+"""
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, Protocol, get_args, runtime_checkable
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, messages_to_dict
+from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables.config import run_in_executor
+
+from sleicl_chains.answers import Answer, Arm, Mode, Prior
+from sleicl_chains.embedded import LabelScores
+from sleicl_chains.errors import InputError, Unsupported
+from sleicl_chains.grimoires import Grimoire
+from sleicl_chains.journal import Journal, aask, ask, identity
+from sleicl_chains.labels import parse_label
+from sleicl_chains.priors import CONTENT_FREE, mean_shares, remove_prior
+from sleicl_chains.prompts import fill
+from sleicl_chains.tasks import Example, Task
+
+CUE = "Answer:"
+"""Begins the model's turn in mode `score`; the labels are scored right after it."""
+
+
+@runtime_checkable
+class LabelScorer(Protocol):
+    """A chat model that renders its own prompts and gives the probabilities of labels."""
+
+    def render(self, messages: Sequence[BaseMessage]) -> str:
+        """Return the exact prompt."""
+        ...
+
+    def score_labels(self, prompt: str, labels: Sequence[str]) -> LabelScores:
+        """Score each label as the prompt's continuation."""
+        ...
+
+
+def solver(
+    weak: BaseChatModel,
+    task: Task,
+    *,
+    arm: Arm = "zero-shot",
+    grimoire: Grimoire | None = None,
+    examples: Sequence[Example] = (),
+    mode: Mode | None = None,
+    prior: Prior | None = None,
+    prior_texts: Sequence[str] = (),
+    journal: Journal | None = None,
+) -> Runnable[str, Answer]:
+    """Return a chain that answers one question with one weak call (in mode `score`, see below).
+
+    Args:
+        weak: any chat model; mode `score` needs one that gives label probabilities.
+        task: its labels are the possible answers; without labels the answer is free text.
+        arm: what stands before the question.
+        grimoire: for the arms `simple` and `profound`.
+        examples: for the arms with `few-shot`, shown as earlier turns in the given order.
+        mode: `score` where the task has labels and the model can, else `generate`.
+        prior: taken off the label scores; `mean` when there are `prior_texts`, else `content-free`.
+            It costs one weak call a text (3 if content-free), once, at the first question.
+        prior_texts: training texts for the prior `mean`.
+        journal: keeps every call; a repeated one is answered from it.
+
+    Raises:
+        InputError: the arm lacks its grimoire or examples, or a name is unknown.
+        Unsupported: mode `score` with a model or task that has none.
+        PromptTooLong: (when asked) the prompt does not fit; nothing is ever cut.
+    """
+    mode = mode or ("score" if task.labels and isinstance(weak, LabelScorer) else "generate")
+    chosen = prior or ("mean" if prior_texts else "content-free")
+    steps = _Solver(weak, task, arm, grimoire, tuple(examples), mode, chosen, tuple(prior_texts), journal)
+    steps.check()
+    chain = RunnableLambda(steps.answer, afunc=steps.aanswer, name=arm)
+    metadata = {"arm": arm, "mode": mode, "prior": steps.prior, "settings": steps.settings}
+    return chain.with_config(run_name=arm, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class _Solver:
+    weak: BaseChatModel
+    task: Task
+    arm: Arm
+    grimoire: Grimoire | None
+    examples: tuple[Example, ...]
+    mode: Mode
+    chosen_prior: Prior
+    prior_texts: tuple[str, ...]
+    journal: Journal | None
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def check(self) -> None:
+        """Refuse what cannot work before anything is paid for."""
+        _one_of("arm", self.arm, get_args(Arm))
+        _one_of("mode", self.mode, get_args(Mode))
+        _one_of("prior", self.chosen_prior, get_args(Prior))
+        if self.form and (self.grimoire is None or not getattr(self.grimoire, self.form)):
+            raise InputError(f"The arm {self.arm!r} needs a grimoire with a {self.form} text; none was given")
+        if "few-shot" in self.arm and not self.examples:
+            raise InputError(f"The arm {self.arm!r} needs examples; none were given")
+        if self.mode == "score" and not self.task.labels:
+            raise Unsupported("Mode 'score' needs labels on the task card; use mode 'generate' for open-ended tasks")
+        if self.mode == "score" and not isinstance(self.weak, LabelScorer):
+            name = type(self.weak).__name__
+            raise Unsupported(f"{name} gives no label probabilities; use mode 'generate' or a model embedded:NAME")
+        if self.prior == "mean" and not self.prior_texts:
+            raise InputError("The prior 'mean' needs training texts; give some, or use 'content-free'")
+
+    @property
+    def form(self) -> str:
+        """Which text of the grimoire is shown: `simple`, `profound` or none."""
+        first = self.arm.split("+")[0]
+        return first if first in ("simple", "profound") else ""
+
+    @property
+    def prior(self) -> Prior:
+        return self.chosen_prior if self.mode == "score" else "none"
+
+    # ------------------------------------------------------------------ prompt
+
+    def messages(self, question: str) -> list[BaseMessage]:
+        """Return the prompt: system text with the grimoire, examples as turns, the question last."""
+        cue = f"{CUE} " if self.mode == "score" else ""
+        turns: list[BaseMessage] = [SystemMessage(self._system)]
+        for example in self.examples if "few-shot" in self.arm else ():
+            turns += [HumanMessage(example.text), AIMessage(cue + example.answer)]
+        turns.append(HumanMessage(question))
+        return [*turns, AIMessage(CUE)] if self.mode == "score" else turns
+
+    @cached_property
+    def _system(self) -> str:
+        card = {"task_type": self.task.task_type, "description": self.task.description}
+        grimoire = getattr(self.grimoire, self.form).strip() if self.grimoire and self.form else ""
+        if self.task.labels:
+            return fill("answer_label", **card, labels=", ".join(self.task.labels), grimoire=grimoire).strip()
+        return fill("answer_open", **card, grimoire=grimoire).strip()
+
+    @cached_property
+    def settings(self) -> str:
+        """Sixteen hex digits over everything that decides an answer."""
+        parts = [self.identity, self.mode, self.prior, self.prior_texts, self.task.labels]
+        shown = messages_to_dict(self.messages("?"))
+        return hashlib.sha256(json.dumps([parts, shown], sort_keys=True).encode()).hexdigest()[:16]
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        return identity(self.weak)
+
+    # ------------------------------------------------------------------ answering
+
+    def answer(self, question: str) -> Answer:
+        if self.mode == "score":
+            return self._scored(_text(question))
+        return self._read(ask(self.weak, self.messages(_text(question)), self.journal))
+
+    async def aanswer(self, question: str) -> Answer:
+        if self.mode == "score":  # the engine is in this process and answers one at a time
+            return await run_in_executor(None, self._scored, _text(question))
+        return self._read(await aask(self.weak, self.messages(_text(question)), self.journal))
+
+    def _read(self, reply: AIMessage) -> Answer:
+        """Take the answer out of the model's own words."""
+        text = reply.text.strip()
+        label = parse_label(text, self.task.labels) if self.task.labels else None
+        cut = reply.response_metadata.get("finish_reason") == "length"
+        used = reply.usage_metadata
+        usage = {"prompt_tokens": used["input_tokens"], "reply_tokens": used["output_tokens"]} if used else {}
+        return Answer(
+            label=label,
+            text=text,
+            valid=label is not None if self.task.labels else bool(text),
+            usage=usage,
+            seconds=reply.response_metadata.get("seconds", 0.0),
+            note="the reply was cut at its length limit" if cut and not self.task.labels else "",
+            **self._about,
+        )
+
+    def _scored(self, question: str) -> Answer:
+        """Score the labels after the cue and take the prior off."""
+        scored, seconds = self._scores(question)
+        shares = remove_prior(scored.probabilities, self._prior_shares())
+        label = max(shares, key=lambda name: shares[name])
+        return Answer(
+            label=label,
+            text=label,
+            valid=True,
+            probability=shares[label],
+            scores=shares,
+            coverage=scored.coverage,
+            usage={"prompt_tokens": scored.prompt_tokens, "reply_tokens": 0},
+            seconds=seconds,
+            **self._about,
+        )
+
+    @cached_property
+    def _about(self) -> dict[str, Any]:
+        shown = self.grimoire.id if self.grimoire and self.form else None
+        return {"arm": self.arm, "mode": self.mode, "prior": self.prior, "grimoire": shown}
+
+    def _scores(self, question: str) -> tuple[LabelScores, float]:
+        assert isinstance(self.weak, LabelScorer)
+        prompt = self.weak.render(self.messages(question))
+        request = {"op": "score_labels", "model": self.identity, "prompt": prompt, "labels": self.task.labels}
+        kept = self.journal.get(request) if self.journal else None
+        if kept is None:
+            started = time.perf_counter()
+            scores = self.weak.score_labels(prompt, self.task.labels)
+            kept = {"scores": asdict(scores), "seconds": time.perf_counter() - started}
+            if self.journal:
+                self.journal.put(request, kept)
+        return LabelScores(**kept["scores"]), kept["seconds"]
+
+    def _prior_shares(self) -> dict[str, float]:
+        with self._lock:  # several threads may ask their first question together
+            return self._prior_once
+
+    @cached_property
+    def _prior_once(self) -> dict[str, float]:
+        if self.prior == "none":
+            return dict.fromkeys(self.task.labels, 1.0)
+        texts = CONTENT_FREE if self.prior == "content-free" else self.prior_texts
+        return mean_shares(self._scores(text)[0].probabilities for text in texts)
+
+
+def _text(question: str) -> str:
+    if not isinstance(question, str) or not question.strip():
+        raise InputError(f"A solver takes a question as text; found {question!r}")
+    return question
+
+
+def _one_of(what: str, found: str, names: Sequence[str]) -> None:
+    if found not in names:
+        raise InputError(f"There is no {what} {found!r}; expected one of {', '.join(names)}")
