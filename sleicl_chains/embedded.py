@@ -267,7 +267,7 @@ def _usage(reply: Mapping[str, Any]) -> UsageMetadata:
 
 def check(model: EmbeddedModel) -> dict[str, Any]:
     """Open a model and measure it with two short calls: template, context, and speed in tokens a second."""
-    prompt = " ".join(f"word {number}" for number in range(200))
+    prompt = " ".join(f"word {number}" for number in range(60))
     body = {"prompt": prompt, "n_predict": 32, "cache_prompt": False, "temperature": 0.0, "ignore_eos": True}
     timings = model.engine.post("/completion", body)["timings"]
     scores = model.score_labels("The sky is", ["blue", "green"])

@@ -41,33 +41,41 @@ class Engine:
         params.port = 0
         params.ui = False
         params.verbosity = -1
-        key = secrets.token_urlsafe(16)
-        params.api_keys = [key]
+        self._key = secrets.token_urlsafe(16)
+        params.api_keys = [self._key]
         try:
             self._server = xllamacpp.Server(params)
         except Exception as problem:
             raise ModelNotFound(f"{path}: the engine could not open it as a GGUF model ({problem})") from None
-        self._client = httpx.Client(
+        self._client = self._connect()
+        self._spelled: dict[tuple[str, tuple[str, ...]], tuple[int, list[list[int]]]] = {}
+        atexit.register(self.close)
+        os.register_at_fork(after_in_child=self._after_fork)
+
+    def _connect(self) -> httpx.Client:
+        return httpx.Client(
             base_url=self._server.listening_address,
-            headers={"Authorization": f"Bearer {key}"},
+            headers={"Authorization": f"Bearer {self._key}"},
             timeout=httpx.Timeout(600.0, connect=10.0),
             trust_env=False,  # a proxy has no business on loopback
         )
-        self._spelled: dict[tuple[str, tuple[str, ...]], tuple[int, list[list[int]]]] = {}
-        atexit.register(self.close)
-        os.register_at_fork(after_in_child=self._forget)
 
     def close(self) -> None:
         """Close the connections, then the server; the other order can hang."""
         self._client.close()
         self._server = None
 
-    def _forget(self) -> None:
-        """In a forked child: never run the server's destructor, which would wait for threads that are not there."""
+    def _after_fork(self) -> None:
+        """In a child by `multiprocessing`: use the parent's server through connections of its own.
+
+        The server's destructor must never run here; it would wait for threads that were not copied.
+        """
         import ctypes
 
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._server))
-        atexit.unregister(self.close)
+        if self._server is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._server))
+            atexit.unregister(self.close)
+            self._client = self._connect()
 
     def post(self, route: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Send one request.

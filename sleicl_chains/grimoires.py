@@ -208,7 +208,7 @@ def load_grimoire(path: Path, task: Task | None = None) -> Grimoire:
     """
     text = read_text(path, "a grimoire (.md or .json)")
     try:
-        grimoire = _from_json(text) if path.suffix == ".json" else Grimoire.from_markdown(text, id=path.stem)
+        grimoire = _from_json(text) if path.suffix.lower() == ".json" else Grimoire.from_markdown(text, id=path.stem)
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from None
     missing = [name for name in ("task_type", "description", "labels") if task and not getattr(grimoire, name)]

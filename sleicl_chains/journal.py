@@ -32,6 +32,7 @@ Model = Runnable[LanguageModelInput, AIMessage]
 Check = Callable[[AIMessage], object]
 """Raises RejectedReply for a reply that must not be used."""
 
+_PATIENCE_S = 30
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS calls (
     key TEXT NOT NULL, request TEXT NOT NULL, reply TEXT NOT NULL, at TEXT NOT NULL, rejected TEXT
@@ -52,18 +53,7 @@ class Journal:
         self._lock = threading.Lock()
         with self._explained():
             _create(path)
-            self._connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
-            try:
-                # A commit in the write-ahead log is in the system's hands when `put` returns, so a killed
-                # process loses nothing. NORMAL leaves out the wait for the disk at every commit: a power
-                # cut may lose the last replies, but does not damage the file. SQLite gives the files
-                # beside the journal the journal's own mode.
-                self._connection.execute("PRAGMA journal_mode = WAL")
-                self._connection.execute("PRAGMA synchronous = NORMAL")
-                self._connection.executescript(_SCHEMA)
-            except sqlite3.Error:
-                self._connection.close()
-                raise
+            self._connection = _open(path)
 
     def get(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the accepted reply to this very request, if there is one."""
@@ -126,6 +116,34 @@ def _create(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError:
         pass
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False)
+    try:
+        # A commit in the write-ahead log is in the system's hands when `put` returns, so a killed process
+        # loses nothing. NORMAL leaves out the wait for the disk at every commit: a power cut may lose the
+        # last replies, but does not damage the file. SQLite gives the files beside the journal its mode.
+        _use_write_ahead_log(connection)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.executescript(_SCHEMA)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Switch to the log, waiting here: SQLite itself does not when two processes begin a file together."""
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as problem:
+            if problem.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
 
 
 def _json(value: object) -> str:

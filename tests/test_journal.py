@@ -218,12 +218,15 @@ def test_settings_that_do_not_count(change: dict[str, Any]) -> None:
 
 
 def test_a_server_from_the_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    for model, variable in ((ChatOpenAI(model="m", api_key=SecretStr("k")), "OPENAI_BASE_URL"),
-                            (ChatOllama(model="m"), "OLLAMA_HOST")):  # fmt: skip
-        monkeypatch.setenv(variable, "http://127.0.0.1:7/v1")
-        moved = type(model)(model="m", **({"api_key": "k"} if variable.startswith("OPENAI") else {}))
-        assert identity(moved)["server"].startswith("http://127.0.0.1:7/v1")
-        assert identity(moved) != identity(model)
+    def both() -> list[dict[str, Any]]:
+        return [identity(ChatOpenAI(model="m", api_key=SecretStr("k"))), identity(ChatOllama(model="m"))]
+
+    before = both()
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:7/v1")
+    monkeypatch.setenv("OLLAMA_HOST", "http://127.0.0.1:7")
+    after = both()
+    assert [found["server"] for found in after] == ["http://127.0.0.1:7/v1/", "http://127.0.0.1:7"]
+    assert all(one != other for one, other in zip(before, after, strict=True))
 
 
 def test_bound_arguments_count() -> None:

@@ -1,3 +1,4 @@
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -5,13 +6,13 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
 from sleicl_chains.errors import InputError, ModelError, ReplyNeeded
-from sleicl_chains.grimoires import grimoire_writer
+from sleicl_chains.grimoires import WriteInput, grimoire_writer
 from sleicl_chains.journal import Journal, ask
 from sleicl_chains.paste import PasteModel
 from sleicl_chains.tasks import Example, Task
 
 TASK = Task(name="Mood", description="Decide how the writer feels.", labels=("glad", "not glad"))
-GIVEN = {"task": TASK, "examples": [Example("What a day!", "glad")]}
+GIVEN: WriteInput = {"task": TASK, "examples": [Example("What a day!", "glad")]}
 
 
 def names(folder: Path) -> list[str]:
@@ -73,8 +74,13 @@ def test_threads_do_not_share_a_number(tmp_path: Path) -> None:
         with pytest.raises(ReplyNeeded):
             PasteModel(folder=tmp_path).invoke(text)
 
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(needed, [f"prompt {number % 20}" for number in range(60)]))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(needed, [f"prompt {number % 20}" for number in range(60)]))
+    finally:
+        sys.setswitchinterval(before)
     texts = {path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
     assert names(tmp_path) == [f"{number:02}.prompt.txt" for number in range(1, 21)]
     assert texts == {f"prompt {number}\n" for number in range(20)}
