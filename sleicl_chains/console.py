@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sleicl_chains.evaluation import ArmResult, Report
+from sleicl_chains.evaluation import ArmResult, Comparison, Report
 
 
 def say(text: str) -> None:
@@ -99,14 +99,13 @@ def _cells(arm: ArmResult) -> list[str]:
 
 
 def verdict(report: Report) -> list[str]:
-    """Say in words what the table shows; a grimoire that does not help is said not to help."""
+    """Say in words what the table shows, the unwelcome too."""
     arms = {arm.arm: arm for arm in report.arms}
     lines = []
     if failed := sum(arm.failed for arm in report.arms):
         lines.append(f"{failed} answers failed (prompt too long or reply rejected); they count as wrong.")
-    shown = [arm for arm in report.arms if arm.arm.startswith(("simple", "profound")) and arm.difference is not None]
-    if shown:
-        lines.append(_grimoire_verdict(max(shown, key=lambda arm: arm.accuracy)))
+    if report.grimoire:
+        lines.append(_grimoire_verdict(report.grimoire))
     models = [arm for arm in report.arms if arm.arm not in ("majority", "probe")]
     best = max(models, key=lambda arm: arm.accuracy, default=None)
     if best and "probe" in arms and arms["probe"].accuracy >= best.accuracy:
@@ -116,11 +115,14 @@ def verdict(report: Report) -> list[str]:
     return lines
 
 
-def _grimoire_verdict(best: ArmResult) -> str:
-    assert best.difference is not None and best.difference_low is not None and best.difference_high is not None
-    span = f"{best.difference:+.3f} [{best.difference_low:+.3f}, {best.difference_high:+.3f}]"
-    if best.difference_low > 0:
-        return f"The best grimoire arm here, {best.arm}, is above zero-shot: {span}. It was picked on these very rows."
-    if best.difference_high < 0:
-        return f"No grimoire helps here: the best grimoire arm, {best.arm}, is below zero-shot: {span}."
-    return f"No grimoire is shown to help here: the best grimoire arm, {best.arm}, against zero-shot: {span}."
+def _grimoire_verdict(found: Comparison) -> str:
+    """Say what the comparison shows; a grimoire that does not help is said not to help."""
+    span = f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+    arms = f"{found.best_with}, the best arm with a grimoire, against {found.best_without}, the best without: {span}"
+    if found.low > 0:
+        return (
+            f"The grimoire helps on these rows. {arms}. Both were picked on these very rows, which flatters the winner."
+        )
+    if found.difference <= 0:
+        return f"No grimoire helps here. {arms}."
+    return f"No grimoire is shown to help here. {arms}."

@@ -54,7 +54,11 @@ class EmbeddedModel(BaseChatModel):
     n_ctx: int = 4096
     """Context in tokens, prompt and reply together."""
     threads: int = 0
-    """0 takes `$SLEICL_THREADS`, else every core up to eight."""
+    """0 takes `$SLEICL_THREADS`, else all cores but one, at most eight.
+
+    The threads wait for each other many times a token, so one that has to share its core stalls all:
+    with two threads and another busy process, two cores were a third as fast as one thread.
+    """
     temperature: float = 0.0
     max_tokens: int = 64
     seed: int = 0
@@ -97,7 +101,7 @@ class EmbeddedModel(BaseChatModel):
     @property
     def engine(self) -> Engine:
         """The running engine, started if need be."""
-        threads = self.threads or int(os.environ.get("SLEICL_THREADS", 0)) or min(os.cpu_count() or 1, 8)
+        threads = self.threads or int(os.environ.get("SLEICL_THREADS", 0)) or min(max(1, (os.cpu_count() or 1) - 1), 8)
         return engine_for(self.path, n_ctx=self.n_ctx, threads=threads)
 
     @functools.cached_property

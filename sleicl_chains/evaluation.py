@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from langchain_core.runnables import Runnable
 
-from sleicl_chains.answers import Answer
+from sleicl_chains.answers import Answer, Arm
 from sleicl_chains.errors import InputError, PromptTooLong, RejectedReply, RunError
 from sleicl_chains.statistics import macro_f1, paired_difference, wilson
 from sleicl_chains.tasks import Example, Task, fold
@@ -53,6 +53,18 @@ class ArmResult:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """Two arms of one run, both picked on the very rows that they are compared on, so in favour of the winner."""
+
+    best_with: str
+    best_without: str
+    difference: float
+    """Accuracy with less accuracy without, paired."""
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Report:
     """What an evaluation found."""
 
@@ -63,6 +75,8 @@ class Report:
     majority: float | None
     """Accuracy of train's most frequent label; None when the run has no such arm."""
     arms: list[ArmResult]
+    grimoire: "Comparison | None" = None
+    """The best arm with a grimoire against the best without; None when the run lacks one or the other."""
     run: str = ""
     """The folder with the rows; empty when nothing was kept."""
 
@@ -253,7 +267,21 @@ def summarise(
     baseline = [_is_right(row, labels) for row in ordered["zero-shot"]] if "zero-shot" in ordered else None
     results = [_summarise_arm(arm, found, labels, baseline) for arm, found in ordered.items()]
     top = next((result.accuracy for result in results if result.arm == "majority"), None)
-    return {"task": task.name if task else "", "n": len(examples), "majority": top, "arms": results}
+    comparison = _compare({arm: [_is_right(row, labels) for row in found] for arm, found in ordered.items()})
+    name = task.name if task else ""
+    return {"task": name, "n": len(examples), "majority": top, "arms": results, "grimoire": comparison}
+
+
+def _compare(right: Mapping[str, list[bool]]) -> Comparison | None:
+    """Set the best arm with a grimoire against the best one without; a tie goes to the earlier arm."""
+    models = [arm for arm in right if arm in get_args(Arm)]
+    shown = [arm for arm in models if arm.startswith(("simple", "profound"))]
+    plain = [arm for arm in models if arm not in shown]
+    if not shown or not plain:
+        return None
+    best = max(shown, key=lambda arm: sum(right[arm]))
+    other = max(plain, key=lambda arm: sum(right[arm]))
+    return Comparison(best, other, *paired_difference(right[best], right[other]))
 
 
 def _is_right(row: Mapping[str, Any], labels: Sequence[str]) -> bool:

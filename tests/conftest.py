@@ -16,9 +16,10 @@ CACHE = Home(Path(__file__).parent.parent / ".test-home")
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """An empty home that the environment names; nothing of the user's is read or spent."""
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE", "OLLAMA_HOST", "SLEICL_THREADS"):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE", "OLLAMA_HOST"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SLEICL_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SLEICL_THREADS", "1")  # several threads in lock-step crawl on a busy machine
     return Home(tmp_path / "home")
 
 
@@ -38,7 +39,7 @@ def home_with_weights(home: Home, weights: Path) -> Home:
 @pytest.fixture(scope="session")
 def weak(weights: Path) -> Iterator[EmbeddedModel]:
     """The real engine with real weights."""
-    model = EmbeddedModel(name="smollm2", path=next(weights.glob("*.gguf")), n_ctx=1024)
+    model = EmbeddedModel(name="smollm2", path=next(weights.glob("*.gguf")), n_ctx=1024, threads=1)
     yield model
     model.engine.close()
 

@@ -37,7 +37,9 @@ def test_label_scores_are_the_products_of_the_models_own_probabilities(weak: Emb
     very = full_distribution(weak, [*ids, first["very positive"][0]])
     pair = {label: very[first[label][1]] for label in ("very positive", "very negative")}
     mass = {label: start[first[label][0]] for label in SENTIMENTS}
-    wanted = {label: mass[label] * pair.get(label, 1) / (sum(pair.values()) if label in pair else 1) for label in SENTIMENTS}
+    wanted = {
+        label: mass[label] * pair.get(label, 1) / (sum(pair.values()) if label in pair else 1) for label in SENTIMENTS
+    }
     coverage = sum({tokens[0]: start[tokens[0]] for tokens in first.values()}.values())
 
     found = weak.score_labels(prompt, SENTIMENTS)
@@ -148,7 +150,7 @@ def test_the_identity_tells_files_and_settings_apart(weak: EmbeddedModel) -> Non
 
 
 def test_models_of_the_same_settings_share_an_engine(weak: EmbeddedModel) -> None:
-    assert EmbeddedModel(path=weak.path, n_ctx=1024).engine is weak.engine
+    assert EmbeddedModel(path=weak.path, n_ctx=1024, threads=1).engine is weak.engine
 
 
 def test_check_reports_what_the_model_can_do(weak: EmbeddedModel) -> None:

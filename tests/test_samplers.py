@@ -278,7 +278,9 @@ def test_wrong_options(options: dict[str, object], message: str) -> None:
 
 
 def test_a_label_that_the_card_lacks() -> None:
-    with pytest.raises(InputError, match="found an example with the label 'angry'; expected one of 'glad', 'sad', 'calm'"):
+    with pytest.raises(
+        InputError, match="found an example with the label 'angry'; expected one of 'glad', 'sad', 'calm'"
+    ):
         sampler("random", per_label=1, seed=0).invoke(given([Example("grr", "angry")]))
 
 

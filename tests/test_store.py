@@ -330,9 +330,7 @@ def test_a_ruined_index_is_told_and_rebuilt(store: GrimoireStore, home: Home, ho
     assert not (home.root / "chroma.old").exists()
 
 
-def test_an_index_that_lost_records_is_not_believed(
-    store: GrimoireStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_index_that_lost_records_is_not_believed(store: GrimoireStore, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Collection.query
 
     def short(self: Collection, **asked: object) -> object:
