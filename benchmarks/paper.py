@@ -30,6 +30,7 @@ HERE = Path(__file__).parent
 TASKS = "TREC,Subj,AgNews,SST5,RTE,hate_speech18"
 ARMS = ["zero-shot", "few-shot", "simple", "profound", "simple+few-shot", "profound+few-shot"]
 TRAIN_ROWS = 100
+LIMITS: dict[str, dict[str, int]] = {"score": {}, "generate": {"max_tokens": 32}}
 
 
 def main() -> None:
@@ -53,14 +54,15 @@ def run(options: argparse.Namespace, name: str, mode: str, home: Home) -> Report
     rows, _ = without_overlap(distinct(load_examples(folder / "train.jsonl", task)), test)
     train = stratified(rows, options.seed)[:TRAIN_ROWS]
     grimoire = load_grimoire(next((Path(options.grimoires) / name).glob(f"{options.sampler}*.json")), task)
-    weak, journal = weak_model(options.weak, home=home), Journal(home.journal)
+    # 32 tokens hold every label and some words around it; the official layout keeps its own 64.
+    weak, journal = weak_model(options.weak, home=home, **LIMITS[mode]), Journal(home.journal)
     builder = ArmBuilder(
         task, weak, embedder(), train=train, grimoire=grimoire, mode=mode, seed=options.seed, journal=journal
     )
     baselines = builder.build(["majority", "probe"])
     arms = baselines | {"probe-minilm": probe(task, train, embedder("minilm", home=home))} | builder.build(ARMS)
     if mode == "generate":
-        arms["official"] = official(weak, task, grimoire, journal)
+        arms["official"] = official(weak_model(options.weak, home=home), task, grimoire, journal)
     with Meter(len(ARMS)) as meter:
         report = evaluate(
             arms, test, run=HERE / "work" / f"{name}-{mode}-seed{options.seed}", task=task, weak=options.weak,

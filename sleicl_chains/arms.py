@@ -8,7 +8,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 
 from sleicl_chains.answers import Answer, Arm, Mode, Prior
-from sleicl_chains.baselines import majority, probe
+from sleicl_chains.baselines import BASELINES, majority, probe
 from sleicl_chains.errors import InputError
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal
@@ -19,7 +19,6 @@ from sleicl_chains.tasks import Example, Task, fold
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
 
-BASELINES = ("majority", "probe")
 FEW_SHOT_PER_LABEL = 4
 """Examples a label in the arm `few-shot` where the grimoire has none of its own (the paper's k)."""
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
 
 
+BASELINES = ("majority", "probe")
+
+
 def majority(task: Task, train: Sequence[Example]) -> Runnable[str, Answer]:
     """Return a chain that always answers with the most frequent answer of `train`.
 

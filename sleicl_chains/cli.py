@@ -55,14 +55,19 @@ ModeOption = Annotated[str | None, typer.Option("--mode", help="score or generat
 PriorOption = Annotated[str | None, typer.Option("--prior", help="none, content-free or mean.")]
 
 
+_INTERRUPTED = 130
+
+
 def main() -> None:
     """Run the command line: exit 0, 1 with one plain line on failure, 2 on misuse."""
     try:
         app()
     except SleiclError as problem:
         _fail(str(problem))
-    except KeyboardInterrupt:
-        _fail("stopped; the same command goes on from here", 130)
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:  # Typer ends so at Ctrl-C, without a word
+            _fail("stopped; the same command goes on from here", _INTERRUPTED)
+        raise
     except Exception as problem:
         if os.environ.get("SLEICL_DEBUG"):
             raise
@@ -136,7 +141,7 @@ def _say(lines: Iterable[str]) -> None:
 @app.command()
 def demo(
     strong: Annotated[str | None, typer.Option(help="Write the grimoire now with this model; may cost money.")] = None,
-    rows: Annotated[int, typer.Option(help="Test rows to answer.")] = 80,
+    rows: Annotated[int, typer.Option(help="Test rows to answer.")] = 60,
     home: HomeOption = None,
 ) -> None:
     """Show the whole method on real text with the embedded model; no key, no Ollama, no cost."""
@@ -152,6 +157,7 @@ def init(
     text_column: Annotated[str | None, typer.Option(help="Column with the text.")] = None,
     answer_column: Annotated[str | None, typer.Option(help="Column with the right answer.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the card.")] = False,
+    home: HomeOption = None,
 ) -> None:
     """Write a task card for rows: labels inferred, the description to be filled in."""
     from sleicl_chains.tasks import card_text, infer_task
@@ -366,7 +372,8 @@ def evaluate(
     home: HomeOption = None,
 ) -> None:
     """Compare arms on the same rows, with intervals and honest baselines."""
-    from sleicl_chains.arms import BASELINES, ArmBuilder, limited, without_overlap
+    from sleicl_chains.arms import ArmBuilder, limited, without_overlap
+    from sleicl_chains.baselines import BASELINES
     from sleicl_chains.console import Meter, print_report
     from sleicl_chains.embedders import embedder
     from sleicl_chains.evaluation import evaluate as run_evaluation
@@ -384,7 +391,7 @@ def evaluate(
         task, model, embedder(embeddings, home=place), train=learned, mode=mode, prior=prior, seed=seed,  # type: ignore[arg-type]  # checked inside
         grimoire=_find_grimoire(grimoire, task, place, embeddings), journal=_journal(place, no_journal),
     )  # fmt: skip
-    solvers = builder.build(arms.split(",") if arms else None)
+    solvers = builder.build([name.strip() for name in arms.split(",")] if arms else None)
     folder = run or (None if no_journal else place.runs / run_name(task, solvers, examples))
     with Meter(len([arm for arm in solvers if arm not in BASELINES])) as meter:
         report = run_evaluation(

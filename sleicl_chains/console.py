@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from sleicl_chains.baselines import BASELINES
 from sleicl_chains.evaluation import ArmResult, Comparison, Report
 
 
@@ -26,6 +27,7 @@ class Meter:
         self._started = self._last_line = time.monotonic()
         self._first: float | None = None
         self._estimated = False
+        self._answered = 0
         self._bar = Progress(
             TextColumn("{task.description:>18}"), BarColumn(), MofNCompleteColumn(),
             TextColumn("{task.fields[rate]:.1f}/s"), TimeRemainingColumn(),
@@ -46,11 +48,12 @@ class Meter:
     def __call__(self, arm: str, done: int, total: int) -> None:
         """Show that one more answer is there."""
         now = time.monotonic()
-        if arm not in ("majority", "probe"):
+        if arm not in BASELINES:  # those take no time and would flatter the pace
+            self._answered += 1
             self._estimate(now, total - done)
-        rate = done / max(now - self._started, 1e-9)
+        rate = self._answered / max(now - self._started, 1e-9)
         self._bar.update(self._task, description=arm, completed=done, total=total, rate=rate)
-        if not self._bar.console.is_terminal and now - self._last_line > 15:
+        if not self._bar.console.is_terminal and now - self._last_line > 15 and rate:
             self._last_line = now
             say(f"{arm}: {done} of {total} answers, {rate:.1f}/s, about {_duration((total - done) / rate)} left")
 
@@ -106,7 +109,7 @@ def verdict(report: Report) -> list[str]:
         lines.append(f"{failed} answers failed (prompt too long or reply rejected); they count as wrong.")
     if report.grimoire:
         lines.append(_grimoire_verdict(report.grimoire))
-    models = [arm for arm in report.arms if arm.arm not in ("majority", "probe")]
+    models = [arm for arm in report.arms if arm.arm not in BASELINES]
     best = max(models, key=lambda arm: arm.accuracy, default=None)
     if best and "probe" in arms and arms["probe"].accuracy >= best.accuracy:
         lines.append("The probe, a linear model on embeddings without any language model, is not beaten by any arm.")

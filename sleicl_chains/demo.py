@@ -4,7 +4,8 @@ from importlib.resources import as_file
 from typing import TYPE_CHECKING
 
 from sleicl_chains._folders import Home, data_folder
-from sleicl_chains.arms import BASELINES, ArmBuilder, limited
+from sleicl_chains.arms import ArmBuilder, limited
+from sleicl_chains.baselines import BASELINES
 from sleicl_chains.console import Meter, print_report, say
 from sleicl_chains.embedders import embedder
 from sleicl_chains.evaluation import evaluate, run_name

@@ -39,7 +39,9 @@ def embedder(name: str = "wordllama", *, home: Home | None = None) -> Embeddings
     if name == "wordllama":
         return WordVectors()
     if name == "minilm":
-        return MiniLM(_minilm_folder(home or Home.at()))
+        from sleicl_chains.weights import fetch
+
+        return MiniLM(fetch("minilm", home or Home.at()))
     return _of_provider(name)
 
 
@@ -151,12 +153,6 @@ class MiniLM(Embeddings):
         tokenizer.no_padding()
         tokenizer.enable_truncation(256)
         return tokenizer
-
-
-def _minilm_folder(home: Home) -> Path:
-    from sleicl_chains.weights import fetch
-
-    return fetch("minilm", home)
 
 
 def _of_provider(name: str) -> Embeddings:

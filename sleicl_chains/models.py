@@ -24,6 +24,8 @@ def weak_model(name: str, *, home: Home | None = None, **options: Any) -> "BaseC
     """
     if name.startswith("embedded:"):
         return _embedded(name.removeprefix("embedded:"), home or Home.at(), options)
+    if name.startswith("paste:"):
+        raise ModelNotFound(f"{name}: a pasted model writes grimoires; expected one that answers, say embedded:smollm2")
     # A label or a short answer is wanted: no dice, and no reply without end.
     return _from_provider(name, {"temperature": 0.0, "max_tokens": 64, **options})
 
@@ -73,6 +75,9 @@ def _from_provider(name: str, options: dict[str, Any]) -> "BaseChatModel":
         raise ModelNotFound(
             f"{name!r} names no provider; expected, say, embedded:smollm2, ollama:{name}, openai:{name} or paste:DIR"
         )
+    if name.startswith("openai:") and options.get("base_url"):
+        # LangChain says max_completion_tokens, which some local servers ignore; they know max_tokens.
+        options = {**options, "extra_body": {"max_tokens": options["max_tokens"], **options.get("extra_body", {})}}
     try:
         model: BaseChatModel = init_chat_model(name, **options)
         return model

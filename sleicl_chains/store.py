@@ -297,7 +297,13 @@ class GrimoireStore:
                 metadata={"embedder": self._fingerprint, "library": ""},
                 # Wide enough to miss none of the nearest among 6,000 records, many of them equal.
                 configuration={
-                    "hnsw": {"space": "cosine", "ef_construction": 400, "ef_search": 1000, "max_neighbors": 64, "sync_threshold": 100}
+                    "hnsw": {
+                        "space": "cosine",
+                        "ef_construction": 400,
+                        "ef_search": 1000,
+                        "max_neighbors": 64,
+                        "sync_threshold": 100,
+                    }
                 },
                 embedding_function=None,
             )

@@ -234,7 +234,7 @@ def test_hard_is_blind_to_case_and_works_on_open_answers() -> None:
     task = Task(name="capitals", description="Name the capital.")
     rows = [Example("France?", "Paris"), Example("Peru?", "Lima")]
     replies = {"France?": " paris", "Peru?": "Quito"}
-    weak = RunnableLambda(lambda text: Answer(label=None, text=replies[text], valid=True))
+    weak: Runnable[str, Answer] = RunnableLambda(lambda text: Answer(label=None, text=replies[text], valid=True))
     chain = sampler("hard", per_label=1, seed=0, weak=weak)
     assert texts(chain.invoke(given(rows, task))) == ["Peru?"]
 

@@ -7,8 +7,8 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import chromadb
 import pytest
@@ -65,10 +65,11 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture
 def store(home: Home) -> GrimoireStore:
-    store = GrimoireStore(home)
+    """A store of three grimoires and the shipped one; they are indexed at the first search."""
+    home.grimoires.mkdir(parents=True)
     for grimoire in (CLOUDS, WIND, GOALS):
-        store.add(grimoire)
-    return store
+        (home.grimoires / f"{grimoire.id}.md").write_text(grimoire.to_markdown())
+    return GrimoireStore(home)
 
 
 def ids(hits: list[Hit]) -> list[str]:
@@ -171,11 +172,17 @@ def test_the_nearest_grimoire_comes_first(store: GrimoireStore) -> None:
     assert ids(store.search("The goalkeeper let in two goals", k=1)) == [GOALS.id]
 
 
+def perfect(store: GrimoireStore, query: str | Task) -> Grimoire:
+    (hit,) = store.search(query, k=1)
+    assert hit.score == pytest.approx(1.0, abs=1e-5) and hit.score <= 1
+    return hit.grimoire
+
+
 def test_a_text_of_its_own_scores_one(store: GrimoireStore) -> None:
-    assert store.search(WIND.simple, k=1) == [Hit(WIND, pytest.approx(1.0, abs=1e-5))]
+    assert perfect(store, WIND.simple) == WIND
     # The profound text counts where there is no simple one.
-    assert store.search(GOALS.profound, k=1) == [Hit(GOALS, pytest.approx(1.0, abs=1e-5))]
-    assert store.search(SPORTS, k=1) == [Hit(GOALS, pytest.approx(1.0, abs=1e-5))], "a task finds its like"
+    assert perfect(store, GOALS.profound) == GOALS
+    assert perfect(store, SPORTS) == GOALS, "a task finds its like"
 
 
 def test_scores_of_several_questions_are_averaged(home: Home) -> None:
@@ -296,6 +303,7 @@ def test_records_are_written_in_parts_of_what_chroma_takes(home: Home, monkeypat
 
 
 def test_another_embedder_is_told_and_rebuilt(store: GrimoireStore, home: Home) -> None:
+    assert len(everything(store)) == 4
     other = GrimoireStore(home, DeterministicFakeEmbedding(size=16))
     with pytest.raises(EmbedderChanged, match="Run `sleicl grimoires rebuild`"):
         other.search("rain")
@@ -321,6 +329,7 @@ def ruin(home: Home, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["garbage", "cut", "a file"])
 def test_a_ruined_index_is_told_and_rebuilt(store: GrimoireStore, home: Home, how: str) -> None:
+    assert len(everything(store)) == 4
     ruin(home, how)
     with pytest.raises(StoreError, match="index cannot be used .*`sleicl grimoires rebuild`"):
         store.search("rain")
@@ -342,6 +351,8 @@ def test_an_index_that_lost_records_is_not_believed(store: GrimoireStore, monkey
 
 
 def test_an_embedder_that_fails_leaves_the_index_alone(store: GrimoireStore, home: Home) -> None:
+    assert len(everything(store)) == 4
+
     class Down(Compass):
         def embed_documents(self, texts: list[str]) -> list[list[float]]:
             raise ConnectionError("no server at localhost:11434")
@@ -369,56 +380,49 @@ def test_a_home_that_is_a_file(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ several processes
 
 
-def add_many(home: str, name: str, count: int) -> None:
-    store = GrimoireStore(home)
-    for number in range(count):
-        store.add(make(WEATHER, f"Rule {number} of {name}."))
-
-
-def test_two_processes_adding_at_once_lose_nothing(home: Home) -> None:
-    context = get_context("spawn")
-    writers = [context.Process(target=add_many, args=(str(home.root), name, 10)) for name in ("one", "two")]
-    for writer in writers:
-        writer.start()
-    reader = GrimoireStore(home)
-    counts = []
-    while any(writer.is_alive() for writer in writers):
-        # It searches between the others' writes, which an open Chroma client would not see.
-        counts.append(len([id for id in everything(reader) if id.startswith("weather-")]))
-        time.sleep(0.05)
-    for writer in writers:
-        writer.join()
-        assert writer.exitcode == 0
-    assert counts == sorted(counts)
-    expected = {make(WEATHER, f"Rule {n} of {name}.").id for name in ("one", "two") for n in range(10)}
-    assert expected < everything(reader)
-
-
-ENDLESS = """
+WRITER = """
 import sys
-from sleicl_chains.store import GrimoireStore
 from sleicl_chains.grimoires import Grimoire, Provenance
-store = GrimoireStore(sys.argv[1])
-for number in range(10_000):
-    grimoire = Grimoire(f"rule-{number}", "t", "", "", (), f"Rule {number}", "", Provenance())
-    print(store.add(grimoire), flush=True)
+from sleicl_chains.store import GrimoireStore
+home, name, count = sys.argv[1:]
+for number in range(int(count)):
+    grimoire = Grimoire(f"{name}-{number}", "t", "", "", (), f"Rule {number} of {name}.", "", Provenance())
+    print(GrimoireStore(home).add(grimoire), flush=True)
 """
 
 
-def test_a_killed_writer_loses_nothing_that_it_reported(home: Home) -> None:
+def writer(home: Home, name: str, count: int) -> subprocess.Popen[str]:
+    """Start a process that adds grimoires and prints the id of each one added."""
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    command = [sys.executable, "-c", ENDLESS, str(home.root)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as writer:
-        assert writer.stdout is not None
-        reported = [writer.stdout.readline().strip() for _ in range(12)]
-        writer.send_signal(signal.SIGKILL)
-        reported += writer.stdout.read().split()
+    command = [sys.executable, "-c", WRITER, str(home.root), name, str(count)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_adding_at_once_lose_nothing(home: Home) -> None:
+    reader = GrimoireStore(home)
+    sizes = []
+    with writer(home, "one", 10) as one, writer(home, "two", 10) as two:
+        while None in (one.poll(), two.poll()):
+            # Searches between the others' writes; an open Chroma client would not find what they add.
+            sizes.append(len(everything(reader)))
+            time.sleep(0.1)
+    assert (one.returncode, two.returncode) == (0, 0)
+    assert sizes == sorted(sizes)
+    assert everything(reader) == {f"{name}-{number}" for name in ("one", "two") for number in range(10)} | {SHIPPED.id}
+
+
+def test_a_killed_writer_loses_nothing_that_it_reported(home: Home) -> None:
+    with writer(home, "one", 10_000) as killed:
+        assert killed.stdout is not None
+        reported = [killed.stdout.readline().strip() for _ in range(8)]
+        killed.send_signal(signal.SIGKILL)
+        reported += killed.stdout.read().split()
     store = GrimoireStore(home, lock_timeout_s=5)
     assert set(reported) <= everything(store)
     assert everything(store) == {grimoire.id for grimoire in store.list()}
     assert store.problems == []
     store.add(CLOUDS)
-    assert ids(store.search(CLOUDS.simple, k=1)) == [CLOUDS.id]
+    assert perfect(store, CLOUDS.simple) == CLOUDS
 
 
 # ------------------------------------------------------------------ a Chroma server
@@ -429,8 +433,8 @@ def server(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    chroma = Path(sys.executable).parent / "chroma"
-    command = [chroma, "run", "--path", tmp_path / "served", "--host", "127.0.0.1", "--port", str(port)]
+    chroma, folder = Path(sys.executable).parent / "chroma", tmp_path / "served"
+    command = [str(chroma), "run", "--path", str(folder), "--host", "127.0.0.1", "--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 30
@@ -465,8 +469,9 @@ def test_a_chroma_server(server: tuple[subprocess.Popen[bytes], int], home: Home
     process.wait(timeout=10)
     with pytest.raises(StoreError, match="is the Chroma server running"):
         other.search("rain")
-    for part in (client, client._admin_client):  # type: ignore[attr-defined]  # Chroma leaves its sockets open
-        part._server._session.close()
+    internals: Any = client
+    for part in (internals, internals._admin_client):
+        part._server._session.close()  # Chroma leaves its sockets open
 
 
 # ------------------------------------------------------------------ the retriever

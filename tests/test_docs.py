@@ -1,0 +1,92 @@
+"""Every command and snippet of the README is run, in its order, in one folder."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sleicl_chains._folders import Home
+from tests.openai_server import OpenAIServer
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SEEN_ELSEWHERE = {
+    "git clone <this repository> sleicl-chains && cd sleicl-chains": "no clone inside a test",
+    "make demo": "runs `sleicl demo`, see test_demo.py; the target itself is checked below",
+}
+PROFOUND = "billing, shipping, returns, account, technical and sales: take what is wanted next."
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"^```{kind}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def reader(tmp_path: Path, home_with_weights: Home, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as a reader of the README has it, with the command on the path."""
+    folder = tmp_path / "clone"
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-not-a-key")
+    return folder
+
+
+def shell(command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
+
+
+def test_every_command_of_the_readme_runs(reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [line for block in blocks("console") for line in block.splitlines() if line not in SEEN_ELSEWHERE]
+    assert len(lines) >= 9
+    with OpenAIServer([PROFOUND, "Take what is wanted next."]) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        for line in lines:
+            done = shell(line)
+            if "paste:" in line:
+                done = paste(line, done)
+            assert done.returncode == 0, f"{line}\n{done.stderr}"
+            assert done.stdout.strip(), line
+    assert len(server.requests) == 2
+
+
+def paste(line: str, first: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    """Do what the README tells a person to do with `paste:DIR`."""
+    done = first
+    for number, reply in enumerate([PROFOUND, "Take what is wanted next."], 1):
+        assert done.returncode == 1 and f"letters/{number:02}.reply.txt" in done.stderr
+        Path(f"letters/{number:02}.reply.txt").write_text(reply, encoding="utf-8")
+        done = shell(line)
+    return done
+
+
+def test_every_snippet_of_the_readme_runs(reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "\n".join(blocks("python"))
+    assert code.count("solver(") >= 3
+    with OpenAIServer([PROFOUND, "Take what is wanted next."]) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    first, *rest = done.stdout.splitlines()
+    assert re.fullmatch(r"(billing|shipping|returns|account|technical|sales) 0\.\d+ support-d090011a", first)
+    assert [line.split()[0] for line in rest[:2]] == ["zero-shot", "profound"]
+    assert "best_with='profound', best_without='zero-shot'" in rest[2]
+
+
+def test_the_make_targets_of_the_readme_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = set(re.findall(r"`?make (\w+)", README))
+    assert named == {"demo", "install", "test"} | (named & {"it"})
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in ("demo", "install", "test"))
+    assert "$(BIN)/sleicl demo" in makefile
+
+
+def test_every_file_that_the_readme_names_exists() -> None:
+    named = re.findall(r"`((?:sleicl_chains|prompts|vectorstore|benchmarks|examples)/[\w./]*)`", README)
+    linked = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
+    assert len(named) >= 9 and linked
+    assert [name for name in [*named, *linked] if not (ROOT / name).exists()] == []
