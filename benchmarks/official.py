@@ -2,8 +2,9 @@
 
 Faithful in what decides the score: one user message with role, grimoire, question, a cue and a
 request for the bare answer; greedy decoding to 64 tokens (theirs is temperature 0.01); the reply is
-cut after the last cue, stripped of full stops and commas, lower-cased and compared as a whole. Not taken over: dropping unparsable replies from the
-count. Source: core/llm/base.py and core/evaluator of IAAR-Shanghai/Grimoire (last commit 2024-02-29).
+cut after the last cue, stripped of full stops and commas, lower-cased and compared as a whole. Not
+taken over: dropping unparsable replies from the count. Source: core/llm/base.py and core/evaluator
+of IAAR-Shanghai/Grimoire (last commit 2024-02-29).
 """
 
 from langchain_core.language_models import BaseChatModel

@@ -15,6 +15,18 @@ Arm = Literal["zero-shot", "few-shot", "simple", "profound", "simple+few-shot", 
 
 
 @dataclass(frozen=True)
+class LabelScores:
+    """What a model thinks of each label at the place where the answer would begin."""
+
+    probabilities: dict[str, float]
+    """Of the labels among themselves; they add up to 1."""
+    coverage: float
+    """The share of all next tokens, 0 to 1, that begin a label; small when the model wants to say something else."""
+    prompt_tokens: int
+    requests: int
+
+
+@dataclass(frozen=True)
 class Answer:
     """One answer, with how it was come by. An answer that names no label is not valid and counts as wrong."""
 

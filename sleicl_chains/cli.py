@@ -372,8 +372,10 @@ def evaluate(
     home: HomeOption = None,
 ) -> None:
     """Compare arms on the same rows, with intervals and honest baselines."""
+    from dataclasses import replace
+
     from sleicl_chains.arms import ArmBuilder, limited, without_overlap
-    from sleicl_chains.baselines import BASELINES
+    from sleicl_chains.baselines import BASELINES, majority
     from sleicl_chains.console import Meter, print_report
     from sleicl_chains.embedders import embedder
     from sleicl_chains.evaluation import evaluate as run_evaluation
@@ -398,6 +400,9 @@ def evaluate(
             solvers, examples, run=folder, task=task, weak=_weak_name(model, weak), train_rows=len(learned),
             max_concurrency=concurrency, progress=meter,
         )  # fmt: skip
+    if report.majority is None and learned:  # the floor is told even where the table leaves it out
+        floor = run_evaluation({"majority": majority(task, learned)}, examples, task=task)
+        report = replace(report, majority=floor.majority)
     if as_json:
         _say(builder.notes)
         _print_json(report.to_dict() | {"notes": builder.notes})

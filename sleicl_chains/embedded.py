@@ -9,7 +9,6 @@ import math
 import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +19,13 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import ConfigDict, PrivateAttr
 
+from sleicl_chains.answers import LabelScores
 from sleicl_chains.engine import Engine, engine_for, too_long
 from sleicl_chains.errors import ModelError, ModelNotFound, PromptTooLong
 from sleicl_chains.weights import sha256_of
 
 _BIAS = 10.0
 """Added to the logits of a label's tokens; see `_label_masses`."""
-
-
-@dataclass(frozen=True)
-class LabelScores:
-    """What a model thinks of each label at the place where the answer would begin."""
-
-    probabilities: dict[str, float]
-    """Of the labels among themselves; they add up to 1."""
-    coverage: float
-    """The share of all next tokens, 0 to 1, that begin a label; small when the model wants to say something else."""
-    prompt_tokens: int
-    requests: int
 
 
 class EmbeddedModel(BaseChatModel):

@@ -18,8 +18,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.runnables.config import run_in_executor
 
-from sleicl_chains.answers import Answer, Arm, Mode, Prior
-from sleicl_chains.embedded import LabelScores
+from sleicl_chains.answers import Answer, Arm, LabelScores, Mode, Prior
 from sleicl_chains.errors import InputError, Unsupported
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal, aask, ask, identity

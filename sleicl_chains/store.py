@@ -63,7 +63,7 @@ class GrimoireStore:
     another process writes. A user's file takes the place of a shipped one of the same id.
 
     Args:
-        home: the user's folder.
+        home: the user's folder; by default `$SLEICL_HOME` or the platform's data folder.
         embeddings: of the index; `wordllama` by default. Others need `rebuild` first.
         client: a Chroma client to use instead of the index in the home folder, an `HttpClient` say; it
             is left open. The server's index follows this home's files, so homes must not share one.
@@ -75,7 +75,7 @@ class GrimoireStore:
 
     def __init__(
         self,
-        home: Home | str | Path,
+        home: Home | str | Path | None = None,
         embeddings: Embeddings | None = None,
         *,
         client: "ClientAPI | None" = None,
