@@ -13,16 +13,17 @@ if TYPE_CHECKING:
     from sleicl_chains.grimoires import Grimoire, grimoire_writer, load_grimoire
     from sleicl_chains.journal import Journal
     from sleicl_chains.models import strong_model, weak_model
+    from sleicl_chains.retriever import GrimoireRetriever
     from sleicl_chains.samplers import sampler
     from sleicl_chains.solvers import solver
-    from sleicl_chains.store import GrimoireRetriever, GrimoireStore
+    from sleicl_chains.store import GrimoireStore
     from sleicl_chains.tasks import Example, Task, examples_from_documents, load_examples, load_task, split
 
 _HOMES = {
     "Answer": "answers",
     "Example": "tasks",
     "Grimoire": "grimoires",
-    "GrimoireRetriever": "store",
+    "GrimoireRetriever": "retriever",
     "GrimoireStore": "store",
     "Journal": "journal",
     "Report": "evaluation",

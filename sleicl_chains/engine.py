@@ -50,7 +50,8 @@ class Engine:
         self._client = self._connect()
         self._spelled: dict[tuple[str, tuple[str, ...]], tuple[int, list[list[int]]]] = {}
         atexit.register(self.close)
-        os.register_at_fork(after_in_child=self._after_fork)
+        if hasattr(os, "register_at_fork"):  # not on Windows
+            os.register_at_fork(after_in_child=self._after_fork)
 
     def _connect(self) -> httpx.Client:
         return httpx.Client(

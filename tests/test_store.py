@@ -21,7 +21,8 @@ from langchain_tests.integration_tests import RetrieversIntegrationTests
 from sleicl_chains._folders import Home
 from sleicl_chains.errors import EmbedderChanged, GrimoireNotFound, InputError, ModelError, StoreError
 from sleicl_chains.grimoires import Grimoire, Provenance, grimoire_id
-from sleicl_chains.store import GrimoireRetriever, GrimoireStore, Hit
+from sleicl_chains.retriever import GrimoireRetriever
+from sleicl_chains.store import GrimoireStore, Hit
 from sleicl_chains.tasks import Task
 
 WEATHER = Task(name="weather", description="Will it rain tomorrow?", labels=("yes", "no"))
