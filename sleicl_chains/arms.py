@@ -47,6 +47,14 @@ class ArmBuilder:
             self.notes.append("without --train there are no arms majority, probe and few-shot")
         return names + [form for form in ("simple", "profound") if self.grimoire and getattr(self.grimoire, form)]
 
+    def leaked(self, evaluated: Sequence[Example]) -> int:
+        """Return how many evaluated rows the grimoire was written from, and note it under the table."""
+        own = set(self.grimoire.provenance.examples) if self.grimoire else set()
+        count = len({example.id for example in evaluated} & own)
+        if count:
+            self._note(f"the grimoire was written from {count} of the evaluated rows: its figures flatter it")
+        return count
+
     def build(self, names: Sequence[str] | None = None) -> dict[str, Runnable[str, Answer]]:
         """Return a solver for each name, the default ones without names.
 
@@ -75,6 +83,11 @@ class ArmBuilder:
         examples = self.examples() if "few-shot" in name else []
         texts = prior_texts(self.train, self.task, seed=self.seed, shown=examples) if self.train else []
         prior = self.prior or ("mean" if texts else "content-free")
+        if prior == "mean" and self.mode != "generate" and self.task.labels:
+            self._note(
+                f"prior mean: over up to {len(texts)} training texts, by label as evenly as there are rows; "
+                "one call each, once an arm, not counted in the table"
+            )
         return solver(
             self.weak, self.task, arm=name, grimoire=self.grimoire, examples=examples,
             mode=self.mode, prior=prior, prior_texts=texts if prior == "mean" else (), journal=self.journal,

@@ -50,12 +50,18 @@ def probe(task: Task, train: Sequence[Example], embeddings: "Embeddings") -> Run
     if not task.labels:
         raise InputError("The arm 'probe' needs a task with labels; leave it out of --arms for an open-ended task")
     fitted = _Probe(task, tuple(train), embeddings)
-    return _named("probe", fitted.answer, "".join(sorted(example.id for example in train)))
+    return _named("probe", fitted.answer, fitted.settings)
 
 
 class _Probe:
     def __init__(self, task: Task, train: tuple[Example, ...], embeddings: "Embeddings") -> None:
         self.task, self.train, self.embeddings = task, train, embeddings
+
+    @property
+    def settings(self) -> str:
+        from sleicl_chains.embedders import fingerprint
+
+        return "".join([fingerprint(self.embeddings), *sorted(example.id for example in self.train)])
 
     @cached_property
     def model(self) -> Any:
@@ -77,10 +83,11 @@ class _Probe:
         from sleicl_chains.embedders import embed
 
         if self.model is None:
-            scores = {self.train[0].answer: 1.0}
+            shares = {self.train[0].answer: 1.0}
         else:
-            shares = self.model.predict_proba(embed(self.embeddings, [question]))[0]
-            scores = dict(zip(map(str, self.model.classes_), map(float, shares), strict=True))
+            found = self.model.predict_proba(embed(self.embeddings, [question]))[0]
+            shares = dict(zip(map(str, self.model.classes_), map(float, found), strict=True))
+        scores = {label: shares.get(label, 0.0) for label in self.task.labels}
         label = max(scores, key=lambda name: scores[name])
         return Answer(label, label, valid=True, arm="probe", mode="none", probability=scores[label], scores=scores)
 

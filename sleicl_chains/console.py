@@ -4,13 +4,14 @@ import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import Self, get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-from sleicl_chains.baselines import BASELINES
+from sleicl_chains.answers import Arm
 from sleicl_chains.evaluation import ArmResult, Comparison, Report
 
 
@@ -43,12 +44,13 @@ class Meter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._bar.console.is_terminal:  # else it would print an empty line
+            self._bar.stop()
 
     def __call__(self, arm: str, done: int, total: int) -> None:
         """Show that one more answer is there."""
         now = time.monotonic()
-        if arm not in BASELINES:  # those take no time and would flatter the pace
+        if arm in get_args(Arm):  # a baseline takes no time and would flatter the pace
             self._answered += 1
             self._estimate(now, total - done)
         rate = self._answered / max(now - self._started, 1e-9)
@@ -65,7 +67,7 @@ class Meter:
             self._estimated = True
             seconds = (self._first - self._started) * (self._model_arms - 1) + (now - self._first) * left
             if seconds > 10:
-                say(f"About {_duration(seconds)} for {left} answers.")
+                say(f"At least {_duration(seconds)} for {left} answers, by the pace of the first arm.")
 
 
 def _duration(seconds: float) -> str:
@@ -74,13 +76,12 @@ def _duration(seconds: float) -> str:
 
 def print_report(report: Report, notes: Sequence[str] = ()) -> None:
     """Print the table of an evaluation, and in words whether anything beats doing without a grimoire."""
-    table = Table(
-        title=f"{report.task}: {report.n} rows, {report.weak}", title_justify="left", box=None, pad_edge=False
-    )
+    title = f"{report.task}: {report.n} rows, {report.weak}, {report.train_rows} training rows"
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
     for heading in ("arm", "mode", "accuracy", "95% interval", "macro-F1", "valid", "coverage", "vs zero-shot", "s"):
         table.add_column(heading, justify="left" if heading in ("arm", "mode") else "right", no_wrap=True)
     for arm in report.arms:
-        table.add_row(*_cells(arm))
+        table.add_row(*map(Text, _cells(arm)))
     Console(width=max(120, Console().width)).print(table)
     for note in [*notes, *verdict(report)]:
         print(note)
@@ -109,23 +110,21 @@ def verdict(report: Report) -> list[str]:
         lines.append(f"{failed} answers failed (prompt too long or reply rejected); they count as wrong.")
     if report.grimoire:
         lines.append(_grimoire_verdict(report.grimoire))
-    models = [arm for arm in report.arms if arm.arm not in BASELINES]
+    models = [arm for arm in report.arms if arm.arm in get_args(Arm)]
     best = max(models, key=lambda arm: arm.accuracy, default=None)
     if best and "probe" in arms and arms["probe"].accuracy >= best.accuracy:
-        lines.append("The probe, a linear model on embeddings without any language model, is not beaten by any arm.")
+        lines.append("No arm beats the probe, a linear model on embeddings without any language model.")
     if best and report.majority is not None and report.majority >= best.accuracy:
-        lines.append("Always answering with the most frequent label is not beaten by any arm either.")
+        lines.append("No arm beats always answering with train's most frequent label.")
     return lines
 
 
 def _grimoire_verdict(found: Comparison) -> str:
-    """Say what the comparison shows; a grimoire that does not help is said not to help."""
-    span = f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
-    arms = f"{found.best_with}, the best arm with a grimoire, against {found.best_without}, the best without: {span}"
-    if found.low > 0:
-        return (
-            f"The grimoire helps on these rows. {arms}. Both were picked on these very rows, which flatters the winner."
-        )
-    if found.difference <= 0:
-        return f"No grimoire helps here. {arms}."
-    return f"No grimoire is shown to help here. {arms}."
+    """Say what the comparison shows, the unwelcome too: both the interval and the exact test must agree."""
+    span = f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}], p = {found.p:.3f}"
+    arms = f"{found.best_with}, the best arm with a grimoire, against {found.best_without}, the best without: {span}."
+    if found.low > 0 and found.p < 0.05:
+        return f"A grimoire helps on these rows. {arms} Both were picked on these very rows, which flatters the winner."
+    if found.high < 0 and found.p < 0.05:
+        return f"Grimoires hurt on these rows. {arms}"
+    return f"No grimoire is shown to help here. {arms}"

@@ -21,7 +21,7 @@ from pydantic import ConfigDict, PrivateAttr
 
 from sleicl_chains.answers import LabelScores
 from sleicl_chains.engine import Engine, engine_for, too_long
-from sleicl_chains.errors import ModelError, ModelNotFound, PromptTooLong
+from sleicl_chains.errors import ModelError, ModelNotFound, PromptTooLong, Unsupported
 from sleicl_chains.weights import sha256_of
 
 _BIAS = 10.0
@@ -89,7 +89,7 @@ class EmbeddedModel(BaseChatModel):
     @property
     def engine(self) -> Engine:
         """The running engine, started if need be."""
-        threads = self.threads or int(os.environ.get("SLEICL_THREADS", 0)) or min(max(1, (os.cpu_count() or 1) - 1), 8)
+        threads = self.threads or int(os.environ.get("SLEICL_THREADS", 0)) or min(max(1, _cores() - 1), 8)
         return engine_for(self.path, n_ctx=self.n_ctx, threads=threads)
 
     @functools.cached_property
@@ -106,6 +106,10 @@ class EmbeddedModel(BaseChatModel):
         Without a chat template the messages are joined by blank lines. The engine would silently
         take a template that the model was not trained on.
         """
+        if unknown := [message.type for message in messages if message.type not in _ROLES]:
+            raise Unsupported(
+                f"{self.model_name} takes system, human and AI messages; found one of type {unknown[0]!r}"
+            )
         turns = [{"role": _ROLES[message.type], "content": message.text} for message in messages]
         if not self.has_template:
             return "\n\n".join(turn["content"] for turn in turns)
@@ -117,9 +121,10 @@ class EmbeddedModel(BaseChatModel):
     def score_labels(self, prompt: str, labels: Sequence[str]) -> LabelScores:
         """Score each label as the continuation of a rendered prompt, at its usual tokens.
 
-        A label is followed token by token until no other label begins alike; so there is one
-        request a question, and one more for each beginning that labels share ("very positive",
-        "very negative"). No randomness.
+        A label is followed token by token until no other label begins alike, and its first tokens up
+        to there stand for it: " Ab" for " Abbreviation". So there is one request a question, and one
+        more for each beginning that labels share ("very positive", "very negative"), within which
+        they are scored against each other. No randomness.
 
         Raises:
             PromptTooLong: prompt and labels do not fit the context.
@@ -132,9 +137,8 @@ class EmbeddedModel(BaseChatModel):
 
     def _spell(self, prompt: str, labels: tuple[str, ...]) -> tuple[list[int], list[list[int]]]:
         """Return the prompt's tokens and each label's, as the tokenizer writes them after the prompt."""
-        tail = prompt[prompt.rfind(">") + 1 :][-40:]
-        changed, spelled = self.engine.spell(tail, labels)
-        ids = self.engine.tokens(prompt, special=True)
+        changed, spelled = self.engine.spell(prompt.rpartition("\n")[2][-40:], labels)
+        ids = self.engine.prompt_tokens(prompt)
         return ids[: len(ids) - changed], spelled
 
     def _descend(
@@ -190,7 +194,7 @@ class EmbeddedModel(BaseChatModel):
             raise ModelError(f"{self.model_name} does not know the option {sorted(unknown)[0]!r}")
         temperature = options.get("temperature", self.temperature)
         body = {
-            "prompt": self.engine.tokens(self.render(messages), special=True),
+            "prompt": self.engine.prompt_tokens(self.render(messages)),
             "n_predict": options.get("max_tokens", self.max_tokens), "cache_prompt": True,
             "temperature": temperature, "seed": options.get("seed", self.seed), "stop": stop or [],
         }  # fmt: skip
@@ -250,6 +254,11 @@ class EmbeddedModel(BaseChatModel):
 
 _OPTIONS = {"temperature", "max_tokens", "seed", "logprobs", "top_logprobs", "json_schema"}
 _ROLES = {"system": "system", "human": "user", "ai": "assistant", "AIMessageChunk": "assistant"}
+
+
+def _cores() -> int:
+    """Return how many cores this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _usage(reply: Mapping[str, Any]) -> UsageMetadata:

@@ -38,6 +38,7 @@ class Engine:
         params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         params.swa_full = True  # otherwise sliding-window models forget the shared prefix
         params.cache_ram_mib = 512  # the default may grow to 8 GiB
+        params.hostnames = ["127.0.0.1"]
         params.port = 0
         params.ui = False
         params.verbosity = -1
@@ -63,6 +64,9 @@ class Engine:
 
     def close(self) -> None:
         """Close the connections, then the server; the other order can hang."""
+        with _engines_lock:
+            for key in [key for key, engine in _engines.items() if engine is self]:
+                del _engines[key]
         self._client.close()
         self._server = None
 
@@ -86,22 +90,31 @@ class Engine:
             ModelError: the engine refused or broke.
         """
         try:
-            reply = self._client.post(route, json=body)
-        except (httpx.RemoteProtocolError, httpx.ReadError):
-            reply = self._client.post(route, json=body)  # it drops idle connections; a second time is a real failure
+            reply = self._post(route, body)
+        except httpx.HTTPError as problem:
+            raise _broken(problem) from None
         _check_status(reply)
         result: dict[str, Any] = reply.json()
         return result
 
+    def _post(self, route: str, body: Mapping[str, Any]) -> httpx.Response:
+        try:
+            return self._client.post(route, json=body)
+        except (httpx.RemoteProtocolError, httpx.ReadError):
+            return self._client.post(route, json=body)  # it drops idle connections; a second time is a real failure
+
     def stream(self, route: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Send one request and yield its events. Raises as `post` does."""
-        with self._client.stream("POST", route, json={**body, "stream": True}) as reply:
-            if reply.status_code != 200:
-                reply.read()
-                _check_status(reply)
-            for line in reply.iter_lines():
-                if line.startswith("data: ") and line != "data: [DONE]":
-                    yield json.loads(line.removeprefix("data: "))
+        try:
+            with self._client.stream("POST", route, json={**body, "stream": True}) as reply:
+                if reply.status_code != 200:
+                    reply.read()
+                    _check_status(reply)
+                for line in reply.iter_lines():
+                    if line.startswith("data: ") and line != "data: [DONE]":
+                        yield json.loads(line.removeprefix("data: "))
+        except httpx.HTTPError as problem:
+            raise _broken(problem) from None
 
     @functools.cached_property
     def end_token(self) -> int:
@@ -114,6 +127,8 @@ class Engine:
 
         A label follows after one space, unless the tail ends in white space.
         """
+        if len(self._spelled) > 100:  # tails of free text would pile up
+            self._spelled.clear()
         if (tail, labels) not in self._spelled:
             gap = "" if not tail or tail[-1].isspace() else " "
             before = self.tokens(tail, special=False)
@@ -122,11 +137,23 @@ class Engine:
             self._spelled[tail, labels] = len(before) - shared, [ids[shared:] for ids in after]
         return self._spelled[tail, labels]
 
+    def prompt_tokens(self, prompt: str) -> list[int]:
+        """Return the token ids of a whole rendered prompt, with the first token that some models want before it."""
+        ids: list[int] = self.post("/tokenize", {"content": prompt, "add_special": True, "parse_special": True})[
+            "tokens"
+        ]
+        return ids
+
     def tokens(self, text: str, *, special: bool) -> list[int]:
-        """Return the token ids of `text`; `special` reads control tokens in it as such."""
+        """Return the token ids of a piece of text; `special` reads control tokens in it as such."""
         body = {"content": text, "add_special": False, "parse_special": special}
         ids: list[int] = self.post("/tokenize", body)["tokens"]
         return ids
+
+
+def _broken(problem: httpx.HTTPError) -> ModelError:
+    what = str(problem) or type(problem).__name__
+    return ModelError(f"The embedded engine did not answer ({what}); the prompt may be too long for this machine")
 
 
 def _check_status(reply: httpx.Response) -> None:
@@ -146,7 +173,7 @@ def too_long(found: int | None, room: int | None) -> str:
     """Say that a prompt does not fit, and what can be done."""
     return (
         f"The prompt has {found} tokens; the context holds {room}. "
-        "Use fewer or shorter examples, the simple grimoire, or a larger n_ctx"
+        "Use fewer or shorter examples, the simple grimoire, or a larger context (--option n_ctx=8192)"
     )
 
 

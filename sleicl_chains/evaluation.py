@@ -11,8 +11,9 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,7 +21,7 @@ from langchain_core.runnables import Runnable
 
 from sleicl_chains.answers import Answer, Arm
 from sleicl_chains.errors import InputError, PromptTooLong, RejectedReply, RunError
-from sleicl_chains.statistics import macro_f1, paired_difference, wilson
+from sleicl_chains.statistics import macro_f1, mcnemar, paired_difference, wilson
 from sleicl_chains.tasks import Example, Task, fold
 
 Progress = Callable[[str, int, int], None]
@@ -62,6 +63,8 @@ class Comparison:
     """Accuracy with less accuracy without, paired."""
     low: float
     high: float
+    p: float
+    """Exact two-sided McNemar test: how often the rows on which they differ would split so by chance."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +106,9 @@ def evaluate(
     Args:
         solvers: by arm name, or a sequence of chains that carry their names.
         examples: the rows; the same for every arm.
-        run: folder for `run.json` and `rows.jsonl` (hashes, labels, scores, in mode `generate` also
-            the reply; never a question's text). An unfinished run of the same settings goes on.
+        run: folder for `run.json`, `rows.jsonl` (hashes, labels, scores, in mode `generate` also the
+            reply; never a question's text) and `summary.json`. An unfinished run of the same settings
+            goes on. After changing a chain of your own, take another folder.
         task: for its name and labels; by default the answers that occur are the labels.
         weak: name of the model, for the report.
         train_rows: how many rows priors, probes and examples were taken from, for the report.
@@ -123,11 +127,43 @@ def evaluate(
             f"evaluate: found {len(examples)} rows and {len(named)} arms; expected at least one of each, "
             "and arms of different names"
         )
-    with nullcontext(run) if run else tempfile.TemporaryDirectory() as folder:
-        rows = _Rows(Path(folder), named, examples)
-        rows.answer_all(named, max_concurrency, progress or (lambda arm, done, total: None))
-        report = summarise(rows.read(), examples, list(named), task)
-    return Report(weak=weak, train_rows=train_rows, run=str(run or ""), **report)
+    with nullcontext(run) if run else tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        with _alone(folder):
+            rows = _Rows(folder, named, examples)
+            rows.answer_all(named, max_concurrency, progress or (lambda arm, done, total: None))
+            found = summarise(rows.read(), examples, list(named), task)
+            report = Report(weak=weak, train_rows=train_rows, run=str(run or ""), **found)
+            write_whole(folder / "summary.json", json.dumps(_about_now() | report.to_dict(), indent=1) + "\n")
+    return report
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a second evaluation out of the folder; both would write its rows."""
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock").acquire(timeout=0):
+            yield
+    except Timeout:
+        raise RunError(
+            f"{folder} is in use by another evaluation; wait for it, or give another folder with --run"
+        ) from None
+
+
+def _about_now() -> dict[str, Any]:
+    from importlib.metadata import version
+
+    return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "sleicl_chains": version("sleicl-chains")}
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a kill leaves the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def _name(chain: Runnable[str, Answer]) -> str:
@@ -135,8 +171,12 @@ def _name(chain: Runnable[str, Answer]) -> str:
 
 
 def settings_of(chain: Runnable[str, Answer]) -> str:
-    """Return the digits under which a solver's answers may be continued; empty for a chain of someone else's."""
-    return str(_metadata(chain).get("settings", ""))
+    """Return the digits under which a solver's answers may be continued.
+
+    A chain of someone else's is told by how it prints itself, which shows its parts but not what a
+    function in it does.
+    """
+    return str(_metadata(chain).get("settings") or hashlib.sha256(repr(chain).encode()).hexdigest()[:16])
 
 
 def run_name(task: Task, solvers: Mapping[str, Runnable[str, Answer]], examples: Sequence[Example]) -> str:
@@ -160,24 +200,23 @@ class _Rows:
     def __init__(self, folder: Path, solvers: Mapping[str, Any], examples: Sequence[Example]) -> None:
         self.examples = dict(zip(row_keys(examples), examples, strict=True))
         self.file = folder / "rows.jsonl"
-        folder.mkdir(parents=True, exist_ok=True)
         self._claim(folder / "run.json", solvers)
+        if not self.file.exists():
+            # Replies of a model may repeat what it was asked: for the owner's eyes alone.
+            os.close(os.open(self.file, os.O_CREAT | os.O_WRONLY, 0o600))
         self.done = {(row["arm"], row["row"]) for row in self.read()}
 
     def _claim(self, manifest: Path, solvers: Mapping[str, Any]) -> None:
         """Note what this run is of, or make sure that it is what the folder was made for."""
         rows = hashlib.sha256("".join(self.examples).encode()).hexdigest()[:16]
         arms = {arm: settings_of(chain) for arm, chain in solvers.items()}
-        wanted = {"rows": rows, "arms": arms}
-        if not manifest.exists():
-            manifest.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")
-            return
-        found = json.loads(manifest.read_text(encoding="utf-8"))
-        known = {arm: settings for arm, settings in found["arms"].items() if arm in arms}
-        if found["rows"] != rows or any(arms[arm] != settings for arm, settings in known.items()):
+        found: dict[str, Any] = (
+            json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {"rows": rows, "arms": {}}
+        )
+        if found["rows"] != rows or any(arms[arm] != found["arms"].get(arm, arms[arm]) for arm in arms):
             what = "other rows" if found["rows"] != rows else "other settings"
             raise RunError(f"{manifest.parent} holds a run with {what}; give another folder with --run, or delete it")
-        manifest.write_text(json.dumps({"rows": rows, "arms": found["arms"] | arms}, indent=1) + "\n", encoding="utf-8")
+        write_whole(manifest, json.dumps({"rows": rows, "arms": found["arms"] | arms}, indent=1) + "\n")
 
     def read(self) -> list[dict[str, Any]]:
         """Return the rows on disk; a last line that a kill cut off is removed first."""
@@ -237,11 +276,7 @@ def _attempt(chain: Runnable[str, Answer], text: str) -> Answer:
         answer = chain.invoke(text)
     except (PromptTooLong, RejectedReply) as problem:
         return _failed(problem)
-    return answer if answer.seconds else _timed(answer, time.perf_counter() - started)
-
-
-def _timed(answer: Answer, seconds: float) -> Answer:
-    return replace(answer, seconds=seconds)
+    return answer if answer.seconds else replace(answer, seconds=time.perf_counter() - started)
 
 
 def _failed(problem: Exception) -> Answer:
@@ -281,7 +316,7 @@ def _compare(right: Mapping[str, list[bool]]) -> Comparison | None:
         return None
     best = max(shown, key=lambda arm: sum(right[arm]))
     other = max(plain, key=lambda arm: sum(right[arm]))
-    return Comparison(best, other, *paired_difference(right[best], right[other]))
+    return Comparison(best, other, *paired_difference(right[best], right[other]), mcnemar(right[best], right[other]))
 
 
 def _is_right(row: Mapping[str, Any], labels: Sequence[str]) -> bool:

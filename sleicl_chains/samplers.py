@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict, get_args
 
-from sleicl_chains.errors import InputError
+from sleicl_chains.errors import InputError, PromptTooLong, RejectedReply
 from sleicl_chains.tasks import Example, Task, distinct, fold, shuffled
 
 if TYPE_CHECKING:
@@ -210,9 +210,12 @@ def _hard(rows: list[Example], weak: "Runnable[str, Answer]", count: int, ratio:
     hard: list[Example] = []
     easy: list[Example] = []
     unread: list[Example] = []
-    for row, answer in zip(rows, weak.batch([row.text for row in rows]), strict=True):
-        if answer.answer is None:  # it cannot be read, which tells nothing about how hard the row is
-            unread.append(row)
+    answers = weak.batch([row.text for row in rows], return_exceptions=True)
+    for row, answer in zip(rows, answers, strict=True):
+        if isinstance(answer, Exception) and not isinstance(answer, PromptTooLong | RejectedReply):
+            raise answer
+        if isinstance(answer, Exception) or answer.answer is None:
+            unread.append(row)  # tells nothing about how hard the row is
         else:
             (easy if fold(answer.answer) == fold(row.answer) else hard).append(row)
     wanted = int(ratio * count + 0.5)

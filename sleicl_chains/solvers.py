@@ -30,6 +30,9 @@ from sleicl_chains.tasks import Example, Task
 CUE = "Answer:"
 """Begins the model's turn in mode `score`; the labels are scored right after it."""
 
+_READING = 1
+"""Counted up when replies are parsed or scores corrected differently, so that no run mixes both."""
+
 
 @runtime_checkable
 class LabelScorer(Protocol):
@@ -146,7 +149,7 @@ class _Solver:
     @cached_property
     def settings(self) -> str:
         """Sixteen hex digits over everything that decides an answer."""
-        parts = [self.identity, self.mode, self.prior, self.prior_texts, self.task.labels]
+        parts = [_READING, self.identity, self.mode, self.prior, self.prior_texts, self.task.labels]
         shown = messages_to_dict(self.messages("?"))
         return hashlib.sha256(json.dumps([parts, shown], sort_keys=True).encode()).hexdigest()[:16]
 
@@ -208,6 +211,7 @@ class _Solver:
     def _scores(self, question: str) -> tuple[LabelScores, float]:
         assert isinstance(self.weak, LabelScorer)
         prompt = self.weak.render(self.messages(question))
+        # The op gets another name when scoring changes; old entries then answer no more.
         request = {"op": "score_labels", "model": self.identity, "prompt": prompt, "labels": self.task.labels}
         kept = self.journal.get(request) if self.journal else None
         if kept is None:

@@ -31,6 +31,14 @@ def macro_f1(gold: Sequence[str], predicted: Sequence[str | None], labels: Seque
     return sum(scores) / len(scores) if scores else 0.0
 
 
+def mcnemar(right: Sequence[bool], baseline: Sequence[bool]) -> float:
+    """Return the exact two-sided p of McNemar's test (1947): are the rows that only one arm gets right split evenly?"""
+    won = sum(a and not b for a, b in zip(right, baseline, strict=True))
+    lost = sum(b and not a for a, b in zip(right, baseline, strict=True))
+    ways = sum(math.comb(won + lost, k) for k in range(min(won, lost) + 1))
+    return min(1.0, float(2 * ways / 2 ** (won + lost)))
+
+
 def paired_difference(
     right: Sequence[bool], baseline: Sequence[bool], *, seed: int = 0, resamples: int = 10_000
 ) -> tuple[float, float, float]:
@@ -41,7 +49,7 @@ def paired_difference(
     """
     import numpy as np
 
-    steps = np.asarray(right, float) - np.asarray(baseline, float)
+    steps = np.array([int(ours) - int(theirs) for ours, theirs in zip(right, baseline, strict=True)])
     # Only how often each of -1, 0 and 1 is drawn matters, so one multinomial stands for a resample.
     counts = np.array([(steps == value).sum() for value in (-1, 0, 1)])
     draws = np.random.default_rng(seed).multinomial(len(steps), counts / len(steps), size=resamples)

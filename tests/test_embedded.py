@@ -28,10 +28,10 @@ def full_distribution(model: EmbeddedModel, ids: list[int]) -> dict[int, float]:
     return {entry["id"]: entry["prob"] for entry in reply["completion_probabilities"][0]["top_probs"]}
 
 
-def test_label_scores_are_the_products_of_the_models_own_probabilities(weak: EmbeddedModel) -> None:
+def test_label_scores_are_the_models_probabilities_down_to_where_labels_differ(weak: EmbeddedModel) -> None:
     """By hand: p(first token), and where labels share it, times p(second | first) among the sharers."""
     prompt = weak.render(CHAT)
-    ids = weak.engine.tokens(prompt, special=True)
+    ids = weak.engine.prompt_tokens(prompt)
     first = {label: weak.engine.tokens(f" {label}", special=False) for label in SENTIMENTS}
     start = full_distribution(weak, ids)
     very = full_distribution(weak, [*ids, first["very positive"][0]])
@@ -138,9 +138,20 @@ def test_a_file_without_a_chat_template_gets_a_plain_layout(weights: Path, tmp_p
     data = next(weights.glob("*.gguf")).read_bytes()
     bare = tmp_path / "bare.gguf"
     bare.write_bytes(data.replace(b"tokenizer.chat_template", b"tokenizer.chat_templatX"))
-    model = EmbeddedModel(path=bare, n_ctx=256)
+    model = EmbeddedModel(path=bare, n_ctx=256, threads=1)
     assert not model.has_template
     assert model.render(CHAT) == "Classify the mood.\n\nThe film was a delight.\n\nAnswer:"
+
+
+def test_a_model_that_wants_a_first_token_gets_it(weights: Path, tmp_path: Path) -> None:
+    data = next(weights.glob("*.gguf")).read_bytes()
+    off = b"tokenizer.ggml.add_bos_token\x07\0\0\0\0"  # the key, the type "bool", and false
+    assert data.count(off) == 1
+    (tmp_path / "bos.gguf").write_bytes(data.replace(off, off[:-1] + b"\1"))
+    model = EmbeddedModel(path=tmp_path / "bos.gguf", n_ctx=256, threads=1)
+    start = model.engine.tokens("<|im_start|>", special=True)
+    assert model.engine.prompt_tokens(model.render(CHAT))[:1] == start
+    assert model.score_labels("The sky is", ["blue", "dry"]).prompt_tokens == 4
 
 
 def test_the_identity_tells_files_and_settings_apart(weak: EmbeddedModel) -> None:

@@ -51,7 +51,7 @@ def test_the_whole_table(task: Task, examples: list[Example]) -> None:
     found = report.to_dict()
     rows = {row["arm"]: row for row in found.pop("arms")}
     assert found == {"task": "moods", "n": 4, "weak": "toy", "train_rows": 4, "majority": 0.5, "run": "", "grimoire": {
-        "best_with": "simple", "best_without": "zero-shot", "difference": 0.0, "low": -1.0, "high": 1.0,
+        "best_with": "simple", "best_without": "zero-shot", "difference": 0.0, "low": -1.0, "high": 1.0, "p": 1.0,
     }}  # fmt: skip
     simple = {key: pytest.approx(value, abs=1e-5) if isinstance(value, float) else value for key, value in {
         "arm": "simple", "mode": "generate", "prior": "none", "accuracy": 0.5, "low": 0.15004, "high": 0.84996,
