@@ -18,10 +18,12 @@ install: .venv/installed
 demo: install
 	$(BIN)/sleicl demo
 
-test: install
+check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+test: check
 	$(BIN)/pytest -q
 
 fix: install

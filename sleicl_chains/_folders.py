@@ -31,6 +31,21 @@ class Home:
             chosen = user_data_dir("sleicl", appauthor=False)
         return cls(Path(chosen).expanduser())
 
+    def make(self) -> "Home":
+        """Make the folder if it is missing, for its owner alone; the journal holds the user's rows."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self
+
+    @property
+    def index_embeddings(self) -> str:
+        """Name of the embeddings that the index was last rebuilt with."""
+        note = self.root / "index-embeddings"
+        return note.read_text(encoding="utf-8").strip() if note.exists() else "wordllama"
+
+    def remember_embeddings(self, name: str) -> None:
+        """Note the embeddings of the index."""
+        (self.make().root / "index-embeddings").write_text(name + "\n", encoding="utf-8")
+
     @property
     def grimoires(self) -> Path:
         """Markdown files, the source of truth of the store."""

@@ -58,9 +58,9 @@ class Answer:
         """The label, or the text of an open-ended task; None when not valid."""
         return (self.label or self.text) if self.valid else None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the object that `sleicl ask --json` prints."""
-        said = {"text": self.text} if self.valid and self.label is None else {"label": self.label}
+    def to_dict(self, *, labelled: bool = True) -> dict[str, Any]:
+        """Return the object that `sleicl ask --json` prints; `labelled` says whether the task has labels."""
+        said = {"label": self.label} if labelled else {"text": self.text}
         return said | {
             "probability": self.probability,
             "valid": self.valid,

@@ -1,7 +1,8 @@
 """The arms of one table, built from names: baselines, and the weak model with what each arm shows it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from langchain_core.language_models import BaseChatModel
@@ -9,7 +10,8 @@ from langchain_core.runnables import Runnable
 
 from sleicl_chains.answers import Answer, Arm, Mode, Prior
 from sleicl_chains.baselines import BASELINES, majority, probe
-from sleicl_chains.errors import InputError
+from sleicl_chains.errors import InputError, OptionError
+from sleicl_chains.evaluation import Progress, Report, evaluate, run_name
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal
 from sleicl_chains.priors import prior_texts
@@ -64,11 +66,29 @@ class ArmBuilder:
         chosen = list(names or self.default_names())
         known = [*BASELINES, *get_args(Arm)]
         if unknown := [name for name in chosen if name not in known]:
-            raise InputError(f"There is no arm {unknown[0]!r}; expected some of {', '.join(known)}")
+            raise OptionError(f"There is no arm {unknown[0]!r}; expected some of {', '.join(known)}")
         if len(set(chosen)) < len(chosen):
-            raise InputError(f"An arm stands twice in {','.join(chosen)}; give each once")
+            raise OptionError(f"An arm stands twice in {','.join(chosen)}; give each once")
         self._settle_mode()
         return {name: self._arm(name) for name in chosen}
+
+    def evaluate(
+        self, solvers: Mapping[str, Runnable[str, Answer]], examples: Sequence[Example], weak_name: str, *,
+        run: Path | None = None, runs: Path | None = None, max_concurrency: int = 1, progress: Progress | None = None,
+    ) -> Report:  # fmt: skip
+        """Evaluate the arms, in `run` or else in a folder of `runs` that the same evaluation finds again.
+
+        The report's majority is filled in even where the table has no such arm.
+        """
+        folder = run or (runs / run_name(self.task, solvers, examples) if runs else None)
+        report = evaluate(
+            solvers, examples, run=folder, task=self.task, weak=weak_name, train_rows=len(self.train),
+            max_concurrency=max_concurrency, progress=progress,
+        )  # fmt: skip
+        if report.majority is None and self.train:
+            floor = evaluate({"majority": majority(self.task, self.train)}, examples, task=self.task)
+            report = replace(report, majority=floor.majority)
+        return report
 
     def _settle_mode(self) -> None:
         if self.mode is None and self.task.labels and not isinstance(self.weak, LabelScorer):

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self, get_args
 
@@ -23,8 +23,8 @@ def say(text: str) -> None:
 class Meter:
     """Progress of an evaluation on stderr: first an estimate, then a bar, or a line now and then without a terminal."""
 
-    def __init__(self, model_arms: int) -> None:
-        self._model_arms = model_arms
+    def __init__(self, arms: Iterable[str]) -> None:
+        self._model_arms = len([arm for arm in arms if arm in get_args(Arm)])
         self._started = self._last_line = time.monotonic()
         self._first: float | None = None
         self._estimated = False

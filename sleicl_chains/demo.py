@@ -1,23 +1,17 @@
 """`sleicl demo`: the whole method on the shipped example task, with the embedded model."""
 
 from importlib.resources import as_file
-from typing import TYPE_CHECKING
 
 from sleicl_chains._folders import Home, data_folder
 from sleicl_chains.arms import ArmBuilder, limited
-from sleicl_chains.baselines import BASELINES
 from sleicl_chains.console import Meter, print_report, say
 from sleicl_chains.embedders import embedder
-from sleicl_chains.evaluation import evaluate, run_name
-from sleicl_chains.grimoires import Grimoire, grimoire_writer
+from sleicl_chains.grimoires import Grimoire, grimoire_writer, load_grimoire
 from sleicl_chains.journal import Journal
 from sleicl_chains.models import strong_model, weak_model
 from sleicl_chains.samplers import sampler
 from sleicl_chains.store import GrimoireStore
 from sleicl_chains.tasks import Example, Task, load_examples, load_task
-
-if TYPE_CHECKING:
-    from langchain_core.embeddings import Embeddings
 
 SHIPPED = "support-d090011a"
 """The reviewed grimoire for the example task."""
@@ -25,9 +19,12 @@ SHIPPED = "support-d090011a"
 PER_LABEL = 4
 WEAK = "embedded:smollm2"
 
+_REVIEWED = """the one that ships with the package. It was written and reviewed for this project, from training
+   rows alone but not from these examples; no strong model was asked (`--strong MODEL` asks one)"""
+
 _CLOSING = """
-This is an illustration: one small task, {n} test rows and a model of 135 million parameters. Measured results on
-the paper's tasks are in benchmarks/LOG.md of the project.
+This is an illustration: one small task, written for this project as the grimoire was, {n} test rows and a model of
+135 million parameters. Measured results on the paper's tasks are in benchmarks/LOG.md of the project.
 
 With your own data:
   sleicl init your.csv --task card.toml      then describe the task in card.toml
@@ -36,7 +33,7 @@ With your own data:
 
 
 def run_demo(home: Home, *, rows: int, strong: str | None) -> None:
-    """Sample, show or write a grimoire, and print the table; costs about 100 + 5 x `rows` weak calls the first time."""
+    """Sample, show or write a grimoire, and print the table; costs about 200 + 4 x `rows` weak calls the first time."""
     task, train, test = _shipped_task()
     test = limited(test, rows)
     weak = weak_model(WEAK, home=home)
@@ -45,16 +42,13 @@ def run_demo(home: Home, *, rows: int, strong: str | None) -> None:
         {"task": task, "examples": train}
     )
     _show_examples(task, drawn, len(train))
-    grimoire = _write(task, drawn, strong, home, embeddings, journal) if strong else _reviewed(home, embeddings)
+    grimoire = _write(task, drawn, strong, home, journal) if strong else _reviewed()
     _show_grimoire(grimoire, strong)
     builder = ArmBuilder(task, weak, embeddings, train=train, grimoire=grimoire, journal=journal)
     solvers = builder.build()
     print(f"\n3. The weak model {WEAK} answers {len(test)} questions it has not seen, arm by arm.\n", flush=True)
-    with Meter(len([arm for arm in solvers if arm not in BASELINES])) as meter:
-        report = evaluate(
-            solvers, test, run=home.runs / run_name(task, solvers, test), task=task, weak=WEAK,
-            train_rows=len(train), progress=meter,
-        )  # fmt: skip
+    with Meter(solvers) as meter:
+        report = builder.evaluate(solvers, test, WEAK, runs=home.runs, progress=meter)
     print_report(report, builder.notes)
     print(_CLOSING.format(n=report.n))
 
@@ -74,29 +68,22 @@ def _show_examples(task: Task, drawn: list[Example], of: int) -> None:
         print(f"   {example.answer:>10}  {text if len(text) < 90 else text[:87] + '...'}")
 
 
-def _reviewed(home: Home, embeddings: "Embeddings") -> Grimoire:
-    with GrimoireStore(home, embeddings) as store:
-        return store.get(SHIPPED)
+def _reviewed() -> Grimoire:
+    """Return the shipped file itself; in the store a user's file of the same id would come first."""
+    with as_file(data_folder("vectorstore/grimoires")) as folder:
+        return load_grimoire(folder / f"{SHIPPED}.md")
 
 
-def _write(
-    task: Task, drawn: list[Example], strong: str, home: Home, embeddings: "Embeddings", journal: Journal
-) -> Grimoire:
+def _write(task: Task, drawn: list[Example], strong: str, home: Home, journal: Journal) -> Grimoire:
     say(f"{strong} writes the grimoire: 2 calls, 3 if a label is missing.")
-    writer = grimoire_writer(strong_model(strong), strong_name=strong, journal=journal)
+    writer = grimoire_writer(strong_model(strong, home=home), strong_name=strong, journal=journal)
     grimoire = writer.invoke({"task": task, "examples": drawn, "sampler": "kmeans", "per_label": PER_LABEL, "seed": 0})
-    with GrimoireStore(home, embeddings) as store:
-        store.add(grimoire)
+    GrimoireStore(home, embedder(home.index_embeddings, home=home)).add(grimoire)
     return grimoire
 
 
 def _show_grimoire(grimoire: Grimoire, strong: str | None) -> None:
-    origin = (
-        f"written now by {strong}"
-        if strong
-        else "the reviewed one that ships with the package; no strong model was asked"
-    )
-    print(f"\n2. The grimoire {grimoire.id}, {origin}:\n")
+    print(f"\n2. The grimoire {grimoire.id},", f"written now by {strong}:\n" if strong else f"{_REVIEWED}:\n")
     for line in grimoire.profound.splitlines():
         print(f"   {line}")
     print("\n   and its simple form:\n")

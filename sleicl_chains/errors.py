@@ -1,7 +1,8 @@
 """Every error that sleicl_chains raises on purpose.
 
     SleiclError                 the root: catch this one
-    ├── InputError              a task card, a row file or an option is wrong
+    ├── InputError              a task card, a row file or an argument is wrong
+    │   └── OptionError         a name or number that an option cannot have
     ├── ModelError              a weak or strong model could not do its work
     │   ├── ModelNotFound       no such model, or its weights are not there
     │   ├── PromptTooLong       the prompt does not fit the model's context
@@ -14,7 +15,7 @@
     └── RunError                a run folder belongs to another evaluation
 
 A message says what was wanted, what was found and what helps, on one line. The command line prints
-it as it stands and exits with 1.
+it as it stands and exits with 1, or with 2 for an OptionError.
 """
 
 
@@ -24,6 +25,10 @@ class SleiclError(Exception):
 
 class InputError(SleiclError):
     """A file, row or option of the user's is not what it must be."""
+
+
+class OptionError(InputError):
+    """An argument has a value that does not exist or is out of range."""
 
 
 class ModelError(SleiclError):

@@ -362,6 +362,7 @@ def _tokens(kind: Literal["input_tokens", "output_tokens"], replies: "Sequence[A
 
 _REASON_KEYS = ("finish_reason", "done_reason", "stop_reason", "status")
 _CUT = {"length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded", "incomplete"}
+_MORE = "allow it more tokens (--option max_tokens=16000)"
 _WITHHELD = {"content_filter", "safety", "refusal"}
 _TAGS = "think|thinking|reasoning"
 _THOUGHT = re.compile(rf"<({_TAGS})>.*?</\1>", re.DOTALL | re.IGNORECASE)
@@ -378,13 +379,13 @@ def check_reply(message: "AIMessage") -> str:
     reasons = {key: str(message.response_metadata.get(key) or "").lower() for key in _REASON_KEYS}
     for key, reason in reasons.items():
         if reason in _CUT:
-            raise RejectedReply(f"the strong model's reply was cut ({key} {reason!r}); allow it more tokens")
+            raise RejectedReply(f"the strong model's reply was cut ({key} {reason!r}); {_MORE}")
         if reason in _WITHHELD:
             raise RejectedReply(f"the strong model's reply was withheld ({key} {reason!r}); try other examples")
     # A template may have opened the block in the prompt: then everything up to the closing tag is thinking.
     text = _CLOSED.sub("", _THOUGHT.sub("", message.text)).strip()
     if opened := _OPENED.search(text):
-        raise RejectedReply(f"the strong model's reply has an unclosed {opened[0].strip()}; allow it more tokens")
+        raise RejectedReply(f"the strong model's reply has an unclosed {opened[0].strip()}; {_MORE}")
     if not text:
         raise RejectedReply("the strong model's reply is empty; expected a text")
     if _SURROGATE.search(text):

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sleicl_chains._folders import Home
-from sleicl_chains.errors import ModelNotFound
+from sleicl_chains.errors import ModelNotFound, OptionError
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -21,6 +21,7 @@ def weak_model(name: str, *, home: Home | None = None, **options: Any) -> "BaseC
 
     Raises:
         ModelNotFound: no model of that name can be had.
+        OptionError: an embedded model has no such option.
     """
     if name.startswith("embedded:"):
         return _embedded(name.removeprefix("embedded:"), home or Home.at(), options)
@@ -30,12 +31,13 @@ def weak_model(name: str, *, home: Home | None = None, **options: Any) -> "BaseC
     return _from_provider(name, {"temperature": 0.0, "max_tokens": 64, **options})
 
 
-def strong_model(name: str, **options: Any) -> "BaseChatModel":
+def strong_model(name: str, *, home: Home | None = None, **options: Any) -> "BaseChatModel":
     """Return the chat model that writes grimoires.
 
     Args:
         name: `paste:DIR` for a person who carries prompts and replies, or PROVIDER:MODEL as
             LangChain's `init_chat_model` takes it, such as `openai:gpt-5`.
+        home: where fetched weights lie.
         options: passed to the model, such as `base_url` or `temperature`.
 
     Raises:
@@ -44,9 +46,11 @@ def strong_model(name: str, **options: Any) -> "BaseChatModel":
     if name.startswith("paste:"):
         from sleicl_chains.paste import PasteModel
 
+        if options:
+            raise OptionError(f"{name}: a pasted model has no options; found {', '.join(sorted(options))}")
         return PasteModel(folder=Path(name.removeprefix("paste:")))
     if name.startswith("embedded:"):
-        return weak_model(name, **{"max_tokens": 1024, **options})
+        return weak_model(name, home=home, **{"max_tokens": 1024, **options})
     return _from_provider(name, {"max_tokens": 4096, **options})
 
 
@@ -54,6 +58,8 @@ def _embedded(name: str, home: Home, options: dict[str, Any]) -> "BaseChatModel"
     from sleicl_chains.embedded import EmbeddedModel
     from sleicl_chains.weights import KNOWN, fetch
 
+    if unknown := set(options) - set(EmbeddedModel.model_fields):
+        raise OptionError(f"embedded:{name}: an embedded model has no {', '.join(sorted(unknown))}; leave it out")
     if name in KNOWN:
         found = sorted(fetch(name, home).glob("*.gguf"))
         if not found:
@@ -78,6 +84,8 @@ def _from_provider(name: str, options: dict[str, Any]) -> "BaseChatModel":
     if name.startswith("openai:") and options.get("base_url"):
         # LangChain says max_completion_tokens, which some local servers ignore; they know max_tokens.
         options = {**options, "extra_body": {"max_tokens": options["max_tokens"], **options.get("extra_body", {})}}
+    if name.startswith("ollama:"):
+        options = {"num_predict" if key == "max_tokens" else key: value for key, value in options.items()}
     try:
         model: BaseChatModel = init_chat_model(name, **options)
         return model

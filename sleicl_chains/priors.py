@@ -6,7 +6,7 @@ inputs that say nothing or on many different ones, is the larger part of their a
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from sleicl_chains.tasks import Example, Task, distinct, shuffled
+from sleicl_chains.tasks import Example, Task, distinct, fold, shuffled
 
 CONTENT_FREE = ("N/A", "", "[MASK]")
 """Inputs without content, from "Calibrate Before Use" (arXiv 2102.09690, section 5)."""
@@ -34,12 +34,15 @@ def remove_prior(scores: Mapping[str, float], prior: Mapping[str, float]) -> dic
 
 
 def prior_texts(train: Sequence[Example], task: Task, *, seed: int, shown: Iterable[Example] = ()) -> list[str]:
-    """Choose the training texts for the prior `mean`: the same number of each label, at most `MEAN_ROWS` in all.
+    """Choose the training texts for the prior `mean`: at most `MEAN_ROWS`, and of each label the same number.
 
-    Balanced, so that a frequent label is not taken for the model's preference. Texts that the
-    prompt shows as examples are left out where others are there, since their answers stand beside them.
+    Balanced, so that a frequent label is not taken for the model's preference; a label with too few
+    rows gives those it has. Texts that the prompt shows as examples are left out where others are
+    there, since their answers stand beside them.
     """
-    kept = {example.id for example in shown}
-    rows = [row for row in shuffled(distinct(train), seed) if row.id not in kept] or list(train)
+    taken = {fold(example.text) for example in shown}
+    rows = distinct(shuffled(train, seed))
+    rows = [row for row in rows if fold(row.text) not in taken] or rows
     each = max(1, MEAN_ROWS // max(1, len(task.labels)))
-    return [row.text for label in task.labels for row in [r for r in rows if r.answer == label][:each]]
+    chosen = [row.text for label in task.labels for row in [r for r in rows if r.answer == label][:each]]
+    return chosen[:MEAN_ROWS]  # with more labels than that, those that the card names first

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict, get_args
 
-from sleicl_chains.errors import InputError, PromptTooLong, RejectedReply
+from sleicl_chains.errors import InputError, OptionError, PromptTooLong, RejectedReply
 from sleicl_chains.tasks import Example, Task, distinct, fold, shuffled
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def sampler(
     """
     _check(name, per_label=per_label, ratio=ratio, pool_per_label=pool_per_label)
     if name == "hard" and weak is None:
-        raise InputError("sampler hard: needs a weak model to tell hard rows by; name one with --weak")
+        raise OptionError("sampler hard: needs a weak model to tell hard rows by; name one with --weak")
     from langchain_core.runnables import RunnableLambda
 
     space = _Space(embeddings)
@@ -107,13 +107,13 @@ def sampler(
 
 def _check(name: str, *, per_label: int, ratio: float, pool_per_label: int) -> None:
     if name not in get_args(SamplerName):
-        raise InputError(f"sampler: found {name!r}; expected one of {', '.join(get_args(SamplerName))}")
+        raise OptionError(f"sampler: found {name!r}; expected one of {', '.join(get_args(SamplerName))}")
     if per_label < 1 and name != "none":
-        raise InputError(f"sampler {name}: found {per_label} rows a label; expected at least 1")
+        raise OptionError(f"sampler {name}: found {per_label} rows a label; expected at least 1")
     if not 0 <= ratio <= 1:
-        raise InputError(f"sampler {name}: found the ratio {ratio:g}; expected a number from 0 to 1")
+        raise OptionError(f"sampler {name}: found the ratio {ratio:g}; expected a number from 0 to 1")
     if pool_per_label < 1:
-        raise InputError(f"sampler {name}: found a pool of {pool_per_label} rows a label; expected at least 1")
+        raise OptionError(f"sampler {name}: found a pool of {pool_per_label} rows a label; expected at least 1")
 
 
 def _by_label(task: Task, rows: list[Example]) -> list[list[Example]]:

@@ -19,7 +19,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.runnables.config import run_in_executor
 
 from sleicl_chains.answers import Answer, Arm, LabelScores, Mode, Prior
-from sleicl_chains.errors import InputError, Unsupported
+from sleicl_chains.errors import InputError, OptionError, Unsupported
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal, aask, ask, identity
 from sleicl_chains.labels import parse_label
@@ -242,4 +242,4 @@ def _text(question: str) -> str:
 
 def _one_of(what: str, found: str, names: Sequence[str]) -> None:
     if found not in names:
-        raise InputError(f"There is no {what} {found!r}; expected one of {', '.join(names)}")
+        raise OptionError(f"There is no {what} {found!r}; expected one of {', '.join(names)}")

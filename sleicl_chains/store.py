@@ -215,7 +215,7 @@ class GrimoireStore:
 
         path = self.home.root / "store.lock"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self.home.make()
             with FileLock(path).acquire(timeout=self._lock_timeout_s, poll_interval=0.01):
                 yield
         except Timeout:

@@ -5,15 +5,17 @@ Every complaint is one line that names the file, the line, what was found and wh
 
 import csv
 import hashlib
+import io
 import json
+import reprlib
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cached_property
-from itertools import islice
+from itertools import chain, combinations, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
     from langchain_core.documents import Document
 
 Row = tuple[str, dict[str, Any]]  # where it stands ("rows.csv, line 3"), and its columns
-Item = TypeVar("Item")
+
+_SHORT = reprlib.Repr()  # for complaints: nobody wants a whole book in one line
+_SHORT.maxstring = 80
 
 
 def fold(text: str) -> str:
@@ -73,13 +77,7 @@ class Task(BaseModel):
             raise ValueError("a label must not be blank")
         if len(set(folded)) < len(folded):
             raise ValueError("labels must differ by more than case and white space")
-        return labels
-
-    @cached_property
-    def key(self) -> str:
-        """Sixteen hex digits that change with anything on the card that a model sees."""
-        seen = [self.name, self.task_type, self.description, *self.labels]
-        return hashlib.sha256("\0".join(seen).encode()).hexdigest()[:16]
+        return tuple(label.strip() for label in labels)
 
 
 # ------------------------------------------------------------------ reading
@@ -89,7 +87,7 @@ def read_text(path: Path, what: str) -> str:
     """Return a UTF-8 file's text.
 
     Raises:
-        InputError: the file is missing, a folder, or of another encoding.
+        InputError: the file is missing, a folder, of another encoding, or not text at all.
     """
     try:
         data = path.read_bytes()
@@ -100,11 +98,14 @@ def read_text(path: Path, what: str) -> str:
     except OSError as problem:
         raise InputError(f"{path}: cannot be read ({problem.strerror}); expected {what}") from None
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
+        place = data.find(b"\0")  # valid UTF-8, but no text file holds one
     except UnicodeDecodeError as problem:
-        line = data.count(b"\n", 0, problem.start) + 1
-        found = f"byte 0x{data[problem.start]:02x}"
-        raise InputError(f"{path}, line {line}: found {found}, which is not UTF-8; expected {what} in UTF-8") from None
+        place = problem.start
+    if place < 0:
+        return text
+    line = data.count(b"\n", 0, place) + 1
+    raise InputError(f"{path}, line {line}: found byte 0x{data[place]:02x}, which is not UTF-8 text; expected {what}")
 
 
 def load_task(path: str | Path) -> Task:
@@ -115,12 +116,10 @@ def load_task(path: str | Path) -> Task:
     """
     path = Path(path)
     text = read_text(path, "a task card (TOML or JSON)")
-    try:
-        card = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except ValueError as problem:
-        raise InputError(f"{path}: not a valid {path.suffix.lstrip('.') or 'TOML'} card: {problem}") from None
+    expected = "an object with name, description and labels"
+    card = _from_json(text, path, expected) if path.suffix.lower() == ".json" else _from_toml(text, path)
     if not isinstance(card, dict):
-        raise InputError(f"{path}: found {_kind(card)}; expected an object with name, description and labels")
+        raise InputError(f"{path}: found {_kind(card)}; expected {expected}")
     try:
         return Task.model_validate(card)
     except ValidationError as problem:
@@ -135,7 +134,33 @@ def _first_complaint(problem: ValidationError) -> str:
         return f"unknown key {where!r}; expected keys: {known}"
     if first["type"] == "missing":
         return f"key {where!r} is missing; expected keys: {known}"
-    return f"key {where!r}: found {first['input']!r}; {first['msg'].removeprefix('Value error, ')}"
+    plain = {"string_type": "expected text", "tuple_type": "expected a list of texts"}
+    wanted = plain.get(first["type"], first["msg"].removeprefix("Value error, "))
+    return f"key {where!r}: found {_SHORT.repr(first['input'])}; {wanted}"
+
+
+def _from_toml(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        found = "nested too deeply"
+    except tomllib.TOMLDecodeError as problem:
+        found = str(problem)
+    raise InputError(f"{path}: not valid TOML ({found}); expected a task card")
+
+
+def _from_json(text: str, path: Path, expected: str, line: int = 0) -> Any:
+    """Return the value; `line` is where the text stands, if it is not the whole file."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        found = "nested too deeply"
+    except json.JSONDecodeError as problem:
+        line, found = line or problem.lineno, f"{problem.msg}, column {problem.colno}"
+    except ValueError:
+        found = "a number of too many digits"
+    where = f"{path}, line {line}" if line else f"{path}"
+    raise InputError(f"{where}: not valid JSON ({found}); expected {expected}")
 
 
 def load_examples(path: str | Path, task: Task) -> list[Example]:
@@ -145,18 +170,8 @@ def load_examples(path: str | Path, task: Task) -> list[Example]:
         InputError: the file cannot be read or is empty, or a row lacks a column, holds something
             that is not text, or has a label that the card does not name.
     """
-    path = Path(path)
-    readers: dict[str, Callable[[Path, str], Iterator[Row]]] = {
-        ".jsonl": _jsonl_rows, ".ndjson": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".tsv": _csv_rows,
-    }  # fmt: skip
-    if path.suffix.lower() not in readers and not path.is_dir():
-        raise InputError(f"{path}: found the ending {path.suffix!r}; expected rows as .jsonl, .json or .csv")
-    text = read_text(path, "rows as .jsonl, .json or .csv")
     check = _row_checker(task)
-    examples = [check(where, row) for where, row in readers[path.suffix.lower()](path, text)]
-    if not examples:
-        raise InputError(f"{path}: the file holds no rows; expected at least one")
-    return examples
+    return [check(where, row) for where, row in _rows(Path(path))]
 
 
 def examples_from_documents(documents: Iterable["Document"], task: Task) -> list[Example]:
@@ -174,22 +189,30 @@ def examples_from_documents(documents: Iterable["Document"], task: Task) -> list
     ]
 
 
+def _rows(path: Path) -> Iterator[Row]:
+    readers: dict[str, Callable[[Path, str], Iterator[Row]]] = {
+        ".jsonl": _jsonl_rows, ".ndjson": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".tsv": _csv_rows,
+    }  # fmt: skip
+    wanted = "rows as .jsonl, .json or .csv"
+    if path.suffix.lower() not in readers and not path.is_dir():
+        raise InputError(f"{path}: found the ending {path.suffix!r}; expected {wanted}")
+    text = read_text(path, wanted)
+    rows = readers[path.suffix.lower()](path, text)
+    first = next(rows, None)
+    if first is None:
+        raise InputError(f"{path}: the file holds no rows; expected at least one")
+    return chain([first], rows)
+
+
 def _jsonl_rows(path: Path, text: str) -> Iterator[Row]:
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # a string may hold the other line ends of splitlines()
         if line.strip():
             where = f"{path}, line {number}"
-            try:
-                row = json.loads(line)
-            except ValueError as problem:
-                raise InputError(f"{where}: not valid JSON ({problem}); expected one object a line") from None
-            yield where, _an_object(where, row)
+            yield where, _an_object(where, _from_json(line, path, "one object a line", number))
 
 
 def _json_rows(path: Path, text: str) -> Iterator[Row]:
-    try:
-        rows = json.loads(text) if text.strip() else []
-    except ValueError as problem:
-        raise InputError(f"{path}: not valid JSON ({problem}); expected a list of objects") from None
+    rows = _from_json(text, path, "a list of objects") if text.strip() else []
     if not isinstance(rows, list):
         raise InputError(f"{path}: found {_kind(rows)}; expected a list of objects")
     for number, row in enumerate(rows, 1):
@@ -198,19 +221,38 @@ def _json_rows(path: Path, text: str) -> Iterator[Row]:
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[Row]:
-    # Not splitlines(): a quoted cell may hold line ends of any kind.
-    reader = csv.DictReader(iter(text.splitlines(keepends=True)), delimiter="\t" if path.suffix == ".tsv" else ",")
+    # Strict, or a quote that is never closed would swallow the rest of the file as one cell.
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    start = 1  # the line where a row begins; a quoted cell may hold more lines
+    header: list[str] = []
     try:
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            if None in row:
-                raise InputError(
-                    f"{where}: found more cells than the header's {len(reader.fieldnames or ())}; "
-                    "quote cells that hold commas"
-                )
-            yield where, row
+        for cells in reader:
+            where, start = f"{path}, line {start}", reader.line_num + 1
+            if cells and not header:
+                header = _header(where, cells)
+            elif cells:
+                yield where, _by_column(where, header, cells)
     except csv.Error as problem:
-        raise InputError(f"{path}, line {reader.line_num}: not valid CSV ({problem})") from None
+        raise InputError(
+            f"{path}, line {start}: not valid CSV ({problem}); expected quotes around cells that hold quotes, "
+            "commas or line ends, and inner quotes doubled"
+        ) from None
+
+
+def _header(where: str, names: list[str]) -> list[str]:
+    twice = next((name for name, times in Counter(names).items() if name and times > 1), None)
+    if twice:
+        raise InputError(f"{where}: found the column {twice!r} more than once; expected different names")
+    return names
+
+
+def _by_column(where: str, header: list[str], cells: list[str]) -> dict[str, Any]:
+    if len(cells) != len(header):
+        raise InputError(
+            f"{where}: found {len(cells)} cells; expected the header's {len(header)}. Quote cells that hold commas"
+        )
+    return dict(zip(header, cells, strict=True))
 
 
 def _an_object(where: str, row: object) -> dict[str, Any]:
@@ -239,7 +281,7 @@ def _row_checker(task: Task) -> Callable[[str, Mapping[str, Any]], Example]:
         text = _cell(where, row, task.text_column)
         answer = _cell(where, row, task.answer_column).strip()
         if labels and answer not in labels:
-            raise InputError(f"{where}: found the label {answer!r}; {_expected_label(answer, task.labels)}")
+            raise InputError(f"{where}: found the label {_SHORT.repr(answer)}; {_expected_label(answer, task.labels)}")
         try:
             return Example(text, answer)
         except UnicodeEncodeError:
@@ -250,7 +292,7 @@ def _row_checker(task: Task) -> Callable[[str, Mapping[str, Any]], Example]:
 
 def _cell(where: str, row: Mapping[str, Any], column: str) -> str:
     if column not in row:
-        found = ", ".join(repr(name) for name in row) or "nothing"
+        found = _listed(row) or "nothing"
         raise InputError(
             f"{where}: the column {column!r} is missing; found {found}. "
             "The card can name other columns: text_column, answer_column"
@@ -266,8 +308,12 @@ def _cell(where: str, row: Mapping[str, Any], column: str) -> str:
 def _expected_label(found: str, labels: Sequence[str]) -> str:
     near = get_close_matches(fold(found), [fold(label) for label in labels], n=1)
     hint = next((f"did you mean {label!r}? " for label in labels if near and fold(label) == near[0]), "")
-    shown = ", ".join(repr(label) for label in labels[:12]) + (" ..." if len(labels) > 12 else "")
-    return f"{hint}expected one of {shown}"
+    return f"{hint}expected one of {_listed(labels)}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    shown = [_SHORT.repr(name) for name in names]
+    return ", ".join(shown[:12]) + (" ..." if len(shown) > 12 else "")
 
 
 # ------------------------------------------------------------------ splitting
@@ -311,7 +357,7 @@ def split(examples: Sequence[Example], *, seed: int, sizes: Sequence[float] | Ma
     """Cut examples into disjoint, label-stratified parts without duplicates.
 
     Args:
-        examples: rows; of texts equal after folding case and white space the first one is kept.
+        examples: rows in any order; of texts equal after folding case and white space one is kept.
         seed: decides which rows go where.
         sizes: for write, dev and test in this order, or by name: whole numbers are rows, numbers
             between 0 and 1 shares of the distinct rows. A part that is not named stays empty.
@@ -319,7 +365,7 @@ def split(examples: Sequence[Example], *, seed: int, sizes: Sequence[float] | Ma
     Raises:
         InputError: a size is negative, or the parts ask for more distinct rows than there are.
     """
-    rows = stratified(distinct(examples), seed)
+    rows = stratified(distinct(shuffled(examples, seed)), seed)
     named = dict(sizes) if isinstance(sizes, Mapping) else dict(zip(Split._fields, sizes, strict=False))
     if set(named) - set(Split._fields) or len(sizes) > len(Split._fields):
         raise InputError(f"sizes: found {sizes!r}; expected at most write, dev and test")
@@ -331,9 +377,10 @@ def split(examples: Sequence[Example], *, seed: int, sizes: Sequence[float] | Ma
 
 
 def _rows_of(size: float, available: int) -> int:
-    if size < 0 or (size > 1 and size != int(size)):
+    if not (0 <= size <= 1 or (size > 1 and float(size).is_integer())):  # false for NaN as well
         raise InputError(f"sizes: found {size!r}; expected a whole number of rows or a share from 0 to 1")
-    return int(size * available) if isinstance(size, float) and size <= 1 else int(size)
+    # A little is added before rounding down, because 0.29 * 100 is 28.999999999999996.
+    return int(size * available + 1e-9) if isinstance(size, float) and size <= 1 else int(size)
 
 
 # ------------------------------------------------------------------ writing a first card
@@ -348,14 +395,12 @@ def infer_task(path: str | Path, *, text_column: str | None = None, answer_colum
     More than fifty answers, or answers that are mostly different, make an open-ended task.
 
     Raises:
-        InputError: the rows cannot be read or the columns cannot be guessed.
+        InputError: the rows cannot be read, the columns cannot be guessed, or two answers differ
+            only in case or white space.
     """
     path = Path(path)
-    reader = {".csv": _csv_rows, ".tsv": _csv_rows, ".json": _json_rows}.get(path.suffix.lower(), _jsonl_rows)
-    first = next(reader(path, read_text(path, "rows as .jsonl, .json or .csv")), None)
-    if first is None:
-        raise InputError(f"{path}: the file holds no rows; expected at least one")
-    columns = list(first[1])
+    _, first = next(_rows(path))
+    columns = list(first)
     guess = Task(
         name=path.stem,
         description="Say what is to be decided about the text, and what each answer means.",
@@ -365,13 +410,22 @@ def infer_task(path: str | Path, *, text_column: str | None = None, answer_colum
     answers = [example.answer for example in load_examples(path, guess)]
     labels = tuple(dict.fromkeys(answers))
     is_open = len(labels) > 50 or len(labels) > len(answers) / 2
-    return guess.model_copy(update={"task_type": "question answering"} if is_open else {"labels": labels})
+    if is_open:
+        return guess.model_copy(update={"task_type": "question answering"})
+    for one, other in combinations(labels, 2):
+        if fold(one) == fold(other):
+            raise InputError(
+                f"{path}: found the answers {one!r} and {other!r}; expected labels that differ by more than "
+                "case and white space"
+            )
+    return guess.model_copy(update={"labels": labels})
 
 
 def _pick(path: Path, columns: list[str], names: Sequence[str], option: str) -> str:
     found = next((column for name in names for column in columns if column.lower() == name), None)
     if found is None:
-        raise InputError(f"{path}: found the columns {', '.join(columns)}; say which one with {option}")
+        listed = ", ".join(" ".join(name.split()) for name in columns)
+        raise InputError(f"{path}: found the columns {listed}; say which one with {option}")
     return found
 
 

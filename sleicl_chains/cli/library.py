@@ -1,0 +1,151 @@
+"""`sleicl write` and `sleicl grimoires`: making grimoires and keeping them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sleicl_chains._folders import Home
+from sleicl_chains.cli.options import (
+    BaseUrl,
+    CountOption,
+    EmbedderOption,
+    HomeOption,
+    JsonOption,
+    MaybeWeak,
+    ModelOption,
+    NoJournal,
+    RatioOption,
+    RowsOption,
+    SamplerOption,
+    SeedOption,
+    StrongName,
+    TaskOption,
+)
+from sleicl_chains.cli.rows import draw
+from sleicl_chains.cli.steps import journal_of, model_options, print_json, read, say, store_of
+
+app = typer.Typer(help="The library of grimoires.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def write(
+    card: TaskOption,
+    rows: RowsOption,
+    strong: Annotated[str, typer.Option("--strong", help="openai:NAME, paste:DIR or any PROVIDER:MODEL of LangChain.")],
+    sampler: SamplerOption = "kmeans",
+    n: CountOption = 4,
+    seed: SeedOption = 0,
+    weak: MaybeWeak = None,
+    ratio: RatioOption = 1.0,
+    strong_name: StrongName = None,
+    base_url: BaseUrl = None,
+    option: ModelOption = None,
+    embeddings: EmbedderOption = "wordllama",
+    no_journal: NoJournal = False,
+    home: HomeOption = None,
+) -> None:
+    """Let a strong model write a grimoire from a few examples; store it and print its id."""
+    from sleicl_chains.grimoires import grimoire_writer
+    from sleicl_chains.models import strong_model
+
+    place = Home.at(home)
+    task, examples = read(card, rows)
+    model = strong_model(strong, home=place, **model_options(option, base_url))
+    drawn = draw(
+        task, examples, sampler, place, per_label=n, seed=seed, weak=weak, ratio=ratio, embeddings=embeddings,
+        no_journal=no_journal,
+    )  # fmt: skip
+    tokens = (sum(len(example.text) for example in drawn) + 2500) // 4
+    say([f"{len(drawn)} examples go to {strong}: 2 calls, 3 if a label is missing; about {tokens} tokens in."])
+    writer = grimoire_writer(model, strong_name=strong_name or strong, journal=journal_of(place, no_journal))
+    grimoire = writer.invoke({"task": task, "examples": drawn, "sampler": sampler, "per_label": n, "seed": seed})
+    used = grimoire.provenance
+    say(f"Warning: {warning}" for warning in used.warnings)
+    if used.prompt_tokens is not None:
+        say([f"Used {used.prompt_tokens} tokens in, {used.reply_tokens} out."])
+    print(store_of(place).add(grimoire))
+
+
+@app.command("list")
+def list_all(as_json: JsonOption = False, home: HomeOption = None) -> None:
+    """List all grimoires: your own and the shipped ones."""
+    store = store_of(Home.at(home))
+    found = store.list()
+    say(store.problems)
+    about = [
+        {"id": g.id, "task": g.task, "strong_model": g.provenance.strong_model, "sampler": g.provenance.sampler,
+         "date": g.provenance.date} for g in found
+    ]  # fmt: skip
+    if as_json:
+        print_json(about)
+        return
+    for row in about:
+        print("\t".join(row.values()))
+
+
+@app.command()
+def show(id: str, as_json: JsonOption = False, home: HomeOption = None) -> None:
+    """Print a grimoire as Markdown."""
+    from dataclasses import asdict
+
+    grimoire = store_of(Home.at(home)).get(id)
+    if as_json:
+        print_json(asdict(grimoire))
+        return
+    print(grimoire.to_markdown(), end="")
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(help="A task in words, a question, or a task card's path.")],
+    k: Annotated[int, typer.Option("-k", help="How many.")] = 4,
+    as_json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Find the grimoires nearest to a task or a question; a task's description finds better than one question."""
+    from sleicl_chains.tasks import load_task
+
+    wanted = load_task(query) if Path(query).suffix in (".toml", ".json") and Path(query).is_file() else query
+    store = store_of(Home.at(home))
+    hits = store.search(wanted, k=k)
+    say(store.problems)
+    rows = [{"id": hit.grimoire.id, "task": hit.grimoire.task, "score": round(hit.score, 4)} for hit in hits]
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        print(f"{row['score']:.3f}\t{row['id']}\t{row['task']}")
+
+
+@app.command()
+def add(
+    file: Annotated[Path, typer.Argument(help="Markdown, or JSON with task, strong_model, sampler, profound, simple.")],
+    card: Annotated[
+        Path | None, typer.Option("--task", help="The card, for the description that searches look at.")
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Store a grimoire from a file and print its id."""
+    from sleicl_chains.grimoires import load_grimoire
+    from sleicl_chains.tasks import load_task
+
+    grimoire = load_grimoire(file, load_task(card) if card else None)
+    print(store_of(Home.at(home)).add(grimoire))
+
+
+@app.command()
+def remove(id: str, home: HomeOption = None) -> None:
+    """Delete one of your grimoires."""
+    store_of(Home.at(home)).delete(id)
+    print(id)
+
+
+@app.command()
+def rebuild(embeddings: EmbedderOption = "wordllama", home: HomeOption = None) -> None:
+    """Make the index anew from the Markdown files; later commands search it by the same embeddings."""
+    place = Home.at(home)
+    store = store_of(place, embeddings)
+    count = store.rebuild()
+    say(store.problems)
+    place.remember_embeddings(embeddings)
+    print(f"{count} grimoires indexed")

@@ -1,0 +1,34 @@
+"""The options that several commands take."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HomeOption = Annotated[
+    Path | None, typer.Option("--home", help="The folder with grimoires, journal, weights and runs.")
+]
+TaskOption = Annotated[Path, typer.Option("--task", help="Task card, TOML or JSON.")]
+RowsOption = Annotated[Path, typer.Option("--rows", help="Rows: .jsonl, .json or .csv with a text and an answer.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Decides samples and fits.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+WeakOption = Annotated[
+    str, typer.Option("--weak", help="embedded:smollm2, embedded:PATH.gguf, ollama:NAME, openai:NAME ...")
+]
+MaybeWeak = Annotated[str | None, typer.Option("--weak", help="The weak model; the hard sampler needs it.")]
+StrongName = Annotated[str | None, typer.Option("--strong-name", help="Which model wrote a pasted grimoire.")]
+BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Address of an OpenAI-compatible server.")]
+ModelOption = Annotated[
+    list[str] | None,
+    typer.Option("--option", "-o", help="NAME=VALUE for the model, such as n_ctx=8192 or max_tokens=8000; repeatable."),
+]
+SamplerOption = Annotated[str, typer.Option("--sampler", help="random, kmeans, hierarchical, hard, similar or none.")]
+CountOption = Annotated[int, typer.Option("-n", help="Examples a label.")]
+RatioOption = Annotated[float, typer.Option("--ratio", help="Share of hard rows in the hard sampler, 0 to 1.")]
+EmbedderOption = Annotated[str, typer.Option("--embeddings", help="wordllama, minilm, ollama:NAME or openai:NAME.")]
+GrimoireOption = Annotated[str | None, typer.Option("--grimoire", help="A grimoire's id or file.")]
+NoJournal = Annotated[
+    bool, typer.Option("--no-journal", help="Keep no record of model calls and no default run folder.")
+]
+ModeOption = Annotated[str | None, typer.Option("--mode", help="score or generate.")]
+PriorOption = Annotated[str | None, typer.Option("--prior", help="none, content-free or mean.")]

@@ -1,0 +1,169 @@
+import math
+import random
+
+import numpy as np
+import pytest
+from scipy.stats import binom, binomtest
+from sklearn.metrics import f1_score
+
+from sleicl_chains.statistics import macro_f1, mcnemar, paired_difference, wilson
+
+Z = 1.959963984540054
+
+# ------------------------------------------------------------------ wilson
+
+
+def test_wilson_of_81_in_263() -> None:
+    """With z = 1.959964: rate .3079848, z*z = 3.841459, z*z/n = .0146063.
+
+    middle = (.3079848 + .0073032) / 1.0146063 = .3107491
+    half   = 1.959964 / 1.0146063 * sqrt(.3079848 * .6920152 / 263 + 3.841459 / (4 * 263 * 263))
+           = 1.931748 * sqrt(.000810380 + .0000138843) = .0554605
+    """
+    assert wilson(81, 263) == pytest.approx((0.2552886, 0.3662096), abs=2e-6)
+
+
+@pytest.mark.parametrize("n", [1, 2, 10, 263, 10_000])
+def test_wilson_at_the_ends(n: int) -> None:
+    """With no right answer the upper end is z*z / (n + z*z), the lower end 0; all right is its mirror image."""
+    low, high = wilson(0, n)
+    assert (low, high) == (pytest.approx(0, abs=1e-12), pytest.approx(Z * Z / (n + Z * Z)))
+    assert low >= 0
+    assert wilson(n, n) == (pytest.approx(n / (n + Z * Z)), pytest.approx(1, abs=1e-12))
+    assert wilson(n, n)[1] <= 1
+
+
+def test_wilson_of_nothing_is_everything() -> None:
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("right, n", [(1, 3), (5, 10), (81, 263), (999, 1000)])
+def test_wilson_agrees_with_scipy_and_is_symmetric(right: int, n: int) -> None:
+    low, high = wilson(right, n)
+    found = binomtest(right, n).proportion_ci(method="wilson")
+    assert (low, high) == pytest.approx((found.low, found.high), abs=1e-12)
+    assert wilson(n - right, n) == pytest.approx((1 - high, 1 - low))
+
+
+@pytest.mark.parametrize("n", [20, 100])
+def test_wilson_covers_the_true_rate_95_times_in_100(n: int) -> None:
+    """Exact: the probability of all counts whose interval holds the rate, averaged over rates."""
+    rates = np.linspace(0.05, 0.95, 91)
+    covers = [
+        sum(binom.pmf(k, n, rate) for k in range(n + 1) if wilson(k, n)[0] <= rate <= wilson(k, n)[1]) for rate in rates
+    ]
+    assert np.mean(covers) == pytest.approx(0.95, abs=0.01)
+    assert min(covers) > 0.9
+
+
+# ------------------------------------------------------------------ macro_f1
+
+
+def test_macro_f1_by_hand() -> None:
+    """Gold a a b c, predicted a b b and nothing.
+
+    a: 1 hit of 2 gold and 1 predicted, 2/3. b: 1 of 1 and 2, 2/3. c: 0 of 1, 0. d does not occur. Mean 4/9.
+    """
+    assert macro_f1(["a", "a", "b", "c"], ["a", "b", "b", None], ["a", "b", "c", "d"]) == pytest.approx(4 / 9)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_macro_f1_agrees_with_scikit_learn(seed: int) -> None:
+    draw = random.Random(seed)
+    labels = [f"label {n}" for n in range(draw.randint(2, 6))]
+    gold = draw.choices(labels, k=draw.randint(1, 60))
+    predicted = [draw.choice([answer, draw.choice(labels), None]) for answer in gold]
+    there = sorted({*gold, *predicted} - {None}, key=str)  # scikit-learn counts a label that does not occur as 0
+    expected = f1_score(gold, [p or "none" for p in predicted], labels=there, average="macro", zero_division=0)
+    assert macro_f1(gold, predicted, labels) == pytest.approx(expected)
+
+
+def test_macro_f1_at_the_ends() -> None:
+    assert macro_f1(["a", "b"], ["a", "b"], ["a", "b"]) == 1.0
+    assert macro_f1(["a", "b"], ["b", "a"], ["a", "b"]) == 0.0
+    assert macro_f1(["a", "b"], [None, None], ["a", "b"]) == 0.0
+    assert macro_f1([], [], ["a", "b"]) == 0.0
+    with pytest.raises(ValueError):
+        macro_f1(["a"], [], ["a"])
+
+
+# ------------------------------------------------------------------ paired_difference
+
+
+def arms(seed: int, n: int, ours: float, theirs: float) -> tuple[list[bool], list[bool]]:
+    draw = random.Random(seed)
+    return [draw.random() < ours for _ in range(n)], [draw.random() < theirs for _ in range(n)]
+
+
+@pytest.mark.parametrize("seed, n", [(0, 40), (1, 100), (2, 250)])
+def test_the_interval_is_that_of_a_plain_paired_bootstrap(seed: int, n: int) -> None:
+    right, baseline = arms(seed, n, 0.7, 0.5)
+    draw = np.random.default_rng(99)
+    means = []
+    for _ in range(4000):
+        rows = draw.integers(n, size=n)
+        means.append(sum(right[row] - baseline[row] for row in rows) / n)
+    low, high = np.percentile(means, [2.5, 97.5])
+    found = paired_difference(right, baseline)
+    assert found[0] == pytest.approx((sum(right) - sum(baseline)) / n)
+    assert found[1:] == pytest.approx((low, high), abs=1.5 / n)  # means lie on a grid of 1/n
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_swapping_the_arms_mirrors_the_interval(seed: int) -> None:
+    right, baseline = arms(seed, 120, 0.6, 0.5)
+    difference, low, high = paired_difference(right, baseline)
+    assert low <= difference <= high
+    assert paired_difference(baseline, right) == pytest.approx((-difference, -high, -low), abs=1.01 / 120)
+
+
+@pytest.mark.parametrize("right", [[True], [False] * 7, [True, False, True] * 33])
+def test_an_arm_against_itself_is_exactly_nothing(right: list[bool]) -> None:
+    assert paired_difference(right, right) == (0.0, 0.0, 0.0)
+
+
+def test_all_against_none_is_exactly_one() -> None:
+    assert paired_difference([True] * 9, [False] * 9) == (1.0, 1.0, 1.0)
+
+
+def test_the_same_rows_give_the_same_interval_in_any_order() -> None:
+    right, baseline = arms(3, 90, 0.6, 0.5)
+    assert paired_difference(right, baseline) == paired_difference(right[::-1], baseline[::-1])
+    assert paired_difference(right, baseline, seed=1) != paired_difference(right, baseline, seed=2)
+
+
+def test_arms_on_different_numbers_of_rows_are_no_pair() -> None:
+    with pytest.raises(ValueError):
+        paired_difference([True], [True, False])
+
+
+def test_the_interval_covers_the_true_difference_95_times_in_100() -> None:
+    """400 draws of 150 rows at rates .6 and .5; the count of hits is itself random, by about 1.1%."""
+    covered = 0
+    for seed in range(400):
+        _, low, high = paired_difference(*arms(seed, 150, 0.6, 0.5), resamples=1000)
+        covered += low <= 0.1 <= high
+    assert 0.91 <= covered / 400 <= 0.98
+
+
+# ------------------------------------------------------------------ mcnemar
+
+
+def test_mcnemar_by_hand() -> None:
+    """Six rows differ, five for us: 2 * (1 + 6) / 64 = .21875. Rows on which both agree do not matter."""
+    right, baseline = [True] * 5 + [False], [False] * 5 + [True]
+    assert mcnemar(right, baseline) == mcnemar(baseline, right) == 0.21875
+    assert mcnemar([*right, True, False], [*baseline, True, False]) == 0.21875
+
+
+def test_mcnemar_at_the_ends() -> None:
+    assert mcnemar([True, False], [True, False]) == 1.0
+    assert mcnemar([True, False], [False, True]) == 1.0
+    assert mcnemar([True] * 5000, [False] * 5000) == pytest.approx(0, abs=1e-300)
+    assert not math.isnan(mcnemar([], []))
+
+
+@pytest.mark.parametrize("won, lost", [(10, 3), (3, 10), (40, 41), (700, 500)])
+def test_mcnemar_agrees_with_scipy(won: int, lost: int) -> None:
+    right, baseline = [True] * won + [False] * lost, [False] * won + [True] * lost
+    assert mcnemar(right, baseline) == pytest.approx(binomtest(won, won + lost).pvalue)
