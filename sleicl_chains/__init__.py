@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sleicl_chains.answers import Answer
+    from sleicl_chains.arms import ArmBuilder
+    from sleicl_chains.baselines import majority, probe
+    from sleicl_chains.embedders import embedder
     from sleicl_chains.errors import SleiclError
     from sleicl_chains.evaluation import Report, evaluate
     from sleicl_chains.grimoires import Grimoire, grimoire_writer, load_grimoire
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Answer": "answers",
+    "ArmBuilder": "arms",
     "Example": "tasks",
     "Grimoire": "grimoires",
     "GrimoireRetriever": "retriever",
@@ -29,12 +33,15 @@ _HOMES = {
     "Report": "evaluation",
     "SleiclError": "errors",
     "Task": "tasks",
+    "embedder": "embedders",
     "evaluate": "evaluation",
     "examples_from_documents": "tasks",
     "grimoire_writer": "grimoires",
     "load_examples": "tasks",
     "load_grimoire": "grimoires",
     "load_task": "tasks",
+    "majority": "baselines",
+    "probe": "baselines",
     "sampler": "samplers",
     "solver": "solvers",
     "split": "tasks",
@@ -44,6 +51,7 @@ _HOMES = {
 
 __all__ = [
     "Answer",
+    "ArmBuilder",
     "Example",
     "Grimoire",
     "GrimoireRetriever",
@@ -52,12 +60,15 @@ __all__ = [
     "Report",
     "SleiclError",
     "Task",
+    "embedder",
     "evaluate",
     "examples_from_documents",
     "grimoire_writer",
     "load_examples",
     "load_grimoire",
     "load_task",
+    "majority",
+    "probe",
     "sampler",
     "solver",
     "split",

@@ -108,7 +108,6 @@ def test_probe_is_the_same_each_time() -> None:
 
 def test_settings_tell_what_was_learned_from() -> None:
     train, vectors = rows_of({"red": 2, "blue": 1}), Words("red", "blue")
-    assert settings_of(probe(TASK, train, vectors)) == settings_of(probe(TASK, train[::-1], vectors))
     assert settings_of(probe(TASK, train, vectors)) != settings_of(probe(TASK, train[:2], vectors))
     assert settings_of(probe(TASK, train, vectors)) != settings_of(probe(TASK, train, Words("a", "grimoire", "holds")))
     assert settings_of(majority(TASK, train)) == settings_of(majority(TASK, train[:2]))

@@ -51,7 +51,7 @@ def test_the_demo_and_the_same_again_from_disk(place: Home, monkeypatch: pytest.
         f"\n2. The grimoire {SHIPPED}, the one that ships with the package.",
     ]
     parts += ["   and its simple form:\n", "\n3. The weak model embedded:smollm2 answers 3 questions it has not seen"]
-    parts += ["support: 3 rows, embedded:smollm2", "3 test rows and a model of 135 million parameters"]
+    parts += ["support: 3 rows, embedded:smollm2", "3 test rows and a model of\n135 million parameters"]
     parts += [
         "\n  sleicl init your.csv --task card.toml ",
         "\n  sleicl write --task card.toml --rows your.csv --strong ",

@@ -39,6 +39,7 @@ OPEN = Task(name="open", description="Answer.")
 CARD = {"name": "moods", "description": "Which mood is it?", "labels": ["happy", "sad"]}
 NAMES = "name, task_type, description, labels, text_column, answer_column"
 CUT = f"'{'x' * 37}...{'x' * 38}'"  # how a long row of x is quoted
+NO_SIGN = "Expected '=' after a key in a key/value pair"
 MISSING = "The card can name other columns: text_column, answer_column"
 
 
@@ -107,12 +108,12 @@ BAD_CARDS: dict[str, tuple[str, str | bytes | None, str]] = {
     "broken toml": (
         "c.toml",
         'name = "a"\ndescription "b"',
-        "{}: not valid TOML (Expected '=' after a key in a key/value pair (at line 2, column 13)); expected a task card",
+        f"{{}}: not valid TOML ({NO_SIGN} (at line 2, column 13)); expected a task card",
     ),
     "not a card": (
         "c.yaml",
         "name: a",
-        "{}: not valid TOML (Expected '=' after a key in a key/value pair (at line 1, column 5)); expected a task card",
+        f"{{}}: not valid TOML ({NO_SIGN} (at line 1, column 5)); expected a task card",
     ),
     "deep json": (
         "c.json",
@@ -196,16 +197,7 @@ def test_a_card_from_code_is_checked_and_frozen() -> None:
     with pytest.raises(ValidationError, match="a label must not be blank"):
         Task(name="a", description="b", labels=("x", " "))
     with pytest.raises(ValidationError, match="frozen"):
-        MOODS.name = "other"  # type: ignore[misc]  # that it is refused is what is tested
-
-
-def test_the_key_changes_with_what_a_model_sees_and_with_nothing_else() -> None:
-    changed = [{"name": "x"}, {"task_type": "x"}, {"description": "x"}, {"labels": ("sad", "happy")}]
-    keys = {Task(**{**MOODS.model_dump(), **change}).key for change in [{}, *changed]}
-    assert len(keys) == 5
-    columns = {"text_column": "t", "answer_column": "a"}
-    assert Task(**{**MOODS.model_dump(), **columns}).key == MOODS.key
-    assert all(len(key) == 16 and int(key, 16) >= 0 for key in keys)
+        MOODS.name = "other"
 
 
 # ------------------------------------------------------------------ rows
@@ -279,7 +271,8 @@ BAD_ROWS: dict[str, tuple[str, str | bytes | None, str]] = {
                f"{{}}, line 1: found byte 0xff, which is not UTF-8 text; {WANTED}"),
     "utf-16 without a mark": ("r.csv", "text,answer".encode("utf-16-le"),
                               f"{{}}, line 1: found byte 0x00, which is not UTF-8 text; {WANTED}"),
-    "binary": ("r.csv", b"PNG\r\n\x1a\n\x00\x00\xff", f"{{}}, line 3: found byte 0xff, which is not UTF-8 text; {WANTED}"),
+    "binary": ("r.csv", b"PNG\r\n\x1a\n\x00\x00\xff",
+               f"{{}}, line 3: found byte 0xff, which is not UTF-8 text; {WANTED}"),
     "csv with a NUL": ("r.csv", "text,answer\na\0b,sad\n",
                        f"{{}}, line 2: found byte 0x00, which is not UTF-8 text; {WANTED}"),
     # ------------------------------------------------ nothing in it
@@ -312,11 +305,13 @@ BAD_ROWS: dict[str, tuple[str, str | bytes | None, str]] = {
     "broken json": ("r.json", '[\n{"text": "a"},\n{"text: 1}]',
                     "{}, line 3: not valid JSON (Unterminated string starting at, column 2); "
                     "expected a list of objects"),
-    "row in json": ("r.json", f"[{GOOD}, [1]]", "{}, row 2: found a list; expected an object with a text and an answer"),
+    "row in json": ("r.json", f"[{GOOD}, [1]]",
+                    "{}, row 2: found a list; expected an object with a text and an answer"),
     # ------------------------------------------------ columns
     "missing column": ("r.jsonl", jsonl({"text": "a", "label": "sad"}),
                        f"{{}}, line 1: the column 'answer' is missing; found 'text', 'label'. {MISSING}"),
-    "missing column in json": ("r.json", "[{}]", f"{{}}, row 1: the column 'text' is missing; found nothing. {MISSING}"),
+    "missing column in json": ("r.json", "[{}]",
+                               f"{{}}, row 1: the column 'text' is missing; found nothing. {MISSING}"),
     "semicolons": ("r.csv", "text;answer\na;sad\n",
                    f"{{}}, line 2: the column 'text' is missing; found 'text;answer'. {MISSING}"),
     "column with a line end": ("r.csv", '"te\nxt",answer\na,sad\n',
@@ -477,9 +472,12 @@ def test_duplicates_never_cross_parts(seed: int) -> None:
         twin
         for n in range(40)
         for twin in (
-            Example(f"text {n}", "a"), Example(f"TEXT {n}", "a"), Example(f" text\n\t{n} ", "a"), Example(f"text {n}", "b"),
+            Example(f"text {n}", "a"),
+            Example(f"TEXT {n}", "a"),
+            Example(f" text\n\t{n} ", "a"),
+            Example(f"text {n}", "b"),
         )
-    ]  # fmt: skip
+    ]
     parts = split(rows, seed=seed, sizes=(0.5, 0.25, 0.25))
     folded = [{fold(example.text) for example in part} for part in parts]
     assert [len(texts) for texts in folded] == [len(part) for part in parts] == [20, 10, 10]
@@ -568,7 +566,7 @@ def test_the_order_is_pinned() -> None:
 
 ODD_LABELS = [
     'with "quotes"', "back\\slash", "tri'''ple", '"""', "line\nend", "tab\there", "\x7f delete", "\x01 control",
-    "\x85 next line", "\u2028 separator", "日本語", "😀", "a, b", "[x]", "#no comment", "{brace}", "null", "-1", "ß", "é",
+    "\x85 next line", "\u2028 separator", "日本語", "😀", "a, b", "[x]", "#no comment", "{brace}", "null", "-1", "ß",
 ]  # fmt: skip
 
 
@@ -626,8 +624,11 @@ def test_columns_may_be_told(tmp_path: Path, name: str) -> None:
     columns = {"text": "wrong", "answer": "wrong", "Frage\n1": "a", "Ziel": "x"}
     csv = 'text,answer,"Frage\n1",Ziel\nw,w,a,x\nw,w,b,x\n'
     content = {
-        "r.csv": csv, "r.tsv": csv.replace(",", "\t"), "r.json": json.dumps([columns] * 2), "r.jsonl": jsonl(*[columns] * 2),
-    }[name]  # fmt: skip
+        "r.csv": csv,
+        "r.tsv": csv.replace(",", "\t"),
+        "r.json": json.dumps([columns] * 2),
+        "r.jsonl": jsonl(*[columns] * 2),
+    }[name]
     task = infer_task(write(tmp_path, name, content), text_column="Frage\n1", answer_column="Ziel")
     assert (task.text_column, task.answer_column, task.labels) == ("Frage\n1", "Ziel", ("x",))
     assert load_task(write(tmp_path, "card.toml", card_text(task))) == task
