@@ -27,10 +27,10 @@ def official(weak: BaseChatModel, task: Task, grimoire: Grimoire, journal: Journ
         )
         reply = ask(weak, [HumanMessage(prompt)], journal)
         label = parse(reply.text, task)
-        usage = reply.usage_metadata or {}
+        used = reply.usage_metadata
         return Answer(
             label=label, text=reply.text, valid=label is not None, arm="official", mode="generate",
-            grimoire=grimoire.id, usage={"prompt_tokens": int(usage.get("input_tokens", 0))},
+            grimoire=grimoire.id, usage={"prompt_tokens": used["input_tokens"]} if used else {},
             seconds=reply.response_metadata.get("seconds", 0.0),
         )  # fmt: skip
 

@@ -16,11 +16,12 @@ from pathlib import Path
 from official import official
 
 from sleicl_chains._folders import Home
+from sleicl_chains.answers import Mode
 from sleicl_chains.arms import ArmBuilder, limited, without_overlap
 from sleicl_chains.baselines import probe
 from sleicl_chains.console import Meter, print_report
 from sleicl_chains.embedders import embedder
-from sleicl_chains.evaluation import Report, evaluate
+from sleicl_chains.evaluation import Report
 from sleicl_chains.grimoires import load_grimoire
 from sleicl_chains.journal import Journal
 from sleicl_chains.models import weak_model
@@ -46,12 +47,12 @@ def main() -> None:
             keep(report, f"{name}-{mode}-seed{options.seed}", Path(report.run))
 
 
-def run(options: argparse.Namespace, name: str, mode: str, home: Home) -> Report:
+def run(options: argparse.Namespace, name: str, mode: Mode, home: Home) -> Report:
     """Evaluate one task in one mode; the answers already in `work/` are not asked again."""
-    folder = Path(options.data) / name
-    task = load_task(folder / "task.json")
-    test = limited(load_examples(folder / "test.jsonl", task), options.limit)
-    rows, _ = without_overlap(distinct(load_examples(folder / "train.jsonl", task)), test)
+    data = Path(options.data) / name
+    task = load_task(data / "task.json")
+    test = limited(load_examples(data / "test.jsonl", task), options.limit)
+    rows, _ = without_overlap(distinct(load_examples(data / "train.jsonl", task)), test)
     train = stratified(rows, options.seed)[:TRAIN_ROWS]
     grimoire = load_grimoire(next((Path(options.grimoires) / name).glob(f"{options.sampler}*.json")), task)
     # 32 tokens hold every label and some words around it; the official layout keeps its own 64.
@@ -63,11 +64,10 @@ def run(options: argparse.Namespace, name: str, mode: str, home: Home) -> Report
     arms = baselines | {"probe-minilm": probe(task, train, embedder("minilm", home=home))} | builder.build(ARMS)
     if mode == "generate":
         arms["official"] = official(weak_model(options.weak, home=home), task, grimoire, journal)
-    with Meter(len(ARMS)) as meter:
-        report = evaluate(
-            arms, test, run=HERE / "work" / f"{name}-{mode}-seed{options.seed}", task=task, weak=options.weak,
-            train_rows=len(train), progress=meter,
-        )  # fmt: skip
+    weak_slug = options.weak.replace(":", "-").replace("/", "-")
+    folder = HERE / "work" / f"{name}-{mode}-{weak_slug}-{options.sampler}-{options.limit}-seed{options.seed}"
+    with Meter(arms) as meter:
+        report = builder.evaluate(arms, test, options.weak, run=folder, progress=meter)
     print_report(report, builder.notes)
     return report
 
