@@ -49,7 +49,8 @@ def probe(task: Task, train: Sequence[Example], embeddings: "Embeddings") -> Run
     _need_rows("probe", train)
     if not task.labels:
         raise InputError("The arm 'probe' needs a task with labels; leave it out of --arms for an open-ended task")
-    fitted = _Probe(task, tuple(train), embeddings)
+    # In an order of their own: the folds of the cross-validation follow it.
+    fitted = _Probe(task, tuple(sorted(train, key=lambda example: example.id)), embeddings)
     return _named("probe", fitted.answer, fitted.settings)
 
 

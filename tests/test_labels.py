@@ -170,7 +170,7 @@ def test_a_reply_that_means_none_or_several(labels: tuple[str, ...], reply: str)
         (TOPICS, "worldly, sporting and unsports", []),
         (MOODS, "not positive", ["positive"]),  # a rule that says what something is not names it all the same
         (("A", "B"), "a_b", ["A", "B"]),
-        (("体育", "财经"), "財经不如体育和财经", ["体育", "财经"]),
+        (("体育", "财经"), "是财经还是体育还是财经", ["财经", "体育"]),
         (TOPICS, "", []),
         ((), "anything", []),
     ],
