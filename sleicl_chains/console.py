@@ -55,7 +55,7 @@ class Meter:
             self._estimate(now, total - done)
         rate = self._answered / max(now - self._started, 1e-9)
         self._bar.update(self._task, description=arm, completed=done, total=total, rate=rate)
-        if not self._bar.console.is_terminal and now - self._last_line > 15 and rate:
+        if not self._bar.console.is_terminal and now - self._last_line > 15 and self._answered > 5:
             self._last_line = now
             say(f"{arm}: {done} of {total} answers, {rate:.1f}/s, about {_duration((total - done) / rate)} left")
 

@@ -94,7 +94,14 @@ def test_probe_is_fitted_at_the_first_question_and_once() -> None:
     assert not {row.text for row in train} & set(vectors.texts)
     chain.invoke("red")
     chain.invoke("blue")
-    assert [text for text in vectors.texts if "thing" in text] == [row.text for row in train]
+    asked = [text for text in vectors.texts if "thing" in text]
+    assert sorted(asked) == sorted(row.text for row in train)
+
+
+def test_probe_does_not_depend_on_the_order_of_its_rows() -> None:
+    train = rows_of({"red": 7, "green": 5, "blue": 6})
+    answers = [probe(TASK, rows, Words("red", "green")).invoke("a red thing") for rows in (train, train[::-1])]
+    assert answers[0].scores == answers[1].scores
 
 
 def test_probe_is_the_same_each_time() -> None:

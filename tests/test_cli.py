@@ -177,8 +177,8 @@ def failures() -> dict[str, tuple[list[str], str]]:
 
 
 MISUSE = {
-    "hard without weak", "none a label", "unknown arm", "arm twice", "unknown mode", "unknown prior", "server of no use",
-    "no such option", "no pair",
+    "hard without weak", "none a label", "unknown arm", "arm twice", "unknown mode", "unknown prior",
+    "server of no use", "no such option", "no pair",
 }  # fmt: skip
 
 
