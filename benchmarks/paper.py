@@ -25,7 +25,8 @@ from sleicl_chains.evaluation import Report
 from sleicl_chains.grimoires import load_grimoire
 from sleicl_chains.journal import Journal
 from sleicl_chains.models import weak_model
-from sleicl_chains.tasks import distinct, load_examples, load_task, stratified
+from sleicl_chains.splits import distinct, stratified
+from sleicl_chains.tasks import load_examples, load_task
 
 HERE = Path(__file__).parent
 TASKS = "TREC,Subj,AgNews,SST5,RTE,hate_speech18"

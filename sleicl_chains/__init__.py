@@ -13,14 +13,16 @@ if TYPE_CHECKING:
     from sleicl_chains.embedders import embedder
     from sleicl_chains.errors import SleiclError
     from sleicl_chains.evaluation import Report, evaluate
-    from sleicl_chains.grimoires import Grimoire, grimoire_writer, load_grimoire
+    from sleicl_chains.grimoires import Grimoire, load_grimoire
     from sleicl_chains.journal import Journal
     from sleicl_chains.models import strong_model, weak_model
     from sleicl_chains.retriever import GrimoireRetriever
     from sleicl_chains.samplers import sampler
     from sleicl_chains.solvers import solver
+    from sleicl_chains.splits import split
     from sleicl_chains.store import GrimoireStore
-    from sleicl_chains.tasks import Example, Task, examples_from_documents, load_examples, load_task, split
+    from sleicl_chains.tasks import Example, Task, examples_from_documents, load_examples, load_task
+    from sleicl_chains.writer import grimoire_writer
 
 _HOMES = {
     "Answer": "answers",
@@ -36,7 +38,7 @@ _HOMES = {
     "embedder": "embedders",
     "evaluate": "evaluation",
     "examples_from_documents": "tasks",
-    "grimoire_writer": "grimoires",
+    "grimoire_writer": "writer",
     "load_examples": "tasks",
     "load_grimoire": "grimoires",
     "load_task": "tasks",
@@ -44,7 +46,7 @@ _HOMES = {
     "probe": "baselines",
     "sampler": "samplers",
     "solver": "solvers",
-    "split": "tasks",
+    "split": "splits",
     "strong_model": "models",
     "weak_model": "models",
 }

@@ -6,12 +6,13 @@ from sleicl_chains._folders import Home, data_folder
 from sleicl_chains.arms import ArmBuilder, limited
 from sleicl_chains.console import Meter, print_report, say
 from sleicl_chains.embedders import embedder
-from sleicl_chains.grimoires import Grimoire, grimoire_writer, load_grimoire
+from sleicl_chains.grimoires import Grimoire, load_grimoire
 from sleicl_chains.journal import Journal
 from sleicl_chains.models import strong_model, weak_model
 from sleicl_chains.samplers import sampler
 from sleicl_chains.store import GrimoireStore
 from sleicl_chains.tasks import Example, Task, load_examples, load_task
+from sleicl_chains.writer import grimoire_writer
 
 SHIPPED = "support-d090011a"
 """The reviewed grimoire for the example task."""

@@ -6,7 +6,8 @@ inputs that say nothing or on many different ones, is the larger part of their a
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from sleicl_chains.tasks import Example, Task, distinct, fold, shuffled
+from sleicl_chains.splits import distinct, shuffled
+from sleicl_chains.tasks import Example, Task, fold
 
 CONTENT_FREE = ("N/A", "", "[MASK]")
 """Inputs without content, from "Calibrate Before Use" (arXiv 2102.09690, section 5)."""

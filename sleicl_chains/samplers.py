@@ -10,7 +10,8 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict, get_args
 
 from sleicl_chains.errors import InputError, OptionError, PromptTooLong, RejectedReply
-from sleicl_chains.tasks import Example, Task, distinct, fold, shuffled
+from sleicl_chains.splits import distinct, shuffled
+from sleicl_chains.tasks import Example, Task, fold
 
 if TYPE_CHECKING:
     import numpy as np

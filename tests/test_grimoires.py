@@ -13,18 +13,10 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage
 
 from sleicl_chains.errors import InputError, RejectedReply
-from sleicl_chains.grimoires import (
-    Grimoire,
-    Provenance,
-    WriteInput,
-    check_reply,
-    grimoire_id,
-    grimoire_writer,
-    load_grimoire,
-    missing_labels,
-)
+from sleicl_chains.grimoires import Grimoire, Provenance, grimoire_id, load_grimoire
 from sleicl_chains.journal import Journal
 from sleicl_chains.tasks import Example, Task
+from sleicl_chains.writer import WriteInput, check_reply, grimoire_writer, missing_labels
 from tests.openai_server import OpenAIServer, Reply
 
 TASK = Task(name="Mood", task_type="sentiment", description="Decide how the writer feels.", labels=("glad", "not glad"))

@@ -12,7 +12,8 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError
 from sleicl_chains.samplers import SampleInput, SamplerName, sampler
-from sleicl_chains.tasks import Example, Task, shuffled
+from sleicl_chains.splits import shuffled
+from sleicl_chains.tasks import Example, Task
 
 TASK = Task(name="mood", description="Which mood is it?", labels=("glad", "sad", "calm"))
 ROWS = [Example(f"{label} text number {n}", label) for label in TASK.labels for n in range(9)]

@@ -18,20 +18,16 @@ from langchain_core.documents import Document
 from pydantic import ValidationError
 
 from sleicl_chains.errors import InputError
+from sleicl_chains.splits import Split, distinct, shuffled, split, stratified
 from sleicl_chains.tasks import (
     Example,
-    Split,
     Task,
     card_text,
-    distinct,
     examples_from_documents,
     fold,
     infer_task,
     load_examples,
     load_task,
-    shuffled,
-    split,
-    stratified,
 )
 
 MOODS = Task(name="moods", description="Which mood is it?", labels=("happy", "sad"))
@@ -524,7 +520,8 @@ def test_sizes_that_cannot_be_had_are_one_plain_line(sizes: Any, message: str) -
 
 ORDERS = """
 import json, sys
-from sleicl_chains.tasks import Example, shuffled, split, stratified
+from sleicl_chains.tasks import Example
+from sleicl_chains.splits import shuffled, split, stratified
 rows = [Example(*row) for row in json.load(sys.stdin)]
 parts = split(rows, seed=7, sizes=(0.5, 0.3, 0.2))
 print(json.dumps([[row.text for row in part] for part in (shuffled(rows, 7), stratified(rows, 7), *parts)]))
