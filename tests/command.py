@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -48,6 +49,11 @@ def sleicl(*arguments: object, stdin: str = "") -> Done:
         return Done(int(ended.code or 0), out.getvalue(), err.getvalue())
     finally:
         sys.argv, sys.stdin = before
+
+
+def hear_interrupts() -> None:
+    """For a child process: what is started in the background of a shell is deaf to Ctrl-C, and so are its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from sleicl_chains.embedded import EmbeddedModel, check
 from sleicl_chains.engine import Engine
 from sleicl_chains.errors import ModelError, ModelNotFound, PromptTooLong
+from tests.command import hear_interrupts
 
 SENTIMENTS = ("very positive", "positive", "neutral", "negative", "very negative")
 CHAT = [SystemMessage("Classify the mood."), HumanMessage("The film was a delight."), AIMessage("Answer:")]
@@ -183,7 +184,9 @@ print(model.invoke("Say yes.", max_tokens=4).text, flush=True)
 
 def run(code: str, weights: Path, **options: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", START + code, str(next(weights.glob("*.gguf")))]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts
+    )
 
 
 def test_a_process_ends_quietly_after_use(weights: Path) -> None:

@@ -12,7 +12,18 @@ from typing import Any
 import pytest
 
 from sleicl_chains._folders import Home
-from tests.command import SCRIPT, Desk, Parrot, by_length, comparable, environment, rows, sleicl, write_rows
+from tests.command import (
+    SCRIPT,
+    Desk,
+    Parrot,
+    by_length,
+    comparable,
+    environment,
+    hear_interrupts,
+    rows,
+    sleicl,
+    write_rows,
+)
 from tests.openai_server import OpenAIServer, Reply
 
 ARMS = "zero-shot,few-shot"
@@ -32,8 +43,9 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 def started(*command: object) -> Iterator["subprocess.Popen[str]"]:
     """Start the installed script; it does not outlive the block."""
     process = subprocess.Popen(
-        [SCRIPT, *map(str, command)], env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+        [SCRIPT, *map(str, command)], env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=hear_interrupts,
+    )  # fmt: skip
     try:
         yield process
     finally:
