@@ -66,6 +66,7 @@ class Answer:
             "valid": self.valid,
             "grimoire": self.grimoire,
             "mode": self.mode,
+            "prior": self.prior,
             "usage": dict(self.usage),
             "seconds": round(self.seconds, 4),
         }

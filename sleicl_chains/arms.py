@@ -14,7 +14,7 @@ from sleicl_chains.errors import InputError, OptionError
 from sleicl_chains.evaluation import Progress, Report, evaluate, run_name
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal
-from sleicl_chains.priors import prior_texts
+from sleicl_chains.priors import MEAN_ROWS, prior_texts
 from sleicl_chains.solvers import LabelScorer, solver
 from sleicl_chains.tasks import Example, Task, fold
 
@@ -70,6 +70,8 @@ class ArmBuilder:
         if len(set(chosen)) < len(chosen):
             raise OptionError(f"An arm stands twice in {','.join(chosen)}; give each once")
         self._settle_mode()
+        if not self.task.labels:
+            self._note("open-ended: right is what equals the gold text but for case, white space and a final full stop")
         return {name: self._arm(name) for name in chosen}
 
     def evaluate(
@@ -105,7 +107,7 @@ class ArmBuilder:
         prior = self.prior or ("mean" if texts else "content-free")
         if prior == "mean" and self.mode != "generate" and self.task.labels:
             self._note(
-                f"prior mean: over up to {len(texts)} training texts, by label as evenly as there are rows; "
+                f"prior mean: over at most {MEAN_ROWS} training texts, of each label as many as there are rows; "
                 "one call each, once an arm, not counted in the table"
             )
         return solver(

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from sleicl_chains.answers import Arm
 from sleicl_chains.evaluation import ArmResult, Comparison, Report
+from sleicl_chains.priors import MEAN_ROWS
 
 
 def say(text: str) -> None:
@@ -25,9 +26,8 @@ class Meter:
 
     def __init__(self, arms: Iterable[str]) -> None:
         self._model_arms = len([arm for arm in arms if arm in get_args(Arm)])
-        self._started = self._last_line = time.monotonic()
+        self._last_line = time.monotonic()
         self._first: float | None = None
-        self._estimated = False
         self._answered = 0
         self._bar = Progress(
             TextColumn("{task.description:>18}"), BarColumn(), MofNCompleteColumn(),
@@ -49,25 +49,24 @@ class Meter:
 
     def __call__(self, arm: str, done: int, total: int) -> None:
         """Show that one more answer is there."""
+        if arm not in get_args(Arm):  # a baseline takes no time and would flatter the pace
+            return
         now = time.monotonic()
-        if arm in get_args(Arm):  # a baseline takes no time and would flatter the pace
-            self._answered += 1
-            self._estimate(now, total - done)
-        rate = self._answered / max(now - self._started, 1e-9)
+        self._first = self._first or now  # the model's start and the first prior come before it
+        self._answered += 1
+        rate = (self._answered - 1) / max(now - self._first, 1e-9)
+        if self._answered == 5:
+            self._estimate(total - done, rate)
         self._bar.update(self._task, description=arm, completed=done, total=total, rate=rate)
         if not self._bar.console.is_terminal and now - self._last_line > 15 and self._answered > 5:
             self._last_line = now
             say(f"{arm}: {done} of {total} answers, {rate:.1f}/s, about {_duration((total - done) / rate)} left")
 
-    def _estimate(self, now: float, left: int) -> None:
-        """Judge by the first model arm: its first answer holds the prior's calls, its second shows the pace."""
-        if self._first is None:
-            self._first = now
-        elif not self._estimated:
-            self._estimated = True
-            seconds = (self._first - self._started) * (self._model_arms - 1) + (now - self._first) * left
-            if seconds > 10:
-                say(f"At least {_duration(seconds)} for {left} answers, by the pace of the first arm.")
+    def _estimate(self, left: int, rate: float) -> None:
+        """Say how long it will take, by the pace of the first arm; each other arm's prior is asked once, too."""
+        calls = left + MEAN_ROWS * (self._model_arms - 1)
+        if calls / rate > 10:
+            say(f"About {_duration(calls / rate)} for {left} answers, by the pace of the first ones.")
 
 
 def _duration(seconds: float) -> str:

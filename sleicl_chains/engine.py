@@ -13,8 +13,10 @@ import functools
 import json
 import os
 import secrets
+import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +46,15 @@ class Engine:
         params.verbosity = -1
         self._key = secrets.token_urlsafe(16)
         params.api_keys = [self._key]
-        try:
-            self._server = xllamacpp.Server(params)
-        except Exception as problem:
-            raise ModelNotFound(f"{path}: the engine could not open it as a GGUF model ({problem})") from None
-        self._client = self._connect()
+        with _uninterrupted():
+            try:
+                self._server = xllamacpp.Server(params)
+            except Exception as problem:
+                raise ModelNotFound(f"{path}: the engine could not open it as a GGUF model ({problem})") from None
+            self._client = self._connect()
+            atexit.register(self.close)
+            self.tokens("", special=False)  # answers once its loop runs; ended before that, it would hang
         self._spelled: dict[tuple[str, tuple[str, ...]], tuple[int, list[list[int]]]] = {}
-        atexit.register(self.close)
         if hasattr(os, "register_at_fork"):  # not on Windows
             os.register_at_fork(after_in_child=self._after_fork)
 
@@ -149,6 +153,22 @@ class Engine:
         body = {"content": text, "add_special": False, "parse_special": special}
         ids: list[int] = self.post("/tokenize", body)["tokens"]
         return ids
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the block is done: a server that is ended while it starts waits for itself for ever."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def _broken(problem: httpx.HTTPError) -> ModelError:

@@ -89,6 +89,14 @@ def _from_provider(name: str, options: dict[str, Any]) -> "BaseChatModel":
     try:
         model: BaseChatModel = init_chat_model(name, **options)
         return model
+    except ValueError as problem:
+        if "model provider" not in str(problem) and "Unsupported provider" not in str(problem):
+            raise ModelNotFound(f"{name} could not be opened: {_one_line(problem)}") from None
+        provider = name.partition(":")[0]
+        raise ModelNotFound(
+            f"{name}: LangChain knows no provider {provider!r}; expected, say, embedded:smollm2, ollama:NAME, "
+            "openai:NAME or paste:DIR"
+        ) from None
     except ImportError as problem:
         raise ModelNotFound(f"{name}: {_one_line(problem)}") from None
     except Exception as problem:  # each provider has errors of its own, such as a missing key

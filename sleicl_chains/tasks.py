@@ -318,6 +318,8 @@ def _listed(names: Iterable[str]) -> str:
 
 # ------------------------------------------------------------------ writing a first card
 
+PLACEHOLDER = "Say what is to be decided about the text, and what each answer means."
+"""The description of a card that nobody has completed."""
 _TEXT_NAMES = ("text", "question", "sentence", "message", "content", "input", "body")
 _ANSWER_NAMES = ("answer", "label", "category", "class", "target", "output")
 
@@ -336,7 +338,7 @@ def infer_task(path: str | Path, *, text_column: str | None = None, answer_colum
     columns = list(first)
     guess = Task(
         name=path.stem,
-        description="Say what is to be decided about the text, and what each answer means.",
+        description=PLACEHOLDER,
         text_column=text_column or _pick(path, columns, _TEXT_NAMES, "--text-column"),
         answer_column=answer_column or _pick(path, columns, _ANSWER_NAMES, "--answer-column"),
     )

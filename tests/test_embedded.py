@@ -218,6 +218,20 @@ def test_ctrl_c_during_a_request_ends_the_process(weights: Path) -> None:
     assert process.returncode != 0 and "KeyboardInterrupt" in err
 
 
+@pytest.mark.parametrize("wait_s", [0.0, 0.1, 0.25, 0.4])
+def test_ctrl_c_while_the_engine_starts_ends_the_process(weights: Path, wait_s: float) -> None:
+    """Before Ctrl-C was held back here, every second such process waited for itself for ever."""
+    code = "from sleicl_chains.engine import Engine\nprint('now', flush=True)\nEngine(model.path, n_ctx=256, threads=1)"
+    process = run(code, weights)
+    assert process.stdout is not None
+    while process.stdout.readline().strip() != "now":
+        assert process.poll() is None
+    time.sleep(wait_s)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode in (0, 1, -signal.SIGINT)
+
+
 def test_importing_the_package_starts_nothing() -> None:
     code = "import sys, sleicl_chains; import json; print(json.dumps(sorted(sys.modules)))"
     loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)

@@ -49,8 +49,8 @@ def test_a_generated_answer_is_parsed(task: Task) -> None:
         label="sad", text='The answer is **"Sad"**.', valid=True, arm="zero-shot", mode="generate", seconds=said.seconds
     )
     assert said.to_dict() == {
-        "label": "sad", "probability": None, "valid": True, "grimoire": None, "mode": "generate", "usage": {},
-        "seconds": round(said.seconds, 4),
+        "label": "sad", "probability": None, "valid": True, "grimoire": None, "mode": "generate", "prior": "none",
+        "usage": {}, "seconds": round(said.seconds, 4),
     }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from sleicl_chains.cli.options import (
     TaskOption,
     WeakOption,
 )
-from sleicl_chains.cli.steps import find_grimoire, journal_of, model_options, print_json, read, say, weak_of
+from sleicl_chains.cli.steps import find_grimoire, journal_of, model_options, print_json, read, read_card, say, weak_of
 from sleicl_chains.errors import SleiclError
 
 
@@ -113,6 +113,8 @@ def ask(
     arm: Annotated[
         str | None, typer.Option(help="simple or profound; profound with a grimoire, else zero-shot.")
     ] = None,
+    train: Annotated[Path | None, typer.Option(help="Rows for the prior, as in evaluate.")] = None,
+    seed: SeedOption = 0,
     mode: ModeOption = None,
     prior: PriorOption = None,
     base_url: BaseUrl = None,
@@ -122,16 +124,18 @@ def ask(
     home: HomeOption = None,
 ) -> None:
     """Answer one question."""
+    from sleicl_chains.priors import prior_texts
     from sleicl_chains.solvers import solver
-    from sleicl_chains.tasks import load_task
+    from sleicl_chains.tasks import load_examples
 
-    place, task = Home.at(home), load_task(card)
+    place, task = Home.at(home), read_card(card)
+    texts = prior_texts(load_examples(train, task), task, seed=seed) if train and prior in (None, "mean") else []
     text = sys.stdin.read() if question in (None, "-") else question
     shown = find_grimoire(grimoire, task, place)
     chosen = arm or (("profound" if shown.profound else "simple") if shown else "zero-shot")
     chain = solver(
         weak_of(weak, task, place, **model_options(option, base_url)), task, arm=_any(chosen), grimoire=shown,
-        mode=_any(mode), prior=_any(prior), journal=journal_of(place, no_journal),
+        mode=_any(mode), prior=_any(prior), prior_texts=texts, journal=journal_of(place, no_journal),
     )  # fmt: skip
     answer = chain.invoke((text or "").strip())
     if as_json:

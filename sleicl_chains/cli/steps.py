@@ -27,10 +27,20 @@ def journal_of(home: Home, off: bool) -> "Journal | None":
 
 def read(card: Path, rows: Path) -> tuple["Task", list["Example"]]:
     """Return a card's task and its rows."""
-    from sleicl_chains.tasks import load_examples, load_task
+    from sleicl_chains.tasks import load_examples
+
+    task = read_card(card)
+    return task, load_examples(rows, task)
+
+
+def read_card(card: Path) -> "Task":
+    """Return a card's task, with a warning while its description is still the one that `init` wrote."""
+    from sleicl_chains.tasks import PLACEHOLDER, load_task
 
     task = load_task(card)
-    return task, load_examples(rows, task)
+    if task.description == PLACEHOLDER:
+        say([f"Warning: {card} still has the description that `sleicl init` wrote; models are shown it as it stands."])
+    return task
 
 
 def store_of(home: Home, embeddings: str | None = None) -> "GrimoireStore":
@@ -47,9 +57,10 @@ def find_grimoire(name: str | None, task: "Task", home: Home) -> "Grimoire | Non
 
     if name is None:
         return None
-    if Path(name).is_file():
-        return load_grimoire(Path(name), task)
-    return store_of(home).get(name)
+    found = load_grimoire(Path(name), task) if Path(name).is_file() else store_of(home).get(name)
+    if task.labels and found.labels and set(found.labels) != set(task.labels):
+        say([f"Warning: the grimoire {found.id} is for other labels: {', '.join(found.labels)}."])
+    return found
 
 
 def weak_of(name: str, task: "Task", home: Home, **options: Any) -> "BaseChatModel":
