@@ -42,10 +42,11 @@ class EmbeddedModel(BaseChatModel):
     n_ctx: int = 4096
     """Context in tokens, prompt and reply together."""
     threads: int = 0
-    """0 takes `$SLEICL_THREADS`, else all cores but one, at most eight.
+    """0 takes `$SLEICL_THREADS`, else as many as there are idle cores when the engine starts, one to eight.
 
     The threads wait for each other many times a token, so one that has to share its core stalls all:
-    with two threads and another busy process, two cores were a third as fast as one thread.
+    with two threads and another busy process, two cores were much slower than one thread. The number
+    does not change any score.
     """
     temperature: float = 0.0
     max_tokens: int = 64
@@ -89,7 +90,7 @@ class EmbeddedModel(BaseChatModel):
     @property
     def engine(self) -> Engine:
         """The running engine, started if need be."""
-        threads = self.threads or int(os.environ.get("SLEICL_THREADS", 0)) or min(max(1, _cores() - 1), 8)
+        threads = self.threads or int(os.environ.get("SLEICL_THREADS", 0)) or _idle_cores()
         return engine_for(self.path, n_ctx=self.n_ctx, threads=threads)
 
     @functools.cached_property
@@ -256,9 +257,12 @@ _OPTIONS = {"temperature", "max_tokens", "seed", "logprobs", "top_logprobs", "js
 _ROLES = {"system": "system", "human": "user", "ai": "assistant", "AIMessageChunk": "assistant"}
 
 
-def _cores() -> int:
-    """Return how many cores this process may use, which in a container are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+@functools.cache  # once a process: all models share an engine, and it does not change with its own load
+def _idle_cores() -> int:
+    """Return how many of the cores that this process may use have had nothing to do in the last minute."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    busy = round(os.getloadavg()[0]) if hasattr(os, "getloadavg") else 1
+    return min(8, max(1, cores - busy))
 
 
 def _usage(reply: Mapping[str, Any]) -> UsageMetadata:

@@ -74,6 +74,12 @@ def test_scores_do_not_depend_on_what_was_asked_before(weak: EmbeddedModel) -> N
         assert one == pytest.approx(other, abs=1e-3)
 
 
+def test_scores_do_not_depend_on_the_number_of_threads(weak: EmbeddedModel) -> None:
+    prompt = weak.render(CHAT)
+    other = EmbeddedModel(path=weak.path, n_ctx=1024, threads=2).score_labels(prompt, SENTIMENTS)
+    assert other.probabilities == pytest.approx(weak.score_labels(prompt, SENTIMENTS).probabilities, abs=1e-3)
+
+
 def test_text_streamed_and_at_once_are_the_same(weak: EmbeddedModel) -> None:
     question = [HumanMessage("Name a colour.")]
     whole = weak.invoke(question, max_tokens=12)
