@@ -15,6 +15,17 @@ def data_folder(name: str) -> Traversable:
     return shipped if shipped.is_dir() else Path(__file__).parent.parent / name
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is there wholly or not at all, even after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
 @dataclass(frozen=True)
 class Home:
     """The user's folder: `grimoires/`, `chroma/`, `journal.sqlite`, `weights/` and `runs/`."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -102,7 +103,7 @@ class ArmBuilder:
             return majority(self.task, self.train)
         if name == "probe":
             return probe(self.task, self.train, self.embeddings)
-        examples = self.examples() if "few-shot" in name else []
+        examples = self.examples if "few-shot" in name else []
         texts = prior_texts(self.train, self.task, seed=self.seed, shown=examples) if self.train else []
         prior = self.prior or ("mean" if texts else "content-free")
         if prior == "mean" and self.mode != "generate" and self.task.labels:
@@ -115,8 +116,9 @@ class ArmBuilder:
             mode=self.mode, prior=prior, prior_texts=texts if prior == "mean" else (), journal=self.journal,
         )  # fmt: skip
 
+    @cached_property
     def examples(self) -> list[Example]:
-        """Return the examples of the few-shot arms: the grimoire's own where train has them, else k-means ones."""
+        """The examples of the few-shot arms: the grimoire's own where train has them, else k-means ones."""
         if not self.train:
             raise InputError("The few-shot arms take their examples from training rows; give some with --train")
         by_id = {example.id: example for example in self.train}

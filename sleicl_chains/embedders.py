@@ -15,7 +15,7 @@ from langchain_core.embeddings import Embeddings
 from numpy.typing import NDArray
 
 from sleicl_chains._folders import Home
-from sleicl_chains.errors import ModelError, ModelNotFound, SleiclError
+from sleicl_chains.errors import ModelError, ModelNotFound, SleiclError, one_line
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -166,7 +166,9 @@ def _of_provider(name: str) -> Embeddings:
     try:
         return init_embeddings(name, **options)
     except Exception as problem:  # each provider has errors of its own, such as a missing key
-        raise ModelNotFound(f"{name} could not be opened: {_one_line(problem)}. There are: {_NAMES}") from None
+        raise ModelNotFound(
+            f"{name} could not be opened: {one_line(problem).rstrip('.')}. There are: {_NAMES}"
+        ) from None
 
 
 # ------------------------------------------------------------------ use
@@ -196,7 +198,7 @@ def embed(embeddings: Embeddings, texts: Iterable[str], *, as_queries: bool = Fa
     except SleiclError:
         raise
     except Exception as problem:  # each client has errors of its own: no connection, no such model
-        raise ModelError(f"{_name(embeddings)} could not embed: {_one_line(problem)}") from problem
+        raise ModelError(f"{_name(embeddings)} could not embed: {one_line(problem).rstrip('.')}") from problem
     if vectors.ndim != 2 or len(vectors) != len(texts) or not vectors.size or not np.isfinite(vectors).all():
         raise ModelError(
             f"{_name(embeddings)} gave an array of shape {vectors.shape} for {len(texts)} texts; "
@@ -229,7 +231,3 @@ def task_text(name: str, task_type: str, description: str, labels: Sequence[str]
 def _name(embeddings: Embeddings) -> str:
     model = getattr(embeddings, "model", None)
     return f"{type(embeddings).__name__} ({model})" if model else type(embeddings).__name__
-
-
-def _one_line(problem: Exception) -> str:
-    return " ".join(str(problem).split()).rstrip(".") or type(problem).__name__

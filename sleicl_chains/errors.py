@@ -69,3 +69,8 @@ class EmbedderChanged(StoreError):
 
 class RunError(SleiclError):
     """A run folder cannot be continued by this evaluation."""
+
+
+def one_line(problem: Exception) -> str:
+    """Return a foreign error's message on one line; its class where it says nothing."""
+    return " ".join(str(problem).split()) or type(problem).__name__

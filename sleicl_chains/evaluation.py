@@ -19,6 +19,7 @@ from typing import Any, get_args
 
 from langchain_core.runnables import Runnable
 
+from sleicl_chains._folders import write_whole
 from sleicl_chains.answers import Answer, Arm
 from sleicl_chains.errors import InputError, PromptTooLong, RejectedReply, RunError
 from sleicl_chains.statistics import macro_f1, mcnemar, paired_difference, wilson
@@ -159,13 +160,6 @@ def _about_now() -> dict[str, Any]:
     return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "sleicl_chains": version("sleicl-chains")}
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a kill leaves the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
 def _name(chain: Runnable[str, Answer]) -> str:
     return str(_metadata(chain).get("arm") or chain.get_name())
 
@@ -299,12 +293,11 @@ def summarise(
             by_arm[row["arm"]][row["row"]] = row
     keys = row_keys(examples)
     ordered = {arm: [found[key] for key in keys] for arm, found in by_arm.items()}
-    baseline = [_is_right(row, labels) for row in ordered["zero-shot"]] if "zero-shot" in ordered else None
-    results = [_summarise_arm(arm, found, labels, baseline) for arm, found in ordered.items()]
+    right = {arm: [_is_right(row, labels) for row in found] for arm, found in ordered.items()}
+    results = [_summarise_arm(arm, found, labels, right[arm], right.get("zero-shot")) for arm, found in ordered.items()]
     top = next((result.accuracy for result in results if result.arm == "majority"), None)
-    comparison = _compare({arm: [_is_right(row, labels) for row in found] for arm, found in ordered.items()})
     name = task.name if task else ""
-    return {"task": name, "n": len(examples), "majority": top, "arms": results, "grimoire": comparison}
+    return {"task": name, "n": len(examples), "majority": top, "arms": results, "grimoire": _compare(right)}
 
 
 def _compare(right: Mapping[str, list[bool]]) -> Comparison | None:
@@ -327,9 +320,8 @@ def _is_right(row: Mapping[str, Any], labels: Sequence[str]) -> bool:
 
 
 def _summarise_arm(
-    arm: str, rows: list[Mapping[str, Any]], labels: Sequence[str], baseline: list[bool] | None
+    arm: str, rows: list[Mapping[str, Any]], labels: Sequence[str], right: list[bool], baseline: list[bool] | None
 ) -> ArmResult:
-    right = [_is_right(row, labels) for row in rows]
     low, high = wilson(sum(right), len(rows))
     paired = baseline is not None and arm != "zero-shot"
     difference = paired_difference(right, baseline) if paired and baseline else (None, None, None)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sleicl_chains.errors import InputError
+from sleicl_chains.errors import InputError, one_line
 from sleicl_chains.tasks import Task, read_text
 
 if TYPE_CHECKING:  # LangChain's messages take a quarter of a second to load; reading a file needs none
@@ -161,7 +161,7 @@ def _front_matter(head: str) -> _FrontMatter:
 def _yaml_complaint(problem: Exception) -> str:
     if isinstance(problem, yaml.MarkedYAMLError) and problem.problem_mark:
         return f"{problem.problem} in line {problem.problem_mark.line + 2}"  # counted from 0, after the fence
-    return " ".join(str(problem).split())
+    return one_line(problem)
 
 
 def _complaint(problem: ValidationError) -> str:

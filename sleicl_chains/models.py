@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sleicl_chains._folders import Home
-from sleicl_chains.errors import ModelNotFound, OptionError
+from sleicl_chains.errors import ModelNotFound, OptionError, one_line
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -91,17 +91,13 @@ def _from_provider(name: str, options: dict[str, Any]) -> "BaseChatModel":
         return model
     except ValueError as problem:
         if "model provider" not in str(problem) and "Unsupported provider" not in str(problem):
-            raise ModelNotFound(f"{name} could not be opened: {_one_line(problem)}") from None
+            raise ModelNotFound(f"{name} could not be opened: {one_line(problem)}") from None
         provider = name.partition(":")[0]
         raise ModelNotFound(
             f"{name}: LangChain knows no provider {provider!r}; expected, say, embedded:smollm2, ollama:NAME, "
             "openai:NAME or paste:DIR"
         ) from None
     except ImportError as problem:
-        raise ModelNotFound(f"{name}: {_one_line(problem)}") from None
+        raise ModelNotFound(f"{name}: {one_line(problem)}") from None
     except Exception as problem:  # each provider has errors of its own, such as a missing key
-        raise ModelNotFound(f"{name} could not be opened: {_one_line(problem)}") from None
-
-
-def _one_line(problem: Exception) -> str:
-    return " ".join(str(problem).split())
+        raise ModelNotFound(f"{name} could not be opened: {one_line(problem)}") from None

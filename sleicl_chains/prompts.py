@@ -24,8 +24,10 @@ def fill(name: str, **values: str) -> str:
         KeyError: the template asks for a name that was not given.
         ValueError: a name was given that the template does not ask for.
     """
-    if missing := variables(name) - set(values):
+    text = template(name)
+    wanted = set(_NAME.findall(text))
+    if missing := wanted - set(values):
         raise KeyError(f"prompts/{name}.txt also needs {', '.join(sorted(missing))}")
-    if surplus := set(values) - variables(name):
+    if surplus := set(values) - wanted:
         raise ValueError(f"prompts/{name}.txt does not use {', '.join(sorted(surplus))}")
-    return _NAME.sub(lambda found: values[found[1]], template(name))
+    return _NAME.sub(lambda found: values[found[1]], text)

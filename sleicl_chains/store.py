@@ -4,7 +4,6 @@ The files are the truth. They may be edited, added and removed by hand; the inde
 each search and can be thrown away at any time.
 """
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,9 +18,9 @@ from typing import TYPE_CHECKING
 from langchain_core.embeddings import Embeddings
 from langchain_core.runnables.config import run_in_executor
 
-from sleicl_chains._folders import Home, data_folder
+from sleicl_chains._folders import Home, data_folder, write_whole
 from sleicl_chains.embedders import embed, embedder, fingerprint, task_text
-from sleicl_chains.errors import GrimoireNotFound, InputError, SleiclError, StoreError
+from sleicl_chains.errors import GrimoireNotFound, InputError, SleiclError, StoreError, one_line
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.index import COLLECTION, discard, facts, in_step, nearest, open_client, where_of
 from sleicl_chains.tasks import Task
@@ -87,7 +86,7 @@ class GrimoireStore:
         path = self.home.grimoires / f"{grimoire.id}.md"
         with self._locked():
             _keep_corrections(path, grimoire)
-            _write(path, grimoire.to_markdown())
+            write_whole(path, grimoire.to_markdown())
             try:
                 library = self._library()
                 with self._chroma() as client:
@@ -237,7 +236,7 @@ class GrimoireStore:
         except SleiclError:
             raise
         except Exception as problem:
-            said = " ".join(str(problem).split()) or type(problem).__name__
+            said = one_line(problem)
             server = "" if self._client is None else "is the Chroma server running? Or "
             raise StoreError(
                 f"The index cannot be used ({said:.300}); {server}run `sleicl grimoires rebuild`, "
@@ -310,17 +309,6 @@ def _keep_corrections(path: Path, grimoire: Grimoire) -> None:
         f"{path} holds other texts, edited by hand perhaps, and was kept. "
         f"Rename it, or run `sleicl grimoires remove {grimoire.id}`, and add again"
     )
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file so that it is there wholly or not at all, even after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _not_found(id: str, known: Iterable[str]) -> GrimoireNotFound:
