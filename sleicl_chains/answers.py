@@ -24,6 +24,12 @@ class LabelScores:
     """The share of all next tokens, 0 to 1, that begin a label; small when the model wants to say something else."""
     prompt_tokens: int
     requests: int
+    unseen: tuple[str, ...] = ()
+    """Labels whose tokens the server did not show: their probability is an upper bound, not a measurement."""
+
+    def __post_init__(self) -> None:
+        """Take a list for `unseen`, as JSON gives it."""
+        object.__setattr__(self, "unseen", tuple(self.unseen))
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,10 @@ class Answer:
     """Of every label after the prior was taken off; they add up to 1."""
     coverage: float | None = None
     """The probability that the model gave to all labels together before renormalising."""
+    unseen: tuple[str, ...] = ()
+    """Labels that were out of sight (Ollama shows 20 tokens) and got a floor instead of a measured score."""
+    cue: str = ""
+    """What the model's turn began with in mode `score`."""
     grimoire: str | None = None
     """Id of the grimoire that was shown."""
     usage: Mapping[str, int] = field(default_factory=dict)

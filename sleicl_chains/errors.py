@@ -6,8 +6,16 @@
     ├── ModelError              a weak or strong model could not do its work
     │   ├── ModelNotFound       no such model, or its weights are not there
     │   ├── PromptTooLong       the prompt does not fit the model's context
+    │   ├── PromptLost          the model's template drops a part of the prompt
     │   ├── RejectedReply       empty, cut by length, unclosed thinking: never stored
+    │   │   └── CutReply        the reply broke off before its end
     │   ├── ReplyNeeded         paste:DIR waits for a person to save a reply
+    │   ├── ServerError         an Ollama server could not do its part
+    │   │   ├── ServerDown      nothing answers at its address
+    │   │   ├── ServerBusy      its queue is full (HTTP 503, 429)
+    │   │   ├── ServerFailed    the model's process died, or memory ran out (HTTP 500, 502)
+    │   │   ├── TimedOut        it said nothing for too long
+    │   │   └── GarbledReply    something answers, but not as Ollama does
     │   └── Unsupported         the model cannot do what was asked (say, log-probabilities)
     ├── StoreError              the library of grimoires
     │   ├── GrimoireNotFound    no grimoire of that id, or no readable file
@@ -43,12 +51,52 @@ class PromptTooLong(ModelError):
     """The prompt does not fit the context; nothing was cut."""
 
 
+class PromptLost(ModelError):
+    """A part of the prompt would not reach the model."""
+
+
 class RejectedReply(ModelError):
     """A reply failed its checks and was not accepted."""
 
 
+class CutReply(RejectedReply):
+    """A reply broke off before its end."""
+
+    passes = True
+    """Whether the same request may succeed in a moment."""
+    begun = False
+    """Whether some of the reply had come."""
+
+
 class ReplyNeeded(ModelError):
     """A pasted reply is still missing."""
+
+
+class ServerError(ModelError):
+    """An Ollama server could not do its part."""
+
+
+class ServerDown(ServerError):
+    """Nothing answers at the server's address."""
+
+
+class ServerBusy(ServerError):
+    """The server's queue is full."""
+
+
+class ServerFailed(ServerError):
+    """The server, or the process that runs its model, broke."""
+
+    passes = True
+    """Whether the same request may succeed in a moment."""
+
+
+class TimedOut(ServerError):
+    """The server said nothing for too long."""
+
+
+class GarbledReply(ServerError):
+    """What answers does not speak as an Ollama server does."""
 
 
 class Unsupported(ModelError):

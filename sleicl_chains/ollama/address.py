@@ -1,0 +1,87 @@
+"""Where the Ollama server is: `OLLAMA_HOST` in every form that Ollama itself takes."""
+
+import base64
+import ipaddress
+import os
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from sleicl_chains.errors import OptionError
+
+_PORTS = {"http": 80, "https": 443}
+_DEFAULT_PORT = 11434
+_FORMS = "expected HOST, HOST:PORT or http://HOST:PORT, such as OLLAMA_HOST=127.0.0.1:11434"
+
+
+@dataclass(frozen=True)
+class Address:
+    """A server's address."""
+
+    url: str
+    """Scheme, host and port, and the path of a proxy; without user name and password."""
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    """`authorization`, from a user name in the address or from `OLLAMA_API_KEY`."""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the server runs on this machine, as far as the address tells."""
+        host = urlsplit(self.url).hostname or ""
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
+
+def server_address(host: str | None = None) -> Address:
+    """Return the address that `host` means, else `$OLLAMA_HOST`, else 127.0.0.1:11434.
+
+    As in Ollama, the port is 11434, but 80 or 443 where http:// or https:// is spelled out. An
+    address that only a server can listen on (0.0.0.0, ::) becomes loopback.
+
+    Raises:
+        OptionError: it is no address.
+    """
+    given = (host or os.environ.get("OLLAMA_HOST") or "").strip().strip("\"'").strip()
+    split, port = _split(given)
+    name = _connectable(split.hostname or "127.0.0.1")
+    path = split.path.rstrip("/")
+    url = f"{split.scheme}://{name}:{port}{path}"
+    return Address(url, _authorization(split))
+
+
+def _split(given: str) -> tuple[SplitResult, int]:
+    spelled = "://" in given
+    try:
+        split = urlsplit(given if spelled else f"http://{_bracketed(given)}")
+        port = split.port
+    except ValueError:
+        raise OptionError(f"There is no Ollama server at {given!r}; {_FORMS}") from None
+    if split.scheme not in _PORTS or any(character.isspace() for character in split.netloc):
+        raise OptionError(f"There is no Ollama server at {given!r}; {_FORMS}")
+    return split, port or (_PORTS[split.scheme] if spelled else _DEFAULT_PORT)
+
+
+def _bracketed(given: str) -> str:
+    """Put brackets round a bare IPv6 address, whose last part would be read as a port."""
+    try:
+        return f"[{given}]" if ipaddress.ip_address(given).version == 6 else given
+    except ValueError:
+        return given
+
+
+def _connectable(host: str) -> str:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if address.is_unspecified:
+        address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
+    return f"[{address.compressed}]" if address.version == 6 else str(address)
+
+
+def _authorization(split: SplitResult) -> dict[str, str]:
+    if split.username:
+        pair = f"{unquote(split.username)}:{unquote(split.password or '')}"
+        return {"authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
+    key = os.environ.get("OLLAMA_API_KEY", "").strip()
+    return {"authorization": f"Bearer {key}"} if key else {}

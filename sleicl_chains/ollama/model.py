@@ -1,0 +1,344 @@
+"""`ollama:NAME`: LangChain's ChatOllama with the guards that Ollama itself lacks."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, ClassVar, Self
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import ChatResult
+from langchain_ollama import ChatOllama
+from pydantic import ConfigDict, PrivateAttr, model_validator
+from tenacity import AsyncRetrying, Retrying
+
+from sleicl_chains.answers import LabelScores
+from sleicl_chains.errors import CutReply, OptionError, Unsupported
+from sleicl_chains.layouts import STOP, completion
+from sleicl_chains.ollama.address import server_address
+from sleicl_chains.ollama.arrival import Arrival
+from sleicl_chains.ollama.failures import PromptRefused
+from sleicl_chains.ollama.rendering import (
+    Frame,
+    Layout,
+    choose_layout,
+    fixed_text,
+    frame,
+    has_template,
+    lay_out,
+    question,
+    warn_unseen,
+)
+from sleicl_chains.ollama.replies import Reply
+from sleicl_chains.ollama.scoring import SIGHT, NextTokens, next_tokens, score
+from sleicl_chains.ollama.server import Server
+from sleicl_chains.ollama.versions import LOGPROBS_SINCE, dotted, is_before, warn_untried
+
+_LOADING = ("num_ctx", "num_gpu", "num_thread")
+"""Options whose change makes the server load the model again, which takes seconds to minutes."""
+_SAMPLING = (
+    "mirostat", "mirostat_eta", "mirostat_tau", "num_predict", "repeat_last_n", "repeat_penalty", "temperature",
+    "seed", "stop", "tfs_z", "top_k", "top_p",
+)  # fmt: skip
+_ALIASES = {"max_tokens": "num_predict"}
+
+
+class OllamaModel(ChatOllama):
+    """A model of an Ollama server, for answers that can be trusted or that fail with a reason.
+
+    Beside what ChatOllama does: a prompt that does not fit is refused and never cut; a reply is accepted only
+    if it is whole; what the template makes of the prompt is checked; options are the same in every call;
+    LangChain caches tell models, settings and re-pulled weights apart; labels are scored from
+    log-probabilities. Sync and async, from any number of threads and event loops.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    num_ctx: int | None = 4096
+    """Context in tokens, prompt and reply together. Sent with every call: the server's default depends on the GPU."""
+    num_predict: int | None = 64
+    """Longest reply in tokens."""
+    temperature: float | None = 0.0
+    seed: int | None = 0
+    reasoning: bool | str | None = False
+    """Off: a label needs no thinking. None leaves it to the model; thinking text never stands in the answer."""
+    timeout_s: float = 600.0
+    """Longest silence of the server in seconds: queueing, loading the model and reading the prompt."""
+    attempts: int = 3
+    """How often a request is sent in all when the server is down, busy or broken, or the reply is cut."""
+
+    sight: ClassVar[int] = SIGHT
+    """How many next tokens the server shows; labels beyond get a floor, so prompts should name the labels."""
+
+    _server: Server = PrivateAttr()
+    _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
+    _layouts: dict[str, Layout | None] = PrivateAttr(default_factory=dict)
+    _frames: dict[tuple[str, ...], Frame | None] = PrivateAttr(default_factory=dict)
+    _arrival: Arrival = PrivateAttr(default_factory=Arrival)
+
+    @model_validator(mode="after")
+    def _set_clients(self) -> Self:
+        """Use one guarded server instead of ChatOllama's two clients."""
+        self._server = Server(server_address(self.base_url), timeout_s=self.timeout_s, attempts=self.attempts)
+        if self.validate_model_on_init:
+            self._server.find(self.model)
+        return self
+
+    @property
+    def _llm_type(self) -> str:
+        return "sleicl-ollama"
+
+    @property
+    def model_name(self) -> str:
+        """The name to print."""
+        return f"ollama:{self.model}"
+
+    @property
+    def server(self) -> Server:
+        """The server that is asked."""
+        return self._server
+
+    # ------------------------------------------------------------------ identity
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings that decide an answer."""
+        return {**self._options({}), "reasoning": self.reasoning, "format": self.format}
+
+    @property
+    def _identifying_params(self) -> Mapping[str, Any]:
+        return {"model": self.model, "server": self._server.url, **self.settings}
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that decides an answer, for journals and caches: weights by digest, so that a re-pulled model is new.
+
+        Raises:
+            ServerDown: the digest could not be asked for.
+            ModelNotFound: the server has no such model.
+        """
+        version = dotted(self._server.version)
+        digest = self._server.find(self.model)["digest"]
+        return {"engine": f"ollama {version}", "weights": digest, "layout": self.layout, **self.settings}
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        """Add the identity to LangChain's cache key, which is the same for all models of ChatOllama."""
+        return f"{sorted(self.identity.items(), key=lambda item: item[0])}{super()._get_llm_string(stop, **kwargs)}"
+
+    # ------------------------------------------------------------------ what is known of the model
+
+    @cached_property
+    def shown(self) -> dict[str, Any]:
+        """What /api/show says of the model, once an object."""
+        return self._server.show(self.model)
+
+    @property
+    def has_template(self) -> bool:
+        """Whether the model knows chats; base models do not."""
+        return has_template(self.shown)
+
+    @property
+    def context(self) -> int:
+        """The context in tokens: the server silently lowers `num_ctx` to what the model was trained with."""
+        trained = [v for key, v in self.shown.get("model_info", {}).items() if key.endswith(".context_length")]
+        return min([self.num_ctx or 4096, *map(int, trained[:1])])
+
+    @property
+    def layout(self) -> Layout:
+        """How a chat reaches the model, see `rendering`; found once for the weights."""
+        return self._layout_or_none or "chat"
+
+    @property
+    def _layout_or_none(self) -> Layout | None:
+        digest = self._server.find(self.model)["digest"]
+        with self._lock:
+            if digest not in self._layouts:
+                self._frames.clear()
+                self.__dict__.pop("shown", None)
+                warn_untried(self._server.version)
+                self._layouts[digest] = choose_layout(self._rendered, self.shown)
+                if self._layouts[digest] is None:
+                    warn_unseen(self.model, self._server.version)
+        return self._layouts[digest]
+
+    @property
+    def unscored(self) -> str:
+        """Why labels cannot be scored here; empty if they can."""
+        version = dotted(self._server.version)
+        if is_before(self._server.version, LOGPROBS_SINCE):
+            return f"Ollama {version} gives no log-probabilities (since 0.12.11; update it)"
+        if self._layout_or_none is None:
+            return f"Ollama {version} does not show rendered prompts; embedded:ollama/{self.model} scores exactly"
+        return ""
+
+    # ------------------------------------------------------------------ requests
+
+    def _options(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of a call: the one place that makes them, so that nothing reloads the model.
+
+        Raises:
+            OptionError: a call asks for other loading options than the model has.
+        """
+        own = {name: getattr(self, name) for name in (*_LOADING, *_SAMPLING)}
+        asked = {_ALIASES.get(name, name): value for name, value in given.items() if value is not None}
+        for name in _LOADING:
+            if name in asked and asked[name] != own[name]:
+                raise OptionError(
+                    f"{self.model_name}: {name}={asked[name]} in one call would load the model again; make a model "
+                    f"with --option {name}={asked[name]} for all calls"
+                )
+        return {name: value for name, value in {**own, **asked}.items() if value is not None}
+
+    def _chat_params(self, messages: list[BaseMessage], stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
+        """Merge options given with a call into the model's own; ChatOllama replaces them all."""
+        asked = dict(kwargs.pop("options", None) or {})
+        asked |= {key: kwargs.pop(key) for key in [*kwargs] if key in (*_LOADING, *_SAMPLING, *_ALIASES)}
+        asked |= {"stop": stop} if stop is not None else {}
+        params = super()._chat_params(messages, None, **kwargs)
+        params |= {"options": self._options(asked), "truncate": False, "shift": False}
+        return {key: value for key, value in params.items() if value is not None}
+
+    def _rendered(self, messages: Sequence[BaseMessage]) -> str | None:
+        """Return what the template makes of messages; None where the server does not say.
+
+        A server too old for this would answer instead, so the reply is held to one token.
+        """
+        body = self._chat_params(list(messages), num_predict=1) | {"stream": False, "_debug_render_only": True}
+        info = self._server.post("/api/chat", body).get("_debug_info") or {}
+        text: str | None = info.get("rendered_template")
+        return text
+
+    def _frame(self, messages: Sequence[BaseMessage]) -> Frame | None:
+        """Return how the template frames the last question, asked for once a fixed text."""
+        key = fixed_text(messages)
+        with self._lock:
+            if key not in self._frames:
+                if len(self._frames) >= 100:  # a chat's history would pile up
+                    self._frames.clear()
+                self._frames[key] = frame(self._rendered, messages, self.model)
+        return self._frames[key]
+
+    def _request(
+        self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
+    ) -> tuple[str, dict[str, Any]]:
+        """Return the route and the body of a request whose prompt is known to arrive."""
+        layout = self._layout_or_none
+        if layout == "completion" and not kwargs.get("tools"):
+            params = self._chat_params([], stop if stop is not None else [STOP], **kwargs)
+            body = {key: value for key, value in params.items() if key not in ("messages", "think", "tools")}
+            return "/api/generate", {**body, "prompt": completion(messages), "raw": True, "stream": True}
+        laid = lay_out(messages, layout or "chat")
+        if layout and not kwargs.get("tools"):
+            self._frame(laid)
+        return "/api/chat", {**self._chat_params(laid, stop, **kwargs), "stream": True}
+
+    # ------------------------------------------------------------------ text
+
+    def _create_chat_stream(
+        self, messages: list[BaseMessage], stop: list[str] | None = None, **kwargs: Any
+    ) -> Iterator[Mapping[str, Any] | str]:
+        reply = Reply(self.model_name)
+        with self._guarded(reply, messages):
+            route, body = self._request(messages, stop, kwargs)
+            for part in self._server.stream(route, body):
+                yield reply.checked(part)
+
+    async def _acreate_chat_stream(
+        self, messages: list[BaseMessage], stop: list[str] | None = None, **kwargs: Any
+    ) -> AsyncIterator[Mapping[str, Any] | str]:
+        reply = Reply(self.model_name)
+        with self._guarded(reply, messages):
+            # A model's first request asks the server what it is; that must not hold the event loop up.
+            route, body = await asyncio.to_thread(self._request, messages, stop, kwargs)
+            async for part in self._server.astream(route, body):
+                yield reply.checked(part)
+
+    @contextmanager
+    def _guarded(self, reply: Reply, messages: Sequence[BaseMessage]) -> Iterator[None]:
+        """Check a reply at its end, and complete what its errors say."""
+        size = sum(len(message.text) for message in messages)
+        try:
+            yield
+            self._arrival.check(reply.end(), size, self.context, self._server.version)
+        except CutReply as problem:
+            problem.begun = reply.begun
+            raise
+        except PromptRefused:
+            raise self._arrival.refused(size, self.context) from None
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        """Answer at once; a reply that breaks off is asked for again, and listeners hear its tokens again."""
+        return Retrying(**self._server.patience(_broke_off))(super()._generate, messages, stop, run_manager, **kwargs)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        """Do the same as `_generate` without blocking."""
+        return await AsyncRetrying(**self._server.patience(_broke_off))(
+            super()._agenerate, messages, stop, run_manager, **kwargs
+        )
+
+    # ------------------------------------------------------------------ label probabilities
+
+    def render(self, messages: Sequence[BaseMessage]) -> str:
+        """Return the exact text that the model is given; a trailing AI message is left open.
+
+        One request to the server for each new fixed text; questions behind a known one cost none.
+
+        Raises:
+            PromptLost: a part of it would not reach the model.
+            Unsupported: the server does not show rendered prompts.
+        """
+        layout = self._layout_or_none
+        if layout == "completion":
+            return completion(messages)
+        opened = messages[-1].text if messages[-1].type == "ai" else ""
+        laid = lay_out(messages[:-1] if opened else messages, layout or "chat")
+        found = self._frame(laid)
+        rendered = found.around(question(laid)) if found else self._rendered(laid)
+        if rendered is None:
+            raise Unsupported(f"{self.model_name}: {self.unscored}")
+        return rendered + opened
+
+    def score_labels(self, prompt: str, labels: Sequence[str]) -> LabelScores:
+        """Score each label as the continuation of a rendered prompt, see `scoring`.
+
+        One request, and one more for each beginning that labels share. No randomness.
+
+        Raises:
+            PromptTooLong: the prompt does not fit the context.
+            Unsupported: the server gives no log-probabilities.
+        """
+        if self.unscored:
+            raise Unsupported(f"{self.model_name}: {self.unscored}")
+        return score(self._next_tokens, prompt, labels)
+
+    def _next_tokens(self, prompt: str) -> NextTokens:
+        body = {
+            "model": self.model, "prompt": prompt, "raw": True, "stream": False, "truncate": False, "shift": False,
+            "logprobs": True, "top_logprobs": SIGHT, "options": self._options({"num_predict": 1}),
+            **({"keep_alive": self.keep_alive} if self.keep_alive is not None else {}),
+        }  # fmt: skip
+        try:
+            tokens = next_tokens(self._server.post("/api/generate", body))
+        except PromptRefused:
+            raise self._arrival.refused(len(prompt), self.context) from None
+        self._arrival.check(tokens.prompt_tokens, len(prompt), self.context, self._server.version)
+        return tokens
+
+
+def _broke_off(problem: BaseException) -> bool:
+    """Tell whether a reply broke off in the middle; what fails before its first part the server tries again."""
+    return isinstance(problem, CutReply) and problem.begun and problem.passes
