@@ -16,7 +16,7 @@ from sleicl_chains.evaluation import Progress, Report, evaluate, run_name
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal
 from sleicl_chains.priors import MEAN_ROWS, prior_texts
-from sleicl_chains.solvers import LabelScorer, solver
+from sleicl_chains.solvers import solver, unscored
 from sleicl_chains.tasks import Example, Task, fold
 
 if TYPE_CHECKING:
@@ -94,9 +94,9 @@ class ArmBuilder:
         return report
 
     def _settle_mode(self) -> None:
-        if self.mode is None and self.task.labels and not isinstance(self.weak, LabelScorer):
+        if self.mode is None and self.task.labels and (reason := unscored(self.weak)):
             self.mode = "generate"
-            self.notes.append("this model gives no label probabilities, so answers are generated and parsed")
+            self._note(f"answers are generated and parsed: {reason}")
 
     def _arm(self, name: Any) -> Runnable[str, Answer]:
         if name == "majority":

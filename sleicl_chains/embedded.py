@@ -22,6 +22,7 @@ from pydantic import ConfigDict, PrivateAttr
 from sleicl_chains.answers import LabelScores
 from sleicl_chains.engine import Engine, engine_for, too_long
 from sleicl_chains.errors import ModelError, ModelNotFound, PromptTooLong, Unsupported
+from sleicl_chains.layouts import STOP, completion
 from sleicl_chains.weights import sha256_of
 
 _BIAS = 10.0
@@ -104,7 +105,7 @@ class EmbeddedModel(BaseChatModel):
     def render(self, messages: Sequence[BaseMessage]) -> str:
         """Return the exact text that the model is given; a trailing AI message is left open.
 
-        Without a chat template the messages are joined by blank lines. The engine would silently
+        Without a chat template it is laid out by `layouts.completion`. The engine would silently
         take a template that the model was not trained on.
         """
         if unknown := [message.type for message in messages if message.type not in _ROLES]:
@@ -113,7 +114,7 @@ class EmbeddedModel(BaseChatModel):
             )
         turns = [{"role": _ROLES[message.type], "content": message.text} for message in messages]
         if not self.has_template:
-            return "\n\n".join(turn["content"] for turn in turns)
+            return completion(messages)
         text: str = self.engine.post("/apply-template", {"messages": turns})["prompt"]
         return text
 
@@ -194,10 +195,11 @@ class EmbeddedModel(BaseChatModel):
         if unknown := set(options) - _OPTIONS:
             raise ModelError(f"{self.model_name} does not know the option {sorted(unknown)[0]!r}")
         temperature = options.get("temperature", self.temperature)
+        ends = stop or ([] if self.has_template else [STOP])
         body = {
             "prompt": self.engine.prompt_tokens(self.render(messages)),
             "n_predict": options.get("max_tokens", self.max_tokens), "cache_prompt": True,
-            "temperature": temperature, "seed": options.get("seed", self.seed), "stop": stop or [],
+            "temperature": temperature, "seed": options.get("seed", self.seed), "stop": ends,
         }  # fmt: skip
         if options.get("logprobs"):
             body["n_probs"] = options.get("top_logprobs") or 1

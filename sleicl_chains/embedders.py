@@ -161,6 +161,10 @@ def _of_provider(name: str) -> Embeddings:
     provider, _, model = name.partition(":")
     if not provider or not model:
         raise ModelNotFound(f"There are no embeddings called {name!r}; there are: {_NAMES}")
+    if provider == "ollama":
+        from sleicl_chains.ollama.embeddings import OllamaEmbeddings
+
+        return OllamaEmbeddings(model)
     # With this check on, LangChain fetches OpenAI's tokenizer from the internet.
     options: dict[str, Any] = {"check_embedding_ctx_length": False} if provider == "openai" else {}
     try:

@@ -1,4 +1,4 @@
-"""Models by name: `embedded:smollm2`, `embedded:PATH.gguf`, `paste:DIR`, `openai:NAME` and all that LangChain knows."""
+"""Models by name: `ollama:NAME`, `embedded:...`, `paste:DIR`, `openai:NAME` and all that LangChain knows."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,19 +14,21 @@ def weak_model(name: str, *, home: Home | None = None, **options: Any) -> "BaseC
     """Return the chat model that answers questions.
 
     Args:
-        name: `embedded:smollm2` (fetched on first use), `embedded:PATH.gguf`, or PROVIDER:MODEL as
-            LangChain's `init_chat_model` takes it.
+        name: `ollama:NAME`, `embedded:smollm2` (fetched on first use), `embedded:ollama/NAME` (the file that a
+            local Ollama holds), `embedded:PATH.gguf`, or PROVIDER:MODEL as LangChain's `init_chat_model` takes it.
         home: where fetched weights lie.
-        options: passed to the model, such as `n_ctx`, `threads`, `temperature` or `base_url`.
+        options: passed to the model, such as `n_ctx` (Ollama: `num_ctx`), `temperature` or `base_url`.
 
     Raises:
         ModelNotFound: no model of that name can be had.
-        OptionError: an embedded model has no such option.
+        OptionError: the model has no such option.
     """
     if name.startswith("embedded:"):
         return _embedded(name.removeprefix("embedded:"), home or Home.at(), options)
     if name.startswith("paste:"):
         raise ModelNotFound(f"{name}: a pasted model writes grimoires; expected one that answers, say embedded:smollm2")
+    if name.startswith("ollama:"):
+        return _ollama(name.removeprefix("ollama:"), options)
     # A label or a short answer is wanted: no dice, and no reply without end.
     return _from_provider(name, {"temperature": 0.0, "max_tokens": 64, **options})
 
@@ -51,6 +53,9 @@ def strong_model(name: str, *, home: Home | None = None, **options: Any) -> "Bas
         return PasteModel(folder=Path(name.removeprefix("paste:")))
     if name.startswith("embedded:"):
         return weak_model(name, home=home, **{"max_tokens": 1024, **options})
+    if name.startswith("ollama:"):  # a strong model may think, and chooses its own temperature
+        defaults: dict[str, Any] = {"num_ctx": 8192, "num_predict": 4096, "temperature": None, "reasoning": None}
+        return _ollama(name.removeprefix("ollama:"), defaults | options)
     return _from_provider(name, {"max_tokens": 4096, **options})
 
 
@@ -65,6 +70,13 @@ def _embedded(name: str, home: Home, options: dict[str, Any]) -> "BaseChatModel"
         if not found:
             raise ModelNotFound(f"embedded:{name}: these weights are no chat model; there is embedded:smollm2")
         return EmbeddedModel(name=name, path=found[0], **options)
+    if name.startswith("ollama/"):
+        from sleicl_chains.ollama.address import server_address
+        from sleicl_chains.ollama.installed import weights_file
+        from sleicl_chains.ollama.server import Server
+
+        file = weights_file(Server(server_address()), name.removeprefix("ollama/"))
+        return EmbeddedModel(name=name, path=file, **options)
     path = Path(name).expanduser()
     if not path.is_file():
         raise ModelNotFound(
@@ -72,6 +84,22 @@ def _embedded(name: str, home: Home, options: dict[str, Any]) -> "BaseChatModel"
             "expected embedded:smollm2 or embedded:PATH.gguf"
         )
     return EmbeddedModel(path=path, **options)
+
+
+def _ollama(name: str, options: dict[str, Any]) -> "BaseChatModel":
+
+    from pydantic import ValidationError
+
+    from sleicl_chains.ollama.model import OllamaModel
+
+    given = {"num_predict" if key == "max_tokens" else key: value for key, value in options.items()}
+    if unknown := set(given) - set(OllamaModel.model_fields):
+        raise OptionError(f"ollama:{name}: an Ollama model has no {', '.join(sorted(unknown))}; leave it out")
+    try:
+        return OllamaModel(model=name, **given)
+    except ValidationError as problem:
+        found = problem.errors()[0]
+        raise OptionError(f"ollama:{name}: {found['loc'][0]}={found['input']!r}: {found['msg']}") from None
 
 
 def _from_provider(name: str, options: dict[str, Any]) -> "BaseChatModel":
@@ -84,8 +112,6 @@ def _from_provider(name: str, options: dict[str, Any]) -> "BaseChatModel":
     if name.startswith("openai:") and options.get("base_url"):
         # LangChain says max_completion_tokens, which some local servers ignore; they know max_tokens.
         options = {**options, "extra_body": {"max_tokens": options["max_tokens"], **options.get("extra_body", {})}}
-    if name.startswith("ollama:"):
-        options = {"num_predict" if key == "max_tokens" else key: value for key, value in options.items()}
     try:
         model: BaseChatModel = init_chat_model(name, **options)
         return model

@@ -1,8 +1,4 @@
-"""The weak model's chain: a question in, an `Answer` out, with or without a grimoire in front.
-
-The fixed text (task, grimoire, examples) comes first and the question last, so that an engine
-evaluates the fixed part once and keeps it.
-"""
+"""The weak model's chain: a question in, an `Answer` out, with or without a grimoire in front."""
 
 import hashlib
 import json
@@ -14,23 +10,22 @@ from functools import cached_property
 from typing import Any, Protocol, get_args, runtime_checkable
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, messages_to_dict
+from langchain_core.messages import AIMessage, BaseMessage, messages_to_dict
 from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.runnables.config import run_in_executor
 
 from sleicl_chains.answers import Answer, Arm, LabelScores, Mode, Prior
+from sleicl_chains.chats import Chat
+from sleicl_chains.cues import CUE, CUES, choose_cue
 from sleicl_chains.errors import InputError, OptionError, Unsupported
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal, aask, ask, identity
 from sleicl_chains.labels import parse_label
 from sleicl_chains.priors import CONTENT_FREE, mean_shares, remove_prior
-from sleicl_chains.prompts import fill
 from sleicl_chains.tasks import Example, Task
+from sleicl_chains.thinking import without_thinking
 
-CUE = "Answer:"
-"""Begins the model's turn in mode `score`; the labels are scored right after it."""
-
-_READING = 1
+_READING = 2
 """Counted up when replies are parsed or scores corrected differently, so that no run mixes both."""
 
 
@@ -67,10 +62,11 @@ def solver(
         arm: what stands before the question.
         grimoire: for the arms `simple` and `profound`.
         examples: for the arms with `few-shot`, shown as earlier turns in the given order.
-        mode: `score` where the task has labels and the model can, else `generate`.
+        mode: `score` where the task has labels and the model can, else `generate` with the reason in `Answer.note`.
         prior: taken off the label scores; `mean` when there are `prior_texts`, else `content-free`.
             It costs one weak call a text (3 if content-free), once, at the first question.
-        prior_texts: training texts for the prior `mean`.
+        prior_texts: training texts for the prior `mean`. A model that shows only its likeliest tokens (Ollama)
+            is also tried on six of them with each of four cues, and the one with most label mass is taken.
         journal: keeps every call; a repeated one is answered from it.
 
     Raises:
@@ -78,9 +74,11 @@ def solver(
         Unsupported: mode `score` with a model or task that has none.
         PromptTooLong: (when asked) the prompt does not fit; nothing is ever cut.
     """
-    mode = mode or ("score" if task.labels and isinstance(weak, LabelScorer) else "generate")
+    reason = unscored(weak) if task.labels and mode is None else ""
+    mode = mode or ("score" if task.labels and not reason else "generate")
     chosen = prior or ("mean" if prior_texts else "content-free")
-    steps = _Solver(weak, task, arm, grimoire, tuple(examples), mode, chosen, tuple(prior_texts), journal)
+    note = f"generated and parsed: {reason}" if reason else ""
+    steps = _Solver(weak, task, arm, grimoire, tuple(examples), mode, chosen, tuple(prior_texts), journal, note)
     steps.check()
     chain = RunnableLambda(steps.answer, afunc=steps.aanswer, name=arm)
     metadata = {"arm": arm, "mode": mode, "prior": steps.prior, "settings": steps.settings}
@@ -98,6 +96,8 @@ class _Solver:
     chosen_prior: Prior
     prior_texts: tuple[str, ...]
     journal: Journal | None
+    note: str = ""
+    """Goes with every answer: why the mode is not the one that the task would have."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def check(self) -> None:
@@ -105,23 +105,17 @@ class _Solver:
         _one_of("arm", self.arm, get_args(Arm))
         _one_of("mode", self.mode, get_args(Mode))
         _one_of("prior", self.chosen_prior, get_args(Prior))
-        if self.form and (self.grimoire is None or not getattr(self.grimoire, self.form)):
-            raise InputError(f"The arm {self.arm!r} needs a grimoire with a {self.form} text; none was given")
+        form = self.chat.form
+        if form and (self.grimoire is None or not getattr(self.grimoire, form)):
+            raise InputError(f"The arm {self.arm!r} needs a grimoire with a {form} text; none was given")
         if "few-shot" in self.arm and not self.examples:
             raise InputError(f"The arm {self.arm!r} needs examples; none were given")
         if self.mode == "score" and not self.task.labels:
             raise Unsupported("Mode 'score' needs labels on the task card; use mode 'generate' for open-ended tasks")
-        if self.mode == "score" and not isinstance(self.weak, LabelScorer):
-            name = type(self.weak).__name__
-            raise Unsupported(f"{name} gives no label probabilities; use mode 'generate' or a model embedded:NAME")
+        if self.mode == "score" and (reason := unscored(self.weak)):
+            raise Unsupported(f"{reason}; use mode 'generate' or a model embedded:NAME")
         if self.prior == "mean" and not self.prior_texts:
             raise InputError("The prior 'mean' needs training texts; give some, or use 'content-free'")
-
-    @property
-    def form(self) -> str:
-        """Which text of the grimoire is shown: `simple`, `profound` or none."""
-        first = self.arm.split("+")[0]
-        return first if first in ("simple", "profound") else ""
 
     @property
     def prior(self) -> Prior:
@@ -129,28 +123,30 @@ class _Solver:
 
     # ------------------------------------------------------------------ prompt
 
+    @cached_property
+    def chat(self) -> Chat:
+        limited = self.mode == "score" and getattr(self.weak, "sight", None) is not None
+        return Chat(self.task, self.arm, self.grimoire, self.examples, lists_labels=limited)
+
     def messages(self, question: str) -> list[BaseMessage]:
-        """Return the prompt: system text with the grimoire, examples as turns, the question last."""
-        cue = f"{CUE} " if self.mode == "score" else ""
-        turns: list[BaseMessage] = [SystemMessage(self._system)]
-        for example in self.examples if "few-shot" in self.arm else ():
-            turns += [HumanMessage(example.text), AIMessage(cue + example.answer)]
-        turns.append(HumanMessage(question))
-        return [*turns, AIMessage(CUE)] if self.mode == "score" else turns
+        """Return the prompt of one question."""
+        return self.chat.messages(question, self.cue)
 
     @cached_property
-    def _system(self) -> str:
-        card = {"task_type": self.task.task_type, "description": self.task.description}
-        grimoire = getattr(self.grimoire, self.form).strip() if self.grimoire and self.form else ""
-        if self.task.labels:
-            return fill("answer_label", **card, labels=", ".join(self.task.labels), grimoire=grimoire).strip()
-        return fill("answer_open", **card, grimoire=grimoire).strip()
+    def cue(self) -> str:
+        """What the model's turn begins with; none for a chat whose reply is parsed."""
+        if self.mode == "generate":
+            return "" if getattr(self.weak, "has_template", True) else CUE
+        if not self.chat.lists_labels:
+            return CUE
+        return choose_cue(lambda cue, text: self._scores(text, cue)[0].coverage, self.prior_texts)
 
     @cached_property
     def settings(self) -> str:
         """Sixteen hex digits over everything that decides an answer."""
         parts = [_READING, self.identity, self.mode, self.prior, self.prior_texts, self.task.labels]
-        shown = messages_to_dict(self.messages("?"))
+        cues = CUES if self.chat.lists_labels else (self.cue,)  # which of them is chosen follows from the rest
+        shown = [messages_to_dict(self.chat.messages("?", cue)) for cue in cues]
         return hashlib.sha256(json.dumps([parts, shown], sort_keys=True).encode()).hexdigest()[:16]
 
     @cached_property
@@ -171,7 +167,7 @@ class _Solver:
 
     def _read(self, reply: AIMessage) -> Answer:
         """Take the answer out of the model's own words."""
-        text = reply.text.strip()
+        text = without_thinking(reply.text)
         label = parse_label(text, self.task.labels) if self.task.labels else None
         cut = reply.response_metadata.get("finish_reason") == "length"
         used = reply.usage_metadata
@@ -182,14 +178,15 @@ class _Solver:
             valid=label is not None if self.task.labels else bool(text),
             usage=usage,
             seconds=reply.response_metadata.get("seconds", 0.0),
-            note="the reply was cut at its length limit" if cut and not self.task.labels else "",
+            note="the reply was cut at its length limit" if cut and not self.task.labels else self.note,
             **self._about,
         )
 
     def _scored(self, question: str) -> Answer:
         """Score the labels after the cue and take the prior off."""
-        scored, seconds = self._scores(question)
-        shares = remove_prior(scored.probabilities, self._prior_shares())
+        self._prepare()
+        scored, seconds = self._scores(question, self.cue)
+        shares = remove_prior(scored.probabilities, self._prior_shares)
         label = max(shares, key=lambda name: shares[name])
         return Answer(
             label=label,
@@ -198,6 +195,8 @@ class _Solver:
             probability=shares[label],
             scores=shares,
             coverage=scored.coverage,
+            unseen=scored.unseen,
+            cue=self.cue,
             usage={"prompt_tokens": scored.prompt_tokens, "reply_tokens": 0},
             seconds=seconds,
             **self._about,
@@ -205,12 +204,12 @@ class _Solver:
 
     @cached_property
     def _about(self) -> dict[str, Any]:
-        shown = self.grimoire.id if self.grimoire and self.form else None
+        shown = self.grimoire.id if self.grimoire and self.chat.form else None
         return {"arm": self.arm, "mode": self.mode, "prior": self.prior, "grimoire": shown}
 
-    def _scores(self, question: str) -> tuple[LabelScores, float]:
+    def _scores(self, question: str, cue: str) -> tuple[LabelScores, float]:
         assert isinstance(self.weak, LabelScorer)
-        prompt = self.weak.render(self.messages(question))
+        prompt = self.weak.render(self.chat.messages(question, cue))
         # The op gets another name when scoring changes; old entries then answer no more.
         request = {"op": "score_labels", "model": self.identity, "prompt": prompt, "labels": self.task.labels}
         kept = self.journal.get(request) if self.journal else None
@@ -222,16 +221,24 @@ class _Solver:
                 self.journal.put(request, kept)
         return LabelScores(**kept["scores"]), kept["seconds"]
 
-    def _prior_shares(self) -> dict[str, float]:
-        with self._lock:  # several threads may ask their first question together
-            return self._prior_once
+    def _prepare(self) -> None:
+        """Choose the cue and estimate the prior, once; several threads may ask their first question together."""
+        with self._lock:
+            self._prior_shares  # noqa: B018
 
     @cached_property
-    def _prior_once(self) -> dict[str, float]:
+    def _prior_shares(self) -> dict[str, float]:
         if self.prior == "none":
             return dict.fromkeys(self.task.labels, 1.0)
         texts = CONTENT_FREE if self.prior == "content-free" else self.prior_texts
-        return mean_shares(self._scores(text)[0].probabilities for text in texts)
+        return mean_shares(self._scores(text, self.cue)[0].probabilities for text in texts)
+
+
+def unscored(weak: BaseChatModel) -> str:
+    """Return why a model's labels cannot be scored; empty if they can. An Ollama server is asked once."""
+    if not isinstance(weak, LabelScorer):
+        return f"{type(weak).__name__} gives no label probabilities"
+    return str(getattr(weak, "unscored", ""))
 
 
 def _text(question: str) -> str:

@@ -5,7 +5,6 @@ A reply is checked before it is accepted. Nothing is stored that is empty, cut o
 
 import hashlib
 import json
-import re
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
 
@@ -14,6 +13,7 @@ from sleicl_chains.grimoires import SURROGATE, Grimoire, Provenance, grimoire_id
 from sleicl_chains.labels import mentioned
 from sleicl_chains.prompts import fill
 from sleicl_chains.tasks import Example, Task
+from sleicl_chains.thinking import finished_thinking, unclosed
 
 if TYPE_CHECKING:  # LangChain's messages take a quarter of a second to load
     from langchain_core.language_models import BaseChatModel
@@ -157,10 +157,6 @@ _REASON_KEYS = ("finish_reason", "done_reason", "stop_reason", "status")
 _CUT = {"length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded", "incomplete"}
 _MORE = "allow it more tokens (--option max_tokens=16000)"
 _WITHHELD = {"content_filter", "safety", "refusal"}
-_TAGS = "think|thinking|reasoning"
-_THOUGHT = re.compile(rf"<({_TAGS})>.*?</\1>", re.DOTALL | re.IGNORECASE)
-_OPENED = re.compile(rf"^\s*<({_TAGS})>", re.MULTILINE | re.IGNORECASE)
-_CLOSED = re.compile(rf"\A.*^\s*</({_TAGS})>", re.MULTILINE | re.DOTALL | re.IGNORECASE)
 
 
 def check_reply(message: "AIMessage") -> str:
@@ -175,10 +171,9 @@ def check_reply(message: "AIMessage") -> str:
             raise RejectedReply(f"the strong model's reply was cut ({key} {reason!r}); {_MORE}")
         if reason in _WITHHELD:
             raise RejectedReply(f"the strong model's reply was withheld ({key} {reason!r}); try other examples")
-    # A template may have opened the block in the prompt: then everything up to the closing tag is thinking.
-    text = _CLOSED.sub("", _THOUGHT.sub("", message.text)).strip()
-    if opened := _OPENED.search(text):
-        raise RejectedReply(f"the strong model's reply has an unclosed {opened[0].strip()}; {_MORE}")
+    text = finished_thinking(message.text)
+    if tag := unclosed(text):
+        raise RejectedReply(f"the strong model's reply has an unclosed {tag}; {_MORE}")
     if not text:
         raise RejectedReply("the strong model's reply is empty; expected a text")
     if SURROGATE.search(text):

@@ -5,6 +5,7 @@ Each command parses, calls the library and prints. Heavy imports wait until a co
 
 import os
 import sys
+import warnings
 from typing import NoReturn
 
 import typer
@@ -26,6 +27,7 @@ app.add_typer(models.app, name="models")
 
 def main() -> None:
     """Run the command line: exit 0, 1 with one plain line on failure, 2 on misuse."""
+    warnings.showwarning = _say_warning
     try:
         app()
     except OptionError as problem:
@@ -40,6 +42,10 @@ def main() -> None:
         if os.environ.get("SLEICL_DEBUG"):
             raise
         _fail(f"{type(problem).__name__}: {problem} (SLEICL_DEBUG=1 shows where)")
+
+
+def _say_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"Warning: {' '.join(str(message).split())}.", file=sys.stderr, flush=True)
 
 
 def _fail(line: str, status: int = 1) -> NoReturn:

@@ -1,39 +1,67 @@
 """`sleicl models`: what can run here."""
 
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Any
 
 import typer
 
 from sleicl_chains._folders import Home
-from sleicl_chains.cli.options import HomeOption, JsonOption
-from sleicl_chains.cli.steps import print_json
+from sleicl_chains.cli.options import HomeOption, JsonOption, ModelOption, OllamaUrl
+from sleicl_chains.cli.steps import model_options, print_json, say
 from sleicl_chains.errors import InputError
 
 app = typer.Typer(help="The models that run here.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("list")
-def list_models(as_json: JsonOption = False, home: HomeOption = None) -> None:
-    """List the weights that install as ordinary packages, and whether they are here."""
-    from sleicl_chains.weights import KNOWN, is_fetched
-
-    place = Home.at(home)
-    rows = [
-        {
-            "name": name,
-            "title": w.title,
-            "megabytes": w.megabytes,
-            "licence": w.licence,
-            "fetched": is_fetched(name, place),
-        }
-        for name, w in KNOWN.items()
-    ]
+def list_models(base_url: OllamaUrl = None, as_json: JsonOption = False, home: HomeOption = None) -> None:
+    """List the models of the Ollama server, and the weights that install as ordinary packages."""
+    rows = [*_ollama_rows(base_url), *_packaged_rows(Home.at(home))]
     if as_json:
         print_json(rows)
         return
     for row in rows:
-        state = "here" if row["fetched"] else "not fetched"
-        print(f"{row['name']}\t{row['title']}\t{row['megabytes']} MB\t{row['licence']}\t{state}")
+        print("\t".join(str(value) for value in _cells(row)))
+
+
+def _ollama_rows(base_url: str | None) -> list[dict[str, Any]]:
+    """Return the server's models; a note, and none, where no server answers."""
+    from sleicl_chains.errors import ServerDown
+    from sleicl_chains.ollama.address import server_address
+    from sleicl_chains.ollama.installed import installed_models
+    from sleicl_chains.ollama.server import Server
+
+    try:
+        found = installed_models(Server(server_address(base_url), attempts=1))
+    except ServerDown as problem:
+        say([str(problem)])
+        return []
+    return [asdict(model) | {"name": f"ollama:{model.name}"} for model in found]
+
+
+def _packaged_rows(home: Home) -> list[dict[str, Any]]:
+    from sleicl_chains.weights import KNOWN, is_fetched
+
+    return [
+        {
+            "name": name,
+            "title": weights.title,
+            "megabytes": weights.megabytes,
+            "licence": weights.licence,
+            "fetched": is_fetched(name, home),
+        }
+        for name, weights in KNOWN.items()
+    ]
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    size = f"{row['megabytes']} MB"
+    if "title" in row:
+        return [row["name"], size, row["title"], row["licence"], "here" if row["fetched"] else "not fetched"]
+    uses = "/".join(row["capabilities"])
+    context = f"context {row['context']}" if row["context"] else "context unknown"
+    template = "chat template" if row["template"] else "no chat template"
+    return [row["name"], size, f"{row['parameters']} {row['quantization']}".strip(), context, template, uses]
 
 
 @app.command("fetch")
@@ -49,19 +77,32 @@ def fetch_models(
 
 
 @app.command("check")
-def check_model(name: str, as_json: JsonOption = False, home: HomeOption = None) -> None:
-    """Open an embedded model and report its template, context and speed."""
-    from sleicl_chains.embedded import EmbeddedModel, check
+def check_model(
+    name: str,
+    base_url: OllamaUrl = None,
+    option: ModelOption = None,
+    as_json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Open a model and report what it can do, its speed, and what to do about each thing that is off."""
+    from sleicl_chains.embedded import EmbeddedModel
+    from sleicl_chains.embedded import check as check_embedded
     from sleicl_chains.models import weak_model
+    from sleicl_chains.ollama.check import Finding
+    from sleicl_chains.ollama.check import check as check_ollama
+    from sleicl_chains.ollama.model import OllamaModel
 
-    model = weak_model(name, home=Home.at(home))
-    if not isinstance(model, EmbeddedModel):
-        raise InputError(
-            f"{name}: only embedded models can be checked; expected embedded:smollm2 or embedded:PATH.gguf"
-        )
-    found = check(model)
+    model = weak_model(name, home=Home.at(home), **model_options(option, base_url))
+    if isinstance(model, OllamaModel):
+        findings = check_ollama(model)
+    elif isinstance(model, EmbeddedModel):
+        findings = [Finding(key, value) for key, value in check_embedded(model).items()]
+    else:
+        raise InputError(f"{name}: only local models can be checked; expected ollama:NAME or embedded:NAME")
     if as_json:
-        print_json(found)
+        found = {finding.what: finding.found for finding in findings}
+        off = [{"what": finding.what, "mend": finding.mend} for finding in findings if not finding.ok]
+        print_json({"name": name, **found, "off": off})
         return
-    for key, value in found.items():
-        print(f"{key}: {value}")
+    for finding in findings:
+        print(f"{finding.what}: {finding.found}" + ("" if finding.ok else f"  <- {finding.mend}"))

@@ -17,7 +17,8 @@ WeakOption = Annotated[
 ]
 MaybeWeak = Annotated[str | None, typer.Option("--weak", help="The weak model; the hard sampler needs it.")]
 StrongName = Annotated[str | None, typer.Option("--strong-name", help="Which model wrote a pasted grimoire.")]
-BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Address of an OpenAI-compatible server.")]
+BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Address of an Ollama or OpenAI-compatible server.")]
+OllamaUrl = Annotated[str | None, typer.Option("--base-url", help="Address of the Ollama server; else OLLAMA_HOST.")]
 ModelOption = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", help="NAME=VALUE for the model, such as n_ctx=8192 or max_tokens=8000; repeatable."),

@@ -20,6 +20,7 @@ from sleicl_chains.layouts import STOP, completion
 from sleicl_chains.ollama.address import server_address
 from sleicl_chains.ollama.arrival import Arrival
 from sleicl_chains.ollama.failures import PromptRefused
+from sleicl_chains.ollama.installed import trained_context
 from sleicl_chains.ollama.rendering import (
     Frame,
     Layout,
@@ -32,7 +33,7 @@ from sleicl_chains.ollama.rendering import (
     warn_unseen,
 )
 from sleicl_chains.ollama.replies import Reply
-from sleicl_chains.ollama.scoring import SIGHT, NextTokens, next_tokens, score
+from sleicl_chains.ollama.scoring import SIGHT, NextTokens, read_tokens, score
 from sleicl_chains.ollama.server import Server
 from sleicl_chains.ollama.versions import LOGPROBS_SINCE, dotted, is_before, warn_untried
 
@@ -142,8 +143,8 @@ class OllamaModel(ChatOllama):
     @property
     def context(self) -> int:
         """The context in tokens: the server silently lowers `num_ctx` to what the model was trained with."""
-        trained = [v for key, v in self.shown.get("model_info", {}).items() if key.endswith(".context_length")]
-        return min([self.num_ctx or 4096, *map(int, trained[:1])])
+        asked = self.num_ctx or 4096
+        return min(asked, trained_context(self.shown) or asked)
 
     @property
     def layout(self) -> Layout:
@@ -164,12 +165,17 @@ class OllamaModel(ChatOllama):
         return self._layouts[digest]
 
     @property
+    def renders(self) -> bool:
+        """Whether the exact prompt is known: the server shows it, or it is written here."""
+        return self._layout_or_none is not None
+
+    @property
     def unscored(self) -> str:
         """Why labels cannot be scored here; empty if they can."""
         version = dotted(self._server.version)
         if is_before(self._server.version, LOGPROBS_SINCE):
             return f"Ollama {version} gives no log-probabilities (since 0.12.11; update it)"
-        if self._layout_or_none is None:
+        if not self.renders:
             return f"Ollama {version} does not show rendered prompts; embedded:ollama/{self.model} scores exactly"
         return ""
 
@@ -323,18 +329,24 @@ class OllamaModel(ChatOllama):
         """
         if self.unscored:
             raise Unsupported(f"{self.model_name}: {self.unscored}")
-        return score(self._next_tokens, prompt, labels)
+        return score(self.next_tokens, prompt, labels)
 
-    def _next_tokens(self, prompt: str) -> NextTokens:
+    def next_tokens(self, prompt: str) -> NextTokens:
+        """Return the 20 likeliest tokens after a rendered prompt; one call."""
         body = {
             "model": self.model, "prompt": prompt, "raw": True, "stream": False, "truncate": False, "shift": False,
             "logprobs": True, "top_logprobs": SIGHT, "options": self._options({"num_predict": 1}),
             **({"keep_alive": self.keep_alive} if self.keep_alive is not None else {}),
         }  # fmt: skip
         try:
-            tokens = next_tokens(self._server.post("/api/generate", body))
+            reply = self._server.post("/api/generate", body)
+            if not reply.get("logprobs"):
+                # Where the likeliest token ends the turn, the server sends none. A grammar chooses another token
+                # and leaves the log-probabilities as they are.
+                reply = self._server.post("/api/generate", {**body, "format": "json"})
         except PromptRefused:
             raise self._arrival.refused(len(prompt), self.context) from None
+        tokens = read_tokens(reply)
         self._arrival.check(tokens.prompt_tokens, len(prompt), self.context, self._server.version)
         return tokens
 

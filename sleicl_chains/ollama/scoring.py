@@ -2,8 +2,8 @@
 
 Every token in sight that begins a label and no other counts for it. A token that begins several
 ("very" of "very positive" and "very negative") is followed: one more request shows how they share it.
-A label without a token in sight cannot be likelier than the last one shown; it gets that as a floor and
-is named in `unseen`, since its score is a bound and no measurement.
+A label without a token in sight cannot be likelier than the last one shown; it gets a tenth of that as a
+floor and is named in `unseen`, since its score is a guess below a bound and no measurement.
 """
 
 import math
@@ -16,6 +16,8 @@ from sleicl_chains.errors import GarbledReply
 
 SIGHT = 20
 """Alternatives that an Ollama server gives at most."""
+_FLOOR = 0.1
+"""Of the last token shown; chosen on training rows (benchmarks/LOG.md)."""
 _WORTH_FOLLOWING = 0.01
 """Share of all label mass below which a token of several labels is not followed."""
 
@@ -29,15 +31,15 @@ class NextTokens:
 
     @property
     def floor(self) -> float:
-        """The probability of the last token shown, an upper bound of every other."""
-        return min(self.shares.values())
+        """What a token out of sight is taken to have; the last one shown bounds it."""
+        return _FLOOR * min(self.shares.values())
 
 
 Ask = Callable[[str], NextTokens]
 """Returns what may come after a prompt; one model call."""
 
 
-def next_tokens(reply: Mapping[str, Any]) -> NextTokens:
+def read_tokens(reply: Mapping[str, Any]) -> NextTokens:
     """Read a reply to `logprobs`, `top_logprobs`.
 
     Raises:

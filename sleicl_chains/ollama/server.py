@@ -14,7 +14,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import httpx
-from tenacity import AsyncRetrying, Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import AsyncRetrying, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from sleicl_chains.errors import SleiclError
 from sleicl_chains.ollama.address import Address
@@ -88,7 +88,7 @@ class Server:
         return {
             "retry": retry_if_exception(worth),
             "stop": stop_after_attempt(self.attempts),
-            "wait": wait_exponential_jitter(initial=0.2, max=5, jitter=0.1),
+            "wait": wait_random_exponential(multiplier=0.3, max=5),
             "reraise": True,
         }
 

@@ -1,0 +1,59 @@
+"""What the weak model is shown: the fixed text (task, grimoire, examples) first, the question last.
+
+So an engine evaluates the fixed part once and keeps it.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+
+from sleicl_chains.answers import Arm
+from sleicl_chains.grimoires import Grimoire
+from sleicl_chains.prompts import fill
+from sleicl_chains.tasks import Example, Task
+
+
+@dataclass(frozen=True)
+class Chat:
+    """The prompt of one arm.
+
+    Args:
+        task: its card stands in the system text.
+        arm: what else is shown.
+        grimoire: for the arms `simple` and `profound`.
+        examples: for the arms with `few-shot`, as earlier turns in the given order.
+        lists_labels: name the labels below every question again. For models that show only their likeliest
+            tokens, where a label out of sight cannot be scored.
+    """
+
+    task: Task
+    arm: Arm
+    grimoire: Grimoire | None = None
+    examples: tuple[Example, ...] = ()
+    lists_labels: bool = False
+
+    @property
+    def form(self) -> str:
+        """Which text of the grimoire is shown: `simple`, `profound` or none."""
+        first = self.arm.split("+")[0]
+        return first if first in ("simple", "profound") else ""
+
+    def messages(self, question: str, cue: str = "") -> list[BaseMessage]:
+        """Return the prompt of one question; with a cue, every answer begins with it and the last one is left open."""
+        turns: list[BaseMessage] = [SystemMessage(self._system)]
+        for example in self.examples if "few-shot" in self.arm else ():
+            turns += [HumanMessage(self._asked(example.text)), AIMessage(f"{cue} {example.answer}".strip())]
+        turns.append(HumanMessage(self._asked(question)))
+        return [*turns, AIMessage(cue)] if cue else turns
+
+    def _asked(self, text: str) -> str:
+        return fill("ask_label", text=text, labels=", ".join(self.task.labels)) if self.lists_labels else text
+
+    @cached_property
+    def _system(self) -> str:
+        card = {"task_type": self.task.task_type, "description": self.task.description}
+        grimoire = getattr(self.grimoire, self.form).strip() if self.grimoire and self.form else ""
+        if self.task.labels:
+            return fill("answer_label", **card, labels=", ".join(self.task.labels), grimoire=grimoire).strip()
+        return fill("answer_open", **card, grimoire=grimoire).strip()
