@@ -1,6 +1,6 @@
 """The weak model on the paper's tasks: every arm, both answer modes, one table.
 
-    python benchmarks/paper.py --data DIR --grimoires DIR [--tasks TREC,Subj] [--limit 100] [--home DIR]
+    python benchmarks/paper.py --data DIR --grimoires DIR [--weak MODEL] [--tasks TREC,Subj] [--arms A,B] [--home DIR]
 
 DIR/TASK/{task.json,train.jsonl,test.jsonl} are the rows and DIR/TASK/*.json the grimoires that
 GPT-4 wrote. Rows go to `work/` beside this file (not committed); what is kept in `results/` holds row
@@ -19,6 +19,7 @@ from sleicl_chains._folders import Home
 from sleicl_chains.answers import Mode
 from sleicl_chains.arms import ArmBuilder, limited, without_overlap
 from sleicl_chains.baselines import probe
+from sleicl_chains.cli.steps import model_options
 from sleicl_chains.console import Meter, print_report
 from sleicl_chains.embedders import embedder
 from sleicl_chains.evaluation import Report
@@ -31,6 +32,7 @@ from sleicl_chains.tasks import load_examples, load_task
 HERE = Path(__file__).parent
 TASKS = "TREC,Subj,AgNews,SST5,RTE,hate_speech18"
 ARMS = ["zero-shot", "few-shot", "simple", "profound", "simple+few-shot", "profound+few-shot"]
+WEAK = "embedded:smollm2"
 TRAIN_ROWS = 100
 LIMITS: dict[str, dict[str, int]] = {"score": {}, "generate": {"max_tokens": 32}}
 
@@ -45,7 +47,8 @@ def main() -> None:
             started = time.monotonic()
             report = run(options, name, mode, home)
             print(f"{name}, {mode}: {time.monotonic() - started:.0f} s\n", flush=True)
-            keep(report, f"{name}-{mode}-seed{options.seed}", Path(report.run))
+            weak = "" if options.weak == WEAK else f"-{_slug(options.weak)}"
+            keep(report, f"{name}-{mode}{weak}-seed{options.seed}", Path(report.run))
 
 
 def run(options: argparse.Namespace, name: str, mode: Mode, home: Home) -> Report:
@@ -57,20 +60,28 @@ def run(options: argparse.Namespace, name: str, mode: Mode, home: Home) -> Repor
     train = stratified(rows, options.seed)[:TRAIN_ROWS]
     grimoire = load_grimoire(next((Path(options.grimoires) / name).glob(f"{options.sampler}*.json")), task)
     # 32 tokens hold every label and some words around it; the official layout keeps its own 64.
-    weak, journal = weak_model(options.weak, home=home, **LIMITS[mode]), Journal(home.journal)
+    given = model_options(options.option)
+    weak, journal = weak_model(options.weak, home=home, **LIMITS[mode], **given), Journal(home.journal)
     builder = ArmBuilder(
         task, weak, embedder(), train=train, grimoire=grimoire, mode=mode, seed=options.seed, journal=journal
     )
     baselines = builder.build(["majority", "probe"])
-    arms = baselines | {"probe-minilm": probe(task, train, embedder("minilm", home=home))} | builder.build(ARMS)
+    arms = (
+        baselines
+        | {"probe-minilm": probe(task, train, embedder("minilm", home=home))}
+        | builder.build(options.arms.split(","))
+    )
     if mode == "generate":
-        arms["official"] = official(weak_model(options.weak, home=home), task, grimoire, journal)
-    weak_slug = options.weak.replace(":", "-").replace("/", "-")
-    folder = HERE / "work" / f"{name}-{mode}-{weak_slug}-{options.sampler}-{options.limit}-seed{options.seed}"
+        arms["official"] = official(weak_model(options.weak, home=home, **given), task, grimoire, journal)
+    folder = HERE / "work" / f"{name}-{mode}-{_slug(options.weak)}-{options.sampler}-{options.limit}-seed{options.seed}"
     with Meter(arms) as meter:
         report = builder.evaluate(arms, test, options.weak, run=folder, progress=meter)
     print_report(report, builder.notes)
     return report
+
+
+def _slug(weak: str) -> str:
+    return weak.replace(":", "-").replace("/", "-")
 
 
 def keep(report: Report, name: str, folder: Path) -> None:
@@ -79,9 +90,9 @@ def keep(report: Report, name: str, folder: Path) -> None:
     results.mkdir(parents=True, exist_ok=True)
     summary = {key: value for key, value in report.to_dict().items() if key != "run"}
     (results / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    wanted = ("arm", "row", "gold", "prediction", "valid", "coverage", "scores")
+    wanted = ("arm", "row", "gold", "prediction", "valid", "coverage", "scores", "cue", "lists_labels", "unseen")
     rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
-    lines = [json.dumps({key: _rounded(row[key]) for key in wanted}) for row in rows]
+    lines = [json.dumps({key: _rounded(row[key]) for key in wanted if key in row}) for row in rows]
     (results / f"{name}.rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -98,7 +109,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tasks", default=TASKS)
     parser.add_argument("--modes", default="score,generate")
     parser.add_argument("--sampler", default="k-means", help="which grimoire: the beginning of its file's name")
-    parser.add_argument("--weak", default="embedded:smollm2")
+    parser.add_argument("--weak", default=WEAK)
+    parser.add_argument("--option", "-o", action="append", help="NAME=VALUE for the model, such as num_thread=2")
+    parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--limit", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--home")

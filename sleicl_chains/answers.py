@@ -54,6 +54,8 @@ class Answer:
     """Labels that were out of sight (Ollama shows 20 tokens) and got a floor instead of a measured score."""
     cue: str = ""
     """What the model's turn began with in mode `score`."""
+    lists_labels: bool = False
+    """Whether the question named the labels once more."""
     grimoire: str | None = None
     """Id of the grimoire that was shown."""
     usage: Mapping[str, int] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from functools import cached_property
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from sleicl_chains.answers import Arm
+from sleicl_chains.cues import NO_CUE, Cue
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.prompts import fill
 from sleicl_chains.tasks import Example, Task
@@ -23,15 +24,12 @@ class Chat:
         arm: what else is shown.
         grimoire: for the arms `simple` and `profound`.
         examples: for the arms with `few-shot`, as earlier turns in the given order.
-        lists_labels: name the labels below every question again. For models that show only their likeliest
-            tokens, where a label out of sight cannot be scored.
     """
 
     task: Task
     arm: Arm
     grimoire: Grimoire | None = None
     examples: tuple[Example, ...] = ()
-    lists_labels: bool = False
 
     @property
     def form(self) -> str:
@@ -39,16 +37,17 @@ class Chat:
         first = self.arm.split("+")[0]
         return first if first in ("simple", "profound") else ""
 
-    def messages(self, question: str, cue: str = "") -> list[BaseMessage]:
+    def messages(self, question: str, cue: Cue = NO_CUE) -> list[BaseMessage]:
         """Return the prompt of one question; with a cue, every answer begins with it and the last one is left open."""
         turns: list[BaseMessage] = [SystemMessage(self._system)]
         for example in self.examples if "few-shot" in self.arm else ():
-            turns += [HumanMessage(self._asked(example.text)), AIMessage(f"{cue} {example.answer}".strip())]
-        turns.append(HumanMessage(self._asked(question)))
-        return [*turns, AIMessage(cue)] if cue else turns
+            answer = f"{cue.text} {example.answer}".strip()
+            turns += [HumanMessage(self._asked(example.text, cue)), AIMessage(answer)]
+        turns.append(HumanMessage(self._asked(question, cue)))
+        return [*turns, AIMessage(cue.text)] if cue.text else turns
 
-    def _asked(self, text: str) -> str:
-        return fill("ask_label", text=text, labels=", ".join(self.task.labels)) if self.lists_labels else text
+    def _asked(self, text: str, cue: Cue) -> str:
+        return fill("ask_label", text=text, labels=", ".join(self.task.labels)) if cue.lists_labels else text
 
     @cached_property
     def _system(self) -> str:

@@ -107,6 +107,11 @@ def verdict(report: Report) -> list[str]:
     lines = []
     if failed := sum(arm.failed for arm in report.arms):
         lines.append(f"{failed} answers failed (prompt too long or reply rejected); they count as wrong.")
+    if unseen := [f"{arm.arm} {arm.unseen:.0%}" for arm in report.arms if arm.unseen > 0]:
+        lines.append(
+            f"Labels out of sight, scored by a floor: {', '.join(unseen)}. Ollama shows 20 tokens; "
+            "embedded:ollama/NAME scores them all."
+        )
     if report.grimoire:
         lines.append(_grimoire_verdict(report.grimoire))
     models = [arm for arm in report.arms if arm.arm in get_args(Arm)]

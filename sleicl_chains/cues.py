@@ -1,25 +1,55 @@
 """What the model's turn begins with when labels are scored; they follow right after it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-CUE = "Answer:"
-"""The cue where all labels are in sight, and the first to be tried where they are not."""
-
-CUES = (CUE, "Category:", "Label:", "The answer is")
-"""Tried where only the likeliest tokens are in sight."""
+from sleicl_chains.answers import LabelScores
 
 CUE_TEXTS = 6
 """Texts that each cue is tried on; one weak call each, once an arm."""
+_OUT_OF_SIGHT = 0.2
+"""Share of the labels out of sight from which on the question names them; chosen on training rows, see
+benchmarks/LOG.md. Where they are in sight anyway, naming them cost accuracy."""
 
 
-def choose_cue(covered: Callable[[str, str], float], texts: Sequence[str]) -> str:
-    """Return the cue after which the labels hold the most probability, on average over unlabelled texts.
+@dataclass(frozen=True)
+class Cue:
+    """How an answer is asked for."""
 
-    Args:
-        covered: gives for a cue and a text the probability of all labels in sight; one weak call.
-        texts: the first six are used; without any, the first cue is taken.
+    text: str
+    """The beginning of the model's turn; empty where the model begins it."""
+    lists_labels: bool = False
+    """Whether every question names the labels once more."""
+
+
+NO_CUE = Cue("")
+CUE = Cue("Answer:")
+"""The cue where all labels are in sight."""
+CUES = (CUE, Cue("Category:"), Cue("Label:"), Cue("The answer is"))
+"""Tried where only the likeliest tokens are in sight."""
+
+Scored = Callable[[Cue, str], LabelScores]
+"""Scores a text under a cue; one weak call."""
+
+
+def choose_cue(scored: Scored, texts: Sequence[str]) -> Cue:
+    """Return the cue after which the labels hold most probability, on average over unlabelled texts.
+
+    Where too many labels are out of sight under it, the cues are tried again with the labels named in the
+    question. Costs four calls a text, or eight; without any text the first cue is taken, and the labels named.
     """
     tried = list(texts[:CUE_TEXTS])
     if not tried:
-        return CUE
-    return max(CUES, key=lambda cue: sum(covered(cue, text) for text in tried))
+        return Cue(CUE.text, lists_labels=True)
+    best, unseen = _best(scored, CUES, tried)
+    if unseen <= _OUT_OF_SIGHT:
+        return best
+    return _best(scored, [Cue(cue.text, lists_labels=True) for cue in CUES], tried)[0]
+
+
+def _best(scored: Scored, cues: Sequence[Cue], texts: Sequence[str]) -> tuple[Cue, float]:
+    """Return the cue of most label mass, and the share of labels that are out of sight under it."""
+    found = {cue: [scored(cue, text) for text in texts] for cue in cues}
+    best = max(found, key=lambda cue: sum(scores.coverage for scores in found[cue]))
+    hidden = [len(scores.unseen) / len(scores.probabilities) for scores in found[best]]
+    return best, sum(hidden) / len(hidden)

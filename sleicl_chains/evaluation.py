@@ -52,6 +52,8 @@ class ArmResult:
     seconds_total: float
     failed: int = 0
     """Rows without an answer because the prompt was too long or the reply was rejected; they count as wrong."""
+    unseen: float = 0.0
+    """Mean share of the labels that were out of sight and scored by a floor (Ollama shows 20 tokens)."""
 
 
 @dataclass(frozen=True)
@@ -250,8 +252,10 @@ class _Rows:
         row = {"arm": arm, "row": key, "gold": example.answer, "prediction": answer.answer, "valid": answer.valid}
         about = {"mode": answer.mode, "prior": answer.prior, "grimoire": answer.grimoire, "note": answer.note}
         numbers = {"probability": answer.probability, "coverage": answer.coverage, "scores": dict(answer.scores)}
-        reply = {"reply": answer.text} if answer.mode == "generate" else {}
-        return row | about | numbers | reply | {"usage": dict(answer.usage), "seconds": answer.seconds}
+        said: dict[str, Any] = {"reply": answer.text} if answer.mode == "generate" else {}
+        if answer.mode == "score":
+            said = {"cue": answer.cue, "lists_labels": answer.lists_labels, "unseen": list(answer.unseen)}
+        return row | about | numbers | said | {"usage": dict(answer.usage), "seconds": answer.seconds}
 
 
 def row_keys(examples: Sequence[Example]) -> list[str]:
@@ -343,4 +347,5 @@ def _summarise_arm(
         prompt_tokens_total=sum(row["usage"].get("prompt_tokens", 0) for row in rows),
         seconds_total=round(sum(row["seconds"] for row in rows), 3),
         failed=sum(row["note"].startswith("failed") for row in rows),
+        unseen=sum(len(row.get("unseen", ())) for row in rows) / (len(rows) * max(1, len(labels))),
     )

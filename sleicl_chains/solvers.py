@@ -16,7 +16,7 @@ from langchain_core.runnables.config import run_in_executor
 
 from sleicl_chains.answers import Answer, Arm, LabelScores, Mode, Prior
 from sleicl_chains.chats import Chat
-from sleicl_chains.cues import CUE, CUES, choose_cue
+from sleicl_chains.cues import CUE, CUES, NO_CUE, Cue, choose_cue
 from sleicl_chains.errors import InputError, OptionError, Unsupported
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal, aask, ask, identity
@@ -66,7 +66,7 @@ def solver(
         prior: taken off the label scores; `mean` when there are `prior_texts`, else `content-free`.
             It costs one weak call a text (3 if content-free), once, at the first question.
         prior_texts: training texts for the prior `mean`. A model that shows only its likeliest tokens (Ollama)
-            is also tried on six of them with each of four cues, and the one with most label mass is taken.
+            is also tried on six of them with each of four cues, see `cues`.
         journal: keeps every call; a repeated one is answered from it.
 
     Raises:
@@ -125,27 +125,31 @@ class _Solver:
 
     @cached_property
     def chat(self) -> Chat:
-        limited = self.mode == "score" and getattr(self.weak, "sight", None) is not None
-        return Chat(self.task, self.arm, self.grimoire, self.examples, lists_labels=limited)
+        return Chat(self.task, self.arm, self.grimoire, self.examples)
 
     def messages(self, question: str) -> list[BaseMessage]:
         """Return the prompt of one question."""
         return self.chat.messages(question, self.cue)
 
     @cached_property
-    def cue(self) -> str:
-        """What the model's turn begins with; none for a chat whose reply is parsed."""
+    def cue(self) -> Cue:
+        """How the answer is asked for; a chat whose reply is parsed needs no cue."""
         if self.mode == "generate":
-            return "" if getattr(self.weak, "has_template", True) else CUE
-        if not self.chat.lists_labels:
+            return NO_CUE if getattr(self.weak, "has_template", True) else CUE
+        if not self._short_sighted:
             return CUE
-        return choose_cue(lambda cue, text: self._scores(text, cue)[0].coverage, self.prior_texts)
+        return choose_cue(lambda cue, text: self._scores(text, cue)[0], self.prior_texts)
+
+    @property
+    def _short_sighted(self) -> bool:
+        """Whether the model shows its likeliest tokens alone, so that labels may be out of sight."""
+        return self.mode == "score" and getattr(self.weak, "sight", None) is not None
 
     @cached_property
     def settings(self) -> str:
         """Sixteen hex digits over everything that decides an answer."""
         parts = [_READING, self.identity, self.mode, self.prior, self.prior_texts, self.task.labels]
-        cues = CUES if self.chat.lists_labels else (self.cue,)  # which of them is chosen follows from the rest
+        cues = CUES if self._short_sighted else (self.cue,)  # which of them is chosen follows from the rest
         shown = [messages_to_dict(self.chat.messages("?", cue)) for cue in cues]
         return hashlib.sha256(json.dumps([parts, shown], sort_keys=True).encode()).hexdigest()[:16]
 
@@ -167,7 +171,7 @@ class _Solver:
 
     def _read(self, reply: AIMessage) -> Answer:
         """Take the answer out of the model's own words."""
-        text = without_thinking(reply.text)
+        text = reply.text.strip() if self.task.labels else without_thinking(reply.text)
         label = parse_label(text, self.task.labels) if self.task.labels else None
         cut = reply.response_metadata.get("finish_reason") == "length"
         used = reply.usage_metadata
@@ -196,7 +200,8 @@ class _Solver:
             scores=shares,
             coverage=scored.coverage,
             unseen=scored.unseen,
-            cue=self.cue,
+            cue=self.cue.text,
+            lists_labels=self.cue.lists_labels,
             usage={"prompt_tokens": scored.prompt_tokens, "reply_tokens": 0},
             seconds=seconds,
             **self._about,
@@ -207,7 +212,7 @@ class _Solver:
         shown = self.grimoire.id if self.grimoire and self.chat.form else None
         return {"arm": self.arm, "mode": self.mode, "prior": self.prior, "grimoire": shown}
 
-    def _scores(self, question: str, cue: str) -> tuple[LabelScores, float]:
+    def _scores(self, question: str, cue: Cue) -> tuple[LabelScores, float]:
         assert isinstance(self.weak, LabelScorer)
         prompt = self.weak.render(self.chat.messages(question, cue))
         # The op gets another name when scoring changes; old entries then answer no more.

@@ -44,12 +44,18 @@ class Failure:
     options: tuple[tuple[str, Any], ...] = ()
     """Of both models."""
     embeddings: bool = False
-    no_guard: bool = False
-    """For the plain model alone, where the guard is that the option does not exist."""
 
     def observe(self, guarded: bool, url: str) -> str:
         """Return what happens, in words."""
-        return within(lambda: self.use(self._model(guarded, self.address or url)))
+        return within(lambda: self._use(guarded, self.address or url))
+
+    def _use(self, guarded: bool, url: str) -> object:
+        model = self._model(guarded, url)
+        try:
+            return self.use(model)
+        finally:
+            if not guarded:
+                model._client.close()  # it leaves its sockets open
 
     def _model(self, guarded: bool, url: str) -> Any:
         own = dict(self.options)

@@ -56,7 +56,7 @@ def test_the_whole_table(task: Task, examples: list[Example]) -> None:
     simple = {key: pytest.approx(value, abs=1e-5) if isinstance(value, float) else value for key, value in {
         "arm": "simple", "mode": "generate", "prior": "none", "accuracy": 0.5, "low": 0.15004, "high": 0.84996,
         "macro_f1": 0.4, "valid": 0.75, "coverage": None, "difference": 0.0, "difference_low": -1.0,
-        "difference_high": 1.0, "prompt_tokens_total": 28, "seconds_total": 2.0, "failed": 0,
+        "difference_high": 1.0, "prompt_tokens_total": 28, "seconds_total": 2.0, "failed": 0, "unseen": 0.0,
     }.items()}  # fmt: skip
     assert rows["simple"] == simple
     assert (rows["zero-shot"]["difference"], rows["zero-shot"]["coverage"]) == (None, 0.5)

@@ -16,8 +16,6 @@ def test_a_failure_is_seen_for_what_it_is(failure: Failure) -> None:
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.name)
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # it never closes its sockets
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_same_with_plain_langchain_ollama(failure: Failure) -> None:
     """If one of these fails after an update, langchain-ollama has learned something and a guard may go."""
     with serving(failure) as server:

@@ -46,7 +46,13 @@ class SlowModel(FakeListChatModel):
 def test_a_generated_answer_is_parsed(task: Task) -> None:
     said = solver(FakeListChatModel(responses=['The answer is **"Sad"**.']), task).invoke("My dog is ill.")
     assert said == Answer(
-        label="sad", text='The answer is **"Sad"**.', valid=True, arm="zero-shot", mode="generate", seconds=said.seconds
+        label="sad",
+        text='The answer is **"Sad"**.',
+        valid=True,
+        arm="zero-shot",
+        mode="generate",
+        seconds=said.seconds,
+        note="generated and parsed: FakeListChatModel gives no label probabilities",
     )
     assert said.to_dict() == {
         "label": "sad", "probability": None, "valid": True, "grimoire": None, "mode": "generate", "prior": "none",
@@ -220,3 +226,12 @@ def test_a_scored_answer_is_asked_once(weak: EmbeddedModel, task: Task, tmp_path
         assert len(asked) == 4 == len(journal)
         solver(weak, task, arm="simple", grimoire=GRIMOIRE, journal=journal).invoke("Rain.")
         assert len(asked) == 8
+
+
+def test_thinking_is_no_part_of_an_open_ended_answer() -> None:
+    told = FakeListChatModel(responses=["<think>\nGrass has chlorophyll.\n</think>\nGreen.", "<think>\nWell, grass"])
+    chain = solver(told, Task(name="facts", task_type="facts", description="Answer."))
+    answer = chain.invoke("What colour is grass?")
+    assert (answer.text, answer.valid) == ("Green.", True)
+    unfinished = chain.invoke("What colour is grass?")
+    assert (unfinished.text, unfinished.valid) == ("", False)
