@@ -15,6 +15,12 @@ from sleicl_chains.prompts import fill
 from sleicl_chains.tasks import Example, Task
 
 
+def form_shown(arm: Arm) -> str:
+    """Return which text of the grimoire an arm shows: `simple`, `profound` or none."""
+    first = arm.split("+")[0]
+    return first if first in ("simple", "profound") else ""
+
+
 @dataclass(frozen=True)
 class Chat:
     """The prompt of one arm.
@@ -24,18 +30,14 @@ class Chat:
         arm: what else is shown.
         grimoire: for the arms `simple` and `profound`.
         examples: for the arms with `few-shot`, as earlier turns in the given order.
+        names_texts: write "Text:" before each, for a model that knows no turns.
     """
 
     task: Task
     arm: Arm
     grimoire: Grimoire | None = None
     examples: tuple[Example, ...] = ()
-
-    @property
-    def form(self) -> str:
-        """Which text of the grimoire is shown: `simple`, `profound` or none."""
-        first = self.arm.split("+")[0]
-        return first if first in ("simple", "profound") else ""
+    names_texts: bool = False
 
     def messages(self, question: str, cue: Cue = NO_CUE) -> list[BaseMessage]:
         """Return the prompt of one question; with a cue, every answer begins with it and the last one is left open."""
@@ -47,12 +49,14 @@ class Chat:
         return [*turns, AIMessage(cue.text)] if cue.text else turns
 
     def _asked(self, text: str, cue: Cue) -> str:
+        text = f"Text: {text}" if self.names_texts else text
         return fill("ask_label", text=text, labels=", ".join(self.task.labels)) if cue.lists_labels else text
 
     @cached_property
     def _system(self) -> str:
         card = {"task_type": self.task.task_type, "description": self.task.description}
-        grimoire = getattr(self.grimoire, self.form).strip() if self.grimoire and self.form else ""
+        form = form_shown(self.arm)
+        grimoire = getattr(self.grimoire, form).strip() if self.grimoire and form else ""
         if self.task.labels:
             return fill("answer_label", **card, labels=", ".join(self.task.labels), grimoire=grimoire).strip()
         return fill("answer_open", **card, grimoire=grimoire).strip()

@@ -54,7 +54,7 @@ def strong_model(name: str, *, home: Home | None = None, **options: Any) -> "Bas
     if name.startswith("embedded:"):
         return weak_model(name, home=home, **{"max_tokens": 1024, **options})
     if name.startswith("ollama:"):  # a strong model may think, and chooses its own temperature
-        defaults: dict[str, Any] = {"num_ctx": 8192, "num_predict": 4096, "temperature": None, "reasoning": None}
+        defaults: dict[str, Any] = {"num_ctx": 8192, "max_tokens": 4096, "temperature": None, "reasoning": None}
         return _ollama(name.removeprefix("ollama:"), defaults | options)
     return _from_provider(name, {"max_tokens": 4096, **options})
 
@@ -92,11 +92,10 @@ def _ollama(name: str, options: dict[str, Any]) -> "BaseChatModel":
 
     from sleicl_chains.ollama.model import OllamaModel
 
-    given = {"num_predict" if key == "max_tokens" else key: value for key, value in options.items()}
-    if unknown := set(given) - set(OllamaModel.model_fields):
+    if unknown := set(options) - {*OllamaModel.model_fields, "max_tokens", "timeout", "max_retries"}:
         raise OptionError(f"ollama:{name}: an Ollama model has no {', '.join(sorted(unknown))}; leave it out")
     try:
-        return OllamaModel(model=name, **given)
+        return OllamaModel(model=name, **options)
     except ValidationError as problem:
         found = problem.errors()[0]
         raise OptionError(f"ollama:{name}: {found['loc'][0]}={found['input']!r}: {found['msg']}") from None

@@ -15,7 +15,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.runnables.config import run_in_executor
 
 from sleicl_chains.answers import Answer, Arm, LabelScores, Mode, Prior
-from sleicl_chains.chats import Chat
+from sleicl_chains.chats import Chat, form_shown
 from sleicl_chains.cues import CUE, CUES, NO_CUE, Cue, choose_cue
 from sleicl_chains.errors import InputError, OptionError, Unsupported
 from sleicl_chains.grimoires import Grimoire
@@ -105,7 +105,7 @@ class _Solver:
         _one_of("arm", self.arm, get_args(Arm))
         _one_of("mode", self.mode, get_args(Mode))
         _one_of("prior", self.chosen_prior, get_args(Prior))
-        form = self.chat.form
+        form = form_shown(self.arm)
         if form and (self.grimoire is None or not getattr(self.grimoire, form)):
             raise InputError(f"The arm {self.arm!r} needs a grimoire with a {form} text; none was given")
         if "few-shot" in self.arm and not self.examples:
@@ -125,7 +125,7 @@ class _Solver:
 
     @cached_property
     def chat(self) -> Chat:
-        return Chat(self.task, self.arm, self.grimoire, self.examples)
+        return Chat(self.task, self.arm, self.grimoire, self.examples, names_texts=not self._chats)
 
     def messages(self, question: str) -> list[BaseMessage]:
         """Return the prompt of one question."""
@@ -135,10 +135,15 @@ class _Solver:
     def cue(self) -> Cue:
         """How the answer is asked for; a chat whose reply is parsed needs no cue."""
         if self.mode == "generate":
-            return NO_CUE if getattr(self.weak, "has_template", True) else CUE
+            return NO_CUE if self._chats else CUE
         if not self._short_sighted:
             return CUE
         return choose_cue(lambda cue, text: self._scores(text, cue)[0], self.prior_texts)
+
+    @cached_property
+    def _chats(self) -> bool:
+        """Whether the model was trained on chats; a base model is given a text to continue."""
+        return bool(getattr(self.weak, "has_template", True))
 
     @property
     def _short_sighted(self) -> bool:
@@ -209,7 +214,7 @@ class _Solver:
 
     @cached_property
     def _about(self) -> dict[str, Any]:
-        shown = self.grimoire.id if self.grimoire and self.chat.form else None
+        shown = self.grimoire.id if self.grimoire and form_shown(self.arm) else None
         return {"arm": self.arm, "mode": self.mode, "prior": self.prior, "grimoire": shown}
 
     def _scores(self, question: str, cue: Cue) -> tuple[LabelScores, float]:

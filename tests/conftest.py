@@ -1,5 +1,6 @@
 """Every test has a home of its own; the weights are fetched once and shared."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,10 +8,15 @@ import pytest
 
 from sleicl_chains._folders import Home
 from sleicl_chains.embedded import EmbeddedModel
+from sleicl_chains.errors import SleiclError
+from sleicl_chains.ollama.address import server_address
+from sleicl_chains.ollama.server import Server
 from sleicl_chains.tasks import Example, Task
 from sleicl_chains.weights import fetch
 
 CACHE = Home(Path(__file__).parent.parent / ".test-home")
+OLLAMA_HOST = os.environ.get("OLLAMA_HOST", "")
+"""Names the real server; no test sees the variable unless it asks for the fixture `ollama`."""
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +27,35 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.setenv("SLEICL_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SLEICL_THREADS", "1")  # several threads in lock-step crawl on a busy machine
     return Home(tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def ollama_found() -> str:
+    """The address of a real Ollama with the two small models; skips, or fails where one is needed, with the reason."""
+    missing = _missing_of_ollama()
+    if missing and os.environ.get("SLEICL_NEEDS_OLLAMA"):
+        pytest.fail(missing)
+    if missing:
+        pytest.skip(missing)
+    return server_address(OLLAMA_HOST).url
+
+
+def _missing_of_ollama() -> str:
+    if not OLLAMA_HOST:
+        return "OLLAMA_HOST is not set; `OLLAMA_HOST=$(.ci/ollama) make test` runs the tests with a real server"
+    try:
+        names = {entry["name"] for entry in Server(server_address(OLLAMA_HOST), attempts=1).models()}
+    except SleiclError as problem:
+        return str(problem)
+    lacking = {"smollm2:135m", "gemma3:270m-base"} - names
+    return f"{OLLAMA_HOST} lacks {', '.join(sorted(lacking))}; .ci/ollama adds them" if lacking else ""
+
+
+@pytest.fixture
+def ollama(ollama_found: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of the real Ollama, in the environment too."""
+    monkeypatch.setenv("OLLAMA_HOST", ollama_found)
+    return ollama_found
 
 
 @pytest.fixture(scope="session")

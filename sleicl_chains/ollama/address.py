@@ -20,7 +20,7 @@ class Address:
     url: str
     """Scheme, host and port, and the path of a proxy; without user name and password."""
     headers: dict[str, str] = field(default_factory=dict, repr=False)
-    """`authorization`, from a user name in the address or from `OLLAMA_API_KEY`."""
+    """`authorization`, from a user name in the address or from a key."""
 
     @property
     def is_local(self) -> bool:
@@ -32,11 +32,12 @@ class Address:
             return host == "localhost"
 
 
-def server_address(host: str | None = None) -> Address:
+def server_address(host: str | None = None, api_key: str | None = None) -> Address:
     """Return the address that `host` means, else `$OLLAMA_HOST`, else 127.0.0.1:11434.
 
     As in Ollama, the port is 11434, but 80 or 443 where http:// or https:// is spelled out. An
-    address that only a server can listen on (0.0.0.0, ::) becomes loopback.
+    address that only a server can listen on (0.0.0.0, ::) becomes loopback. The key is `api_key`, else
+    `$OLLAMA_API_KEY`; a user name in the address comes before either.
 
     Raises:
         OptionError: it is no address.
@@ -46,7 +47,7 @@ def server_address(host: str | None = None) -> Address:
     name = _connectable(split.hostname or "127.0.0.1")
     path = split.path.rstrip("/")
     url = f"{split.scheme}://{name}:{port}{path}"
-    return Address(url, _authorization(split))
+    return Address(url, _authorization(split, api_key or os.environ.get("OLLAMA_API_KEY", "").strip()))
 
 
 def _split(given: str) -> tuple[SplitResult, int]:
@@ -79,9 +80,8 @@ def _connectable(host: str) -> str:
     return f"[{address.compressed}]" if address.version == 6 else str(address)
 
 
-def _authorization(split: SplitResult) -> dict[str, str]:
+def _authorization(split: SplitResult, key: str) -> dict[str, str]:
     if split.username:
         pair = f"{unquote(split.username)}:{unquote(split.password or '')}"
         return {"authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
-    key = os.environ.get("OLLAMA_API_KEY", "").strip()
     return {"authorization": f"Bearer {key}"} if key else {}

@@ -11,7 +11,7 @@ from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackMana
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatResult
 from langchain_ollama import ChatOllama
-from pydantic import ConfigDict, PrivateAttr, model_validator
+from pydantic import ConfigDict, PrivateAttr, SecretStr, model_validator
 from tenacity import AsyncRetrying, Retrying
 
 from sleicl_chains.answers import LabelScores
@@ -70,6 +70,11 @@ class OllamaModel(ChatOllama):
     attempts: int = 3
     """How often a request is sent in all when the server is down, busy or broken, or the reply is cut."""
 
+    api_key: SecretStr | None = None
+    """For a server behind a door; `OLLAMA_API_KEY` by default."""
+    streaming: bool = False
+    """Whether LangChain asks for every reply as a stream."""
+
     sight: ClassVar[int] = SIGHT
     """How many next tokens the server shows; labels beyond get a floor, so prompts should name the labels."""
 
@@ -79,10 +84,22 @@ class OllamaModel(ChatOllama):
     _frames: dict[tuple[str, ...], Frame | None] = PrivateAttr(default_factory=dict)
     _arrival: Arrival = PrivateAttr(default_factory=Arrival)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _standard_names(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Take the names that LangChain's models have in common: `max_tokens`, `timeout`, `max_retries`."""
+        given = {_ALIASES.get(name, name): value for name, value in given.items()}
+        if "timeout" in given:
+            given["timeout_s"] = given.pop("timeout")
+        if "max_retries" in given:
+            given["attempts"] = given.pop("max_retries") + 1
+        return given
+
     @model_validator(mode="after")
     def _set_clients(self) -> Self:
         """Use one guarded server instead of ChatOllama's two clients."""
-        self._server = Server(server_address(self.base_url), timeout_s=self.timeout_s, attempts=self.attempts)
+        address = server_address(self.base_url, self.api_key.get_secret_value() if self.api_key else None)
+        self._server = Server(address, timeout_s=self.timeout_s, attempts=self.attempts)
         if self.validate_model_on_init:
             self._server.find(self.model)
         return self
