@@ -94,6 +94,11 @@ def test_a_call_cannot_change_what_would_load_the_model_again(server: OllamaServ
     assert model(server).invoke(CHAT, num_ctx=4096).text
 
 
+def test_a_call_cannot_name_another_model(server: OllamaServer) -> None:
+    with pytest.raises(OptionError, match="a call cannot take the model 'gemma3:270m-base'; make a model of that name"):
+        model(server).invoke(CHAT, model="gemma3:270m-base")
+
+
 def test_tools_and_schemas_are_passed_on(server: OllamaServer) -> None:
     def weather(city: str) -> str:
         """Tell the weather."""

@@ -19,6 +19,10 @@ class TestUnit(ChatModelUnitTests):
     def chat_model_params(self) -> dict[str, Any]:
         return {"model": "smollm2:135m"}
 
+    @pytest.mark.xfail(reason="a call cannot name another model: digest and layout belong to the object")
+    def test_standard_params_model_override(self, model: BaseChatModel) -> None:
+        super().test_standard_params_model_override(model)
+
 
 @pytest.mark.ollama
 @pytest.mark.usefixtures("ollama")

@@ -216,6 +216,8 @@ class OllamaModel(ChatOllama):
 
     def _chat_params(self, messages: list[BaseMessage], stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
         """Merge options given with a call into the model's own; ChatOllama replaces them all."""
+        if (other := kwargs.get("model", self.model)) != self.model:
+            raise OptionError(f"{self.model_name}: a call cannot take the model {other!r}; make a model of that name")
         asked = dict(kwargs.pop("options", None) or {})
         asked |= {key: kwargs.pop(key) for key in [*kwargs] if key in (*_LOADING, *_SAMPLING, *_ALIASES)}
         asked |= {"stop": stop} if stop is not None else {}
