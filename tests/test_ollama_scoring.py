@@ -64,6 +64,12 @@ def test_a_shared_beginning_of_little_mass_costs_no_request() -> None:
     assert found.requests == 1 and found.coverage == pytest.approx(0.9)
 
 
+def test_white_space_is_no_beginning_of_a_label() -> None:
+    ask = Asked({"Answer:": {" ": 0.4, "\n": 0.2, " Sports": 0.3, " World": 0.1, "": 0.05}})
+    found = score(ask, "Answer:", ["Sports", "World"])
+    assert found.requests == 1 and found.coverage == pytest.approx(0.4)
+
+
 def test_a_shared_beginning_whose_ends_are_out_of_sight_leaves_them_unseen() -> None:
     ask = Asked({"Answer:": {" very": 0.6, " bad": 0.2}, "Answer: very": {" much": 0.9}})
     found = score(ask, "Answer:", ["very good", "very bad", "bad"])

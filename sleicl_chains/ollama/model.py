@@ -33,7 +33,7 @@ from sleicl_chains.ollama.rendering import (
     warn_unseen,
 )
 from sleicl_chains.ollama.replies import Reply
-from sleicl_chains.ollama.scoring import SIGHT, NextTokens, read_tokens, score
+from sleicl_chains.ollama.scoring import SCORING, SIGHT, NextTokens, read_tokens, score
 from sleicl_chains.ollama.server import Server
 from sleicl_chains.ollama.versions import LOGPROBS_SINCE, dotted, is_before, warn_untried
 
@@ -139,7 +139,8 @@ class OllamaModel(ChatOllama):
         """
         version = dotted(self._server.version)
         digest = self._server.find(self.model)["digest"]
-        return {"engine": f"ollama {version}", "weights": digest, "layout": self.layout, **self.settings}
+        read = {"engine": f"ollama {version}", "weights": digest, "layout": self.layout, "scoring": SCORING}
+        return {**read, **self.settings}
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         """Add the identity to LangChain's cache key, which is the same for all models of ChatOllama."""

@@ -14,6 +14,8 @@ from typing import Any
 from sleicl_chains.answers import LabelScores
 from sleicl_chains.errors import GarbledReply
 
+SCORING = 2
+"""Counted up when labels are scored differently, so that no journal mixes both."""
 SIGHT = 20
 """Alternatives that an Ollama server gives at most."""
 _FLOOR = 0.1
@@ -99,7 +101,9 @@ class _Seen:
         own: dict[str, float] = {}
         shared: dict[bytes, float] = {}
         for token, share in tokens.shares.items():
-            begun = [label for label, text in rest.items() if text and text.startswith(token)] if token else []
+            if not token.strip():
+                continue  # white space begins every label and says nothing of any
+            begun = [label for label, text in rest.items() if text.startswith(token)]
             if len(begun) == 1:
                 own[begun[0]] = own.get(begun[0], 0.0) + share
             elif begun:
