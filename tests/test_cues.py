@@ -101,6 +101,7 @@ def test_a_label_out_of_sight_is_marked_in_the_answer(task: Task) -> None:
     assert (answer.label, answer.unseen, answer.coverage) == ("sad", ("happy",), 0.5)
 
 
+@pytest.mark.filterwarnings("ignore:Ollama 0.12.3 was not tried")
 def test_an_old_server_answers_in_words_and_the_reason_is_kept(task: Task) -> None:
     def answer(asked: Asked) -> Said | None:
         from tests.ollama_server import chat

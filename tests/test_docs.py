@@ -14,6 +14,7 @@ from tests.openai_server import OpenAIServer
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+OLLAMA = (ROOT / "docs" / "ollama.md").read_text(encoding="utf-8")
 SEEN_ELSEWHERE = {
     "git clone <this repository> sleicl-chains && cd sleicl-chains": "no clone inside a test",
     "make demo": "runs `sleicl demo`, see test_demo.py; the target itself is checked below",
@@ -41,7 +42,7 @@ def shell(command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_command_of_the_readme_runs(reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = [line for block in blocks("console") for line in block.splitlines() if line not in SEEN_ELSEWHERE]
+    lines = [line for line in commands() if "ollama" not in line]
     assert len(lines) >= 9
     with OpenAIServer([PROFOUND, "Take what is wanted next."]) as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
@@ -52,6 +53,35 @@ def test_every_command_of_the_readme_runs(reader: Path, monkeypatch: pytest.Monk
             assert done.returncode == 0, f"{line}\n{done.stderr}"
             assert done.stdout.strip(), line
     assert len(server.requests) == 2
+
+
+@pytest.mark.ollama
+@pytest.mark.usefixtures("ollama")
+def test_the_snippet_about_ollama_runs(reader: Path) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```$", OLLAMA, re.MULTILINE | re.DOTALL)
+    code += "print(weak.layout, exact.has_template)\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout.strip()) == (0, "chat True"), done.stderr
+
+
+def test_the_page_about_ollama_counts_the_failure_table() -> None:
+    from tests.ollama_failures import FAILURES
+
+    assert f"has {len(FAILURES)} failures" in OLLAMA
+
+
+@pytest.mark.ollama
+@pytest.mark.usefixtures("ollama")
+def test_every_command_of_the_readme_that_wants_ollama_runs(reader: Path) -> None:
+    lines = [line for line in commands() if "ollama" in line]
+    assert len(lines) >= 3
+    for line in lines:
+        done = shell(line)
+        assert done.returncode == 0 and done.stdout.strip(), f"{line}\n{done.stderr}"
+
+
+def commands() -> list[str]:
+    return [line for block in blocks("console") for line in block.splitlines() if line not in SEEN_ELSEWHERE]
 
 
 def paste(line: str, first: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
@@ -88,5 +118,6 @@ def test_the_make_targets_of_the_readme_exist() -> None:
 def test_every_file_that_the_readme_names_exists() -> None:
     named = re.findall(r"`((?:sleicl_chains|prompts|vectorstore|benchmarks|examples)/[\w./]*)`", README)
     linked = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
+    linked += [f"docs/{link}" for link in re.findall(r"\]\(([^)]+)\)", OLLAMA)]
     assert len(named) >= 9 and linked
     assert [name for name in [*named, *linked] if not (ROOT / name).exists()] == []

@@ -8,6 +8,7 @@ from tests.ollama_failures import FAILURES, Failure, serving
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.name)
+@pytest.mark.filterwarnings("ignore:Ollama .* was not tried")
 def test_a_failure_is_seen_for_what_it_is(failure: Failure) -> None:
     with serving(failure) as server:
         found = failure.observe(True, server.url)

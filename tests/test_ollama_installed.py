@@ -172,7 +172,8 @@ def test_check_says_what_is_off_and_what_mends_it(home: Home, monkeypatch: pytes
     assert set(off) == {"server", "layout", "context", "label_probabilities", "schema"}
     assert off["context"] == "the server lowers 9000 to it; say --option num_ctx=8192"
     assert "update Ollama" in off["server"] and "generated and parsed" in off["label_probabilities"]
-    assert done.err.startswith("Warning: ollama:smollm2:135m: Ollama 0.12.3 does not show rendered prompts")
+    assert "Warning: ollama:smollm2:135m: Ollama 0.12.3 does not show rendered prompts" in done.err
+    assert "Warning: Ollama 0.12.3 was not tried; 0.24.0 was." in done.err
 
 
 def test_check_of_a_base_model(server: OllamaServer, home: Home) -> None:

@@ -252,7 +252,7 @@ class OllamaModel(ChatOllama):
         """Return the route and the body of a request whose prompt is known to arrive."""
         layout = self._layout_or_none
         if layout == "completion" and not kwargs.get("tools"):
-            params = self._chat_params([], stop if stop is not None else [STOP], **kwargs)
+            params = self._chat_params([], stop if stop is not None else self.stop or [STOP], **kwargs)
             body = {key: value for key, value in params.items() if key not in ("messages", "think", "tools")}
             return "/api/generate", {**body, "prompt": completion(messages), "raw": True, "stream": True}
         laid = lay_out(messages, layout or "chat")

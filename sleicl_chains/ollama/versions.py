@@ -32,13 +32,14 @@ def is_before(version: Version, since: Version) -> bool:
 
 
 def untried(version: Version) -> str:
-    """Return why a version may behave otherwise than described; empty for one that should not."""
-    if version >= OTHER_ENGINE_SINCE:
-        return (
-            f"Ollama {dotted(version)} runs models in another engine than the {dotted(TRIED)} that this was tried "
-            "with; `sleicl models check` says what works"
-        )
-    return ""
+    """Return why a version may behave otherwise than described; empty for the one that was tried."""
+    if version[:2] == TRIED[:2] or not any(version):
+        return ""
+    engine = ", and runs models in another engine" if version >= OTHER_ENGINE_SINCE else ""
+    return (
+        f"Ollama {dotted(version)} was not tried{engine}; {dotted(TRIED)} was. "
+        "`sleicl models check NAME` says what works"
+    )
 
 
 def warn_untried(version: Version) -> None:
