@@ -70,7 +70,8 @@ class ArmBuilder:
             raise OptionError(f"There is no arm {unknown[0]!r}; expected some of {', '.join(known)}")
         if len(set(chosen)) < len(chosen):
             raise OptionError(f"An arm stands twice in {','.join(chosen)}; give each once")
-        self._settle_mode()
+        if self._unscored:
+            self._note(f"answers are generated and parsed: {self._unscored}")
         if not self.task.labels:
             self._note("open-ended: right is what equals the gold text but for case, white space and a final full stop")
         return {name: self._arm(name) for name in chosen}
@@ -93,10 +94,10 @@ class ArmBuilder:
             report = replace(report, majority=floor.majority)
         return report
 
-    def _settle_mode(self) -> None:
-        if self.mode is None and self.task.labels and (reason := unscored(self.weak)):
-            self.mode = "generate"
-            self._note(f"answers are generated and parsed: {reason}")
+    @cached_property
+    def _unscored(self) -> str:
+        """Why answers are generated although the task has labels; empty where they are not."""
+        return unscored(self.weak) if self.mode is None and self.task.labels else ""
 
     def _arm(self, name: Any) -> Runnable[str, Answer]:
         if name == "majority":
@@ -106,7 +107,7 @@ class ArmBuilder:
         examples = self.examples if "few-shot" in name else []
         texts = prior_texts(self.train, self.task, seed=self.seed, shown=examples) if self.train else []
         prior = self.prior or ("mean" if texts else "content-free")
-        if prior == "mean" and self.mode != "generate" and self.task.labels:
+        if prior == "mean" and self.mode != "generate" and self.task.labels and not self._unscored:
             self._note(
                 f"prior mean: over at most {MEAN_ROWS} training texts, of each label as many as there are rows; "
                 "one call each, once an arm, not counted in the table"

@@ -22,8 +22,9 @@ OLLAMA_HOST = os.environ.get("OLLAMA_HOST", "")
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """An empty home that the environment names; nothing of the user's is read or spent."""
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE", "OLLAMA_HOST"):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE", "OLLAMA_API_KEY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")  # where nobody answers
     monkeypatch.setenv("SLEICL_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SLEICL_THREADS", "1")  # several threads in lock-step crawl on a busy machine
     return Home(tmp_path / "home")

@@ -403,7 +403,7 @@ def test_default_arms_and_keys(desk: Desk, shared: Path, guide: Path, tmp_path: 
     assert [arm["arm"] for arm in report["arms"]] == [
         "majority", "probe", "zero-shot", "few-shot", "simple", "profound",
     ]  # fmt: skip
-    assert all(list(arm) == [*ARM_KEYS, "failed"] for arm in report["arms"])
+    assert all(list(arm) == [*ARM_KEYS, "failed", "unseen"] for arm in report["arms"])
     head = {key: report[key] for key in REPORT_KEYS if key != "arms"}
     assert head == {"task": "desk", "n": 8, "weak": "embedded:smollm2", "train_rows": 4, "majority": 0.5}
     arms = {arm["arm"]: arm for arm in report["arms"]}
@@ -518,7 +518,7 @@ def test_every_output_counts(desk: Desk, parrot: Parrot) -> None:
     assert (report["n"], report["train_rows"], report["majority"]) == (8, 0, None)
     assert report["notes"] == [
         "without --train there are no arms majority, probe and few-shot",
-        "this model gives no label probabilities, so answers are generated and parsed",
+        "answers are generated and parsed: ChatOpenAI gives no label probabilities",
     ]
 
 

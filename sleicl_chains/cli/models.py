@@ -57,7 +57,7 @@ def _packaged_rows(home: Home) -> list[dict[str, Any]]:
 def _cells(row: dict[str, Any]) -> list[str]:
     size = f"{row['megabytes']} MB"
     if "title" in row:
-        return [row["name"], size, row["title"], row["licence"], "here" if row["fetched"] else "not fetched"]
+        return [row["name"], row["title"], size, row["licence"], "here" if row["fetched"] else "not fetched"]
     uses = "/".join(row["capabilities"])
     context = f"context {row['context']}" if row["context"] else "context unknown"
     template = "chat template" if row["template"] else "no chat template"
