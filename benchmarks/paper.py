@@ -61,7 +61,7 @@ def run(options: argparse.Namespace, name: str, mode: Mode, home: Home) -> Repor
     grimoire = load_grimoire(next((Path(options.grimoires) / name).glob(f"{options.sampler}*.json")), task)
     # 32 tokens hold every label and some words around it; the official layout keeps its own 64.
     given = model_options(options.option)
-    weak, journal = weak_model(options.weak, home=home, **LIMITS[mode], **given), Journal(home.journal)
+    weak, journal = weak_model(options.weak, home=home, **LIMITS[mode] | given), Journal(home.journal)
     builder = ArmBuilder(
         task, weak, embedder(), train=train, grimoire=grimoire, mode=mode, seed=options.seed, journal=journal
     )
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace, name: str, mode: Mode, home: Home) -> Repor
         | {"probe-minilm": probe(task, train, embedder("minilm", home=home))}
         | builder.build(options.arms.split(","))
     )
-    if mode == "generate":
+    if mode == "generate" and options.weak == WEAK:
         arms["official"] = official(weak_model(options.weak, home=home, **given), task, grimoire, journal)
     folder = HERE / "work" / f"{name}-{mode}-{_slug(options.weak)}-{options.sampler}-{options.limit}-seed{options.seed}"
     with Meter(arms) as meter:

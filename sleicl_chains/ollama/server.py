@@ -9,7 +9,8 @@ import functools
 import itertools
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import aclosing
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -78,10 +79,11 @@ class Server:
             with attempt:
                 parts = self._aparts(route, body)
                 first = await anext(parts, None)
-        if first is not None:
-            yield first
-        async for part in parts:
-            yield part
+        async with aclosing(parts):
+            if first is not None:
+                yield first
+            async for part in parts:
+                yield part
 
     def patience(self, worth: Callable[[BaseException], bool] = passes) -> dict[str, Any]:
         """Return how tenacity is to try again what fails in a way that is `worth` it."""
@@ -110,7 +112,7 @@ class Server:
                 if line.strip():
                     yield self._part(line, body)
 
-    async def _aparts(self, route: str, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def _aparts(self, route: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         with explained(self.url, self.timeout_s):
             async with self._async_client.stream("POST", route, json=body) as reply:
                 if reply.is_error:
