@@ -25,7 +25,7 @@ class LabelScores:
     prompt_tokens: int
     requests: int
     unseen: tuple[str, ...] = ()
-    """Labels whose tokens the server did not show: their probability is an upper bound, not a measurement."""
+    """Labels whose tokens the server did not show: their probability is a guess, not a measurement."""
 
     def __post_init__(self) -> None:
         """Take a list for `unseen`, as JSON gives it."""

@@ -114,7 +114,7 @@ class ArmBuilder:
             )
         return solver(
             self.weak, self.task, arm=name, grimoire=self.grimoire, examples=examples,
-            mode=self.mode, prior=prior, prior_texts=texts if prior == "mean" else (), journal=self.journal,
+            mode=self.mode, prior=prior, prior_texts=texts, journal=self.journal,
         )  # fmt: skip
 
     @cached_property

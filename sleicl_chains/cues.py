@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sleicl_chains.answers import LabelScores
 
 CUE_TEXTS = 6
-"""Texts that each cue is tried on; one weak call each, once an arm."""
+"""Texts that each cue is tried on, once an arm."""
 _OUT_OF_SIGHT = 0.2
 """Share of the labels out of sight from which on the question names them; chosen on training rows, see
 benchmarks/LOG.md. Where they are in sight anyway, naming them cost accuracy."""
@@ -27,6 +27,8 @@ CUE = Cue("Answer:")
 """The cue where all labels are in sight."""
 CUES = (CUE, Cue("Category:"), Cue("Label:"), Cue("The answer is"))
 """Tried where only the likeliest tokens are in sight."""
+LISTING = tuple(Cue(cue.text, lists_labels=True) for cue in CUES)
+"""Tried where too many labels are out of sight even so."""
 
 Scored = Callable[[Cue, str], LabelScores]
 """Scores a text under a cue; one weak call."""
@@ -36,15 +38,14 @@ def choose_cue(scored: Scored, texts: Sequence[str]) -> Cue:
     """Return the cue after which the labels hold most probability, on average over unlabelled texts.
 
     Where too many labels are out of sight under it, the cues are tried again with the labels named in the
-    question. Costs four calls a text, or eight; without any text the first cue is taken, and the labels named.
+    question. Six of the texts are used, spread over all. Scores each of them four times, or eight; without any text
+    the first cue is taken, and the labels named.
     """
-    tried = list(texts[:CUE_TEXTS])
+    tried = texts[:: max(1, len(texts) // CUE_TEXTS)][:CUE_TEXTS]  # from all over: they may be grouped by label
     if not tried:
-        return Cue(CUE.text, lists_labels=True)
+        return LISTING[0]
     best, unseen = _best(scored, CUES, tried)
-    if unseen <= _OUT_OF_SIGHT:
-        return best
-    return _best(scored, [Cue(cue.text, lists_labels=True) for cue in CUES], tried)[0]
+    return best if unseen <= _OUT_OF_SIGHT else _best(scored, LISTING, tried)[0]
 
 
 def _best(scored: Scored, cues: Sequence[Cue], texts: Sequence[str]) -> tuple[Cue, float]:

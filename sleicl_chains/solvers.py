@@ -16,7 +16,7 @@ from langchain_core.runnables.config import run_in_executor
 
 from sleicl_chains.answers import Answer, Arm, LabelScores, Mode, Prior
 from sleicl_chains.chats import Chat, form_shown
-from sleicl_chains.cues import CUE, CUES, NO_CUE, Cue, choose_cue
+from sleicl_chains.cues import CUE, CUES, LISTING, NO_CUE, Cue, choose_cue
 from sleicl_chains.errors import InputError, OptionError, Unsupported
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal, aask, ask, identity
@@ -25,7 +25,9 @@ from sleicl_chains.priors import CONTENT_FREE, mean_shares, remove_prior
 from sleicl_chains.tasks import Example, Task
 from sleicl_chains.thinking import without_thinking
 
-_READING = 2
+_NONE_IN_SIGHT = "no label was among the tokens that the server shows; embedded:ollama/NAME scores them all"
+
+_READING = 3
 """Counted up when replies are parsed or scores corrected differently, so that no run mixes both."""
 
 
@@ -154,7 +156,7 @@ class _Solver:
     def settings(self) -> str:
         """Sixteen hex digits over everything that decides an answer."""
         parts = [_READING, self.identity, self.mode, self.prior, self.prior_texts, self.task.labels]
-        cues = CUES if self._short_sighted else (self.cue,)  # which of them is chosen follows from the rest
+        cues = (*CUES, *LISTING) if self._short_sighted else (self.cue,)  # which is chosen follows from the rest
         shown = [messages_to_dict(self.chat.messages("?", cue)) for cue in cues]
         return hashlib.sha256(json.dumps([parts, shown], sort_keys=True).encode()).hexdigest()[:16]
 
@@ -195,22 +197,20 @@ class _Solver:
         """Score the labels after the cue and take the prior off."""
         self._prepare()
         scored, seconds = self._scores(question, self.cue)
+        found: dict[str, Any] = {
+            "coverage": scored.coverage,
+            "unseen": scored.unseen,
+            "cue": self.cue.text,
+            "lists_labels": self.cue.lists_labels,
+            "usage": {"prompt_tokens": scored.prompt_tokens, "reply_tokens": 0},
+            "seconds": seconds,
+            **self._about,
+        }
+        if len(scored.unseen) == len(scored.probabilities):
+            return Answer(label=None, text="", valid=False, note=_NONE_IN_SIGHT, **found)
         shares = remove_prior(scored.probabilities, self._prior_shares)
         label = max(shares, key=lambda name: shares[name])
-        return Answer(
-            label=label,
-            text=label,
-            valid=True,
-            probability=shares[label],
-            scores=shares,
-            coverage=scored.coverage,
-            unseen=scored.unseen,
-            cue=self.cue.text,
-            lists_labels=self.cue.lists_labels,
-            usage={"prompt_tokens": scored.prompt_tokens, "reply_tokens": 0},
-            seconds=seconds,
-            **self._about,
-        )
+        return Answer(label=label, text=label, valid=True, probability=shares[label], scores=shares, **found)
 
     @cached_property
     def _about(self) -> dict[str, Any]:

@@ -47,15 +47,16 @@ def test_without_texts_nothing_is_tried() -> None:
     assert choose_cue(never, []) == Cue("Answer:", lists_labels=True)
 
 
-def test_six_texts_are_enough() -> None:
+def test_six_texts_are_enough_and_come_from_all_over() -> None:
+    """They are grouped by label where they come from."""
     seen = set()
 
     def scored(cue: Cue, text: str) -> LabelScores:
         seen.add(text)
         return scores(0.5)
 
-    choose_cue(scored, [str(number) for number in range(40)])
-    assert len(seen) == 6
+    choose_cue(scored, [str(number) for number in range(48)])
+    assert seen == {"0", "8", "16", "24", "32", "40"}
 
 
 def test_what_is_shown(task: Task) -> None:
@@ -99,6 +100,13 @@ def test_a_label_out_of_sight_is_marked_in_the_answer(task: Task) -> None:
     with OllamaServer(lambda asked: alternatives({" sad": 0.5}) if asked.route == "/api/generate" else None) as server:
         answer = solver(model(server), task, prior="none").invoke("My dog is ill.")
     assert (answer.label, answer.unseen, answer.coverage) == ("sad", ("happy",), 0.5)
+
+
+def test_no_answer_is_made_up_where_no_label_is_in_sight(task: Task) -> None:
+    with OllamaServer(lambda asked: alternatives({" a": 0.5}) if asked.route == "/api/generate" else None) as server:
+        answer = solver(model(server), task, prior="none").invoke("My dog is ill.")
+    assert (answer.label, answer.valid, answer.coverage, answer.unseen) == (None, False, 0.0, ("happy", "sad"))
+    assert answer.note.startswith("no label was among the tokens")
 
 
 @pytest.mark.filterwarnings("ignore:Ollama 0.12.3 was not tried")

@@ -90,6 +90,13 @@ def test_label_scores_agree_with_the_engine_on_the_same_file() -> None:
     assert (shown.prompt_tokens, exact.render(CHAT)) == (known.prompt_tokens, prompt)
 
 
+def test_digits_are_scored_where_the_tokenizer_sets_the_space_apart() -> None:
+    weak = instruct()
+    chat = [HumanMessage("Rate the film from 1 to 5: I loved every minute."), AIMessage("Rating:")]
+    found = weak.score_labels(weak.render(chat), ["1", "2", "3", "4", "5"])
+    assert len(found.unseen) < 5 and found.coverage > 0.1
+
+
 def test_a_turn_that_would_end_here_is_scored_as_well() -> None:
     """The server sends no log-probabilities where the likeliest token ends the turn."""
     weak = instruct()

@@ -311,7 +311,7 @@ def test_the_identity_holds_all_that_decides_an_answer(server: OllamaServer) -> 
     assert identity(weak) == {
         "engine": "ollama 0.24.0",
         "weights": "dc1c96f6285037d549036a87157187a0fbd4499507f65c116351c5c3965fe92f",
-        "layout": "chat", "scoring": 2, "num_ctx": 4096, "num_predict": 64, "temperature": 0.0, "seed": 0,
+        "layout": "chat", "scoring": 3, "num_ctx": 4096, "num_predict": 64, "temperature": 0.0, "seed": 0,
         "reasoning": False, "format": None,
     }  # fmt: skip
     others = [

@@ -70,6 +70,14 @@ def test_white_space_is_no_beginning_of_a_label() -> None:
     assert found.requests == 1 and found.coverage == pytest.approx(0.4)
 
 
+def test_a_space_of_its_own_before_digits_is_followed() -> None:
+    """SmolLM2 writes " 5" as a space and "5": after the space, 5 has .6 and 1 has .2."""
+    ask = Asked({"Rating:": {" ": 0.9, " a": 0.05}, "Rating: ": {"5": 0.6, "1": 0.2}})
+    found = score(ask, "Rating:", ["1", "5"])
+    assert found.probabilities == pytest.approx({"1": 0.25, "5": 0.75}) and found.requests == 2
+    assert found.coverage == pytest.approx(0.9) and found.unseen == ()
+
+
 def test_a_shared_beginning_whose_ends_are_out_of_sight_leaves_them_unseen() -> None:
     ask = Asked({"Answer:": {" very": 0.6, " bad": 0.2}, "Answer: very": {" much": 0.9}})
     found = score(ask, "Answer:", ["very good", "very bad", "bad"])

@@ -129,7 +129,7 @@ def ask(
     from sleicl_chains.tasks import load_examples
 
     place, task = Home.at(home), read_card(card)
-    texts = prior_texts(load_examples(train, task), task, seed=seed) if train and prior in (None, "mean") else []
+    texts = prior_texts(load_examples(train, task), task, seed=seed) if train else []
     text = sys.stdin.read() if question in (None, "-") else question
     shown = find_grimoire(grimoire, task, place)
     chosen = arm or (("profound" if shown.profound else "simple") if shown else "zero-shot")

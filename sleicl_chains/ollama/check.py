@@ -1,5 +1,6 @@
 """What a model of an Ollama server can do, and for each thing that is off its mend."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -50,12 +51,8 @@ def _version(model: OllamaModel) -> Finding:
     version = model.server.version
     found = f"{dotted(version)} at {model.server.url}"
     if is_before(version, REFUSES_SINCE):
-        return Finding(
-            "server",
-            found,
-            False,
-            "before 0.12.6 an over-long prompt is cut without a word; update Ollama",
-        )
+        mend = "before 0.12.6 an over-long prompt is cut without a word; update Ollama"
+        return Finding("server", found, False, mend)
     return Finding("server", found, not untried(version), untried(version))
 
 
@@ -91,8 +88,6 @@ def _logprobs(model: OllamaModel) -> list[Finding]:
 
 def _schema(model: OllamaModel) -> list[Finding]:
     """Ask for a colour under a JSON schema."""
-    import json
-
     try:
         text = model.invoke([HumanMessage("Is grass red or green? Answer in JSON.")], format=_SCHEMA).text
         works = json.loads(text).get("colour") in ("red", "green")

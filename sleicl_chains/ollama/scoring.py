@@ -3,7 +3,8 @@
 Every token in sight that begins a label and no other counts for it. A token that begins several
 ("very" of "very positive" and "very negative") is followed: one more request shows how they share it.
 A label without a token in sight cannot be likelier than the last one shown; it gets a tenth of that as a
-floor and is named in `unseen`, since its score is a guess below a bound and no measurement.
+floor and is named in `unseen`, since its score is a guess below a bound and no measurement. It may still be
+chosen, where the labels in sight are less likely than usual.
 """
 
 import math
@@ -14,7 +15,7 @@ from typing import Any
 from sleicl_chains.answers import LabelScores
 from sleicl_chains.errors import GarbledReply
 
-SCORING = 2
+SCORING = 3
 """Counted up when labels are scored differently, so that no journal mixes both."""
 SIGHT = 20
 """Alternatives that an Ollama server gives at most."""
@@ -102,13 +103,16 @@ class _Seen:
         shared: dict[bytes, float] = {}
         for token, share in tokens.shares.items():
             if not token.strip():
-                continue  # white space begins every label and says nothing of any
+                continue  # white space begins every label and says nothing of any; see below
             begun = [label for label, text in rest.items() if text.startswith(token)]
             if len(begun) == 1:
                 own[begun[0]] = own.get(begun[0], 0.0) + share
             elif begun:
                 shared[token] = share
         whole = sum(own.values()) + sum(shared.values())
+        gap = tokens.shares.get(b" ", 0.0)
+        if gap > whole and any(text.startswith(b" ") for text in rest.values()):
+            shared[b" "] = gap  # the tokenizer sets the space apart, as some do before digits
         for token, share in shared.items():
             if share >= _WORTH_FOLLOWING * whole:
                 for label, part in self._shares(prompt, token, rest).items():
