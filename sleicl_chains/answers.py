@@ -79,6 +79,9 @@ class Answer:
             "grimoire": self.grimoire,
             "mode": self.mode,
             "prior": self.prior,
+            "coverage": self.coverage,
+            "unseen": list(self.unseen),
+            "note": self.note,
             "usage": dict(self.usage),
             "seconds": round(self.seconds, 4),
         }

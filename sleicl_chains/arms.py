@@ -16,7 +16,7 @@ from sleicl_chains.evaluation import Progress, Report, evaluate, run_name
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal
 from sleicl_chains.priors import MEAN_ROWS, prior_texts
-from sleicl_chains.solvers import solver, unscored
+from sleicl_chains.solvers import scoring_problem, solver
 from sleicl_chains.tasks import Example, Task, fold
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class ArmBuilder:
     @cached_property
     def _unscored(self) -> str:
         """Why answers are generated although the task has labels; empty where they are not."""
-        return unscored(self.weak) if self.mode is None and self.task.labels else ""
+        return scoring_problem(self.weak) if self.mode is None and self.task.labels else ""
 
     def _arm(self, name: Any) -> Runnable[str, Answer]:
         if name == "majority":

@@ -8,12 +8,12 @@
     │   ├── PromptTooLong       the prompt does not fit the model's context
     │   ├── PromptLost          the model's template drops a part of the prompt
     │   ├── RejectedReply       empty, cut by length, unclosed thinking: never stored
-    │   │   └── CutReply        the reply broke off before its end
+    │   │   └── CutReply        the reply ended before its end
     │   ├── ReplyNeeded         paste:DIR waits for a person to save a reply
     │   ├── ServerError         an Ollama server could not do its part
     │   │   ├── ServerDown      nothing answers at its address
     │   │   ├── ServerBusy      its queue is full (HTTP 503, 429)
-    │   │   ├── ServerFailed    the model's process died, or memory ran out (HTTP 500, 502)
+    │   │   ├── ServerFailed    the model's process or the connection broke, or memory ran out (HTTP 500, 502)
     │   │   ├── TimedOut        it said nothing for too long
     │   │   └── GarbledReply    something answers, but not as Ollama does
     │   └── Unsupported         the model cannot do what was asked (say, log-probabilities)
@@ -60,9 +60,9 @@ class RejectedReply(ModelError):
 
 
 class CutReply(RejectedReply):
-    """A reply broke off before its end."""
+    """A reply ended before its end."""
 
-    passes = True
+    retryable = True
     """Whether the same request may succeed in a moment."""
     begun = False
     """Whether some of the reply had come."""
@@ -75,20 +75,26 @@ class ReplyNeeded(ModelError):
 class ServerError(ModelError):
     """An Ollama server could not do its part."""
 
+    retryable = False
+    """Whether the same request may succeed in a moment."""
+    begun = False
+    """Whether some of the reply had come."""
+
 
 class ServerDown(ServerError):
     """Nothing answers at the server's address."""
+
+    retryable = True
 
 
 class ServerBusy(ServerError):
     """The server's queue is full."""
 
+    retryable = True
+
 
 class ServerFailed(ServerError):
-    """The server, or the process that runs its model, broke."""
-
-    passes = True
-    """Whether the same request may succeed in a moment."""
+    """The server, the process that runs its model, or the connection broke."""
 
 
 class TimedOut(ServerError):

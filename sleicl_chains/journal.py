@@ -23,6 +23,7 @@ from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, messages_from_dict, messages_to_dict
 from langchain_core.runnables import Runnable
 from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.config import run_in_executor
 from pydantic_core import to_jsonable_python
 
 from sleicl_chains.errors import SleiclError
@@ -301,7 +302,8 @@ async def aask(
     **options: Any,
 ) -> AIMessage:
     """Do the same as `ask` without blocking while the model works."""
-    call = _call(model, messages, journal, check, options)
+    # In a thread: a model may have to ask its server who it is.
+    call = await run_in_executor(None, _call, model, messages, journal, check, options)
     if recalled := call.recall():
         return recalled
     started = time.perf_counter()

@@ -1,5 +1,6 @@
 """Models by name: `ollama:NAME`, `embedded:...`, `paste:DIR`, `openai:NAME` and all that LangChain knows."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,9 @@ from sleicl_chains.errors import ModelNotFound, OptionError, one_line
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
+
+
+_NO_CHAT = "here it gets text to continue instead"
 
 
 def weak_model(name: str, *, home: Home | None = None, **options: Any) -> "BaseChatModel":
@@ -73,10 +77,14 @@ def _embedded(name: str, home: Home, options: dict[str, Any]) -> "BaseChatModel"
     if name.startswith("ollama/"):
         from sleicl_chains.ollama.address import server_address
         from sleicl_chains.ollama.installed import weights_file
+        from sleicl_chains.ollama.rendering import has_template
         from sleicl_chains.ollama.server import Server
 
-        file = weights_file(Server(server_address()), name.removeprefix("ollama/"))
-        return EmbeddedModel(name=name, path=file, **options)
+        server, model = Server(server_address()), name.removeprefix("ollama/")
+        opened = EmbeddedModel(name=name, path=weights_file(server, model), **options)
+        if has_template(server.show(model)) and not opened.has_template:
+            warnings.warn(f"embedded:{name}: Ollama has a chat template that the file lacks; {_NO_CHAT}", stacklevel=2)
+        return opened
     path = Path(name).expanduser()
     if not path.is_file():
         raise ModelNotFound(
@@ -98,7 +106,8 @@ def _ollama(name: str, options: dict[str, Any]) -> "BaseChatModel":
         return OllamaModel(model=name, **options)
     except ValidationError as problem:
         found = problem.errors()[0]
-        raise OptionError(f"ollama:{name}: {found['loc'][0]}={found['input']!r}: {found['msg']}") from None
+        where = f"{found['loc'][0]}={found['input']!r}: " if found["loc"] else ""
+        raise OptionError(f"ollama:{name}: {where}{found['msg']}") from None
 
 
 def _from_provider(name: str, options: dict[str, Any]) -> "BaseChatModel":

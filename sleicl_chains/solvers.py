@@ -76,7 +76,7 @@ def solver(
         Unsupported: mode `score` with a model or task that has none.
         PromptTooLong: (when asked) the prompt does not fit; nothing is ever cut.
     """
-    reason = unscored(weak) if task.labels and mode is None else ""
+    reason = scoring_problem(weak) if task.labels and mode is None else ""
     mode = mode or ("score" if task.labels and not reason else "generate")
     chosen = prior or ("mean" if prior_texts else "content-free")
     note = f"generated and parsed: {reason}" if reason else ""
@@ -114,7 +114,7 @@ class _Solver:
             raise InputError(f"The arm {self.arm!r} needs examples; none were given")
         if self.mode == "score" and not self.task.labels:
             raise Unsupported("Mode 'score' needs labels on the task card; use mode 'generate' for open-ended tasks")
-        if self.mode == "score" and (reason := unscored(self.weak)):
+        if self.mode == "score" and (reason := scoring_problem(self.weak)):
             raise Unsupported(f"{reason}; use mode 'generate' or a model embedded:NAME")
         if self.prior == "mean" and not self.prior_texts:
             raise InputError("The prior 'mean' needs training texts; give some, or use 'content-free'")
@@ -138,7 +138,7 @@ class _Solver:
         """How the answer is asked for; a chat whose reply is parsed needs no cue."""
         if self.mode == "generate":
             return NO_CUE if self._chats else CUE
-        if not self._short_sighted:
+        if not self._few_alternatives:
             return CUE
         return choose_cue(lambda cue, text: self._scores(text, cue)[0], self.prior_texts)
 
@@ -148,15 +148,15 @@ class _Solver:
         return bool(getattr(self.weak, "has_template", True))
 
     @property
-    def _short_sighted(self) -> bool:
+    def _few_alternatives(self) -> bool:
         """Whether the model shows its likeliest tokens alone, so that labels may be out of sight."""
-        return self.mode == "score" and getattr(self.weak, "sight", None) is not None
+        return self.mode == "score" and getattr(self.weak, "alternatives", None) is not None
 
     @cached_property
     def settings(self) -> str:
         """Sixteen hex digits over everything that decides an answer."""
         parts = [_READING, self.identity, self.mode, self.prior, self.prior_texts, self.task.labels]
-        cues = (*CUES, *LISTING) if self._short_sighted else (self.cue,)  # which is chosen follows from the rest
+        cues = (*CUES, *LISTING) if self._few_alternatives else (self.cue,)  # which is chosen follows from the rest
         shown = [messages_to_dict(self.chat.messages("?", cue)) for cue in cues]
         return hashlib.sha256(json.dumps([parts, shown], sort_keys=True).encode()).hexdigest()[:16]
 
@@ -172,7 +172,7 @@ class _Solver:
         return self._read(ask(self.weak, self.messages(_text(question)), self.journal))
 
     async def aanswer(self, question: str) -> Answer:
-        if self.mode == "score":  # the engine is in this process and answers one at a time
+        if self.mode == "score":  # in a thread: the engine blocks, and Ollama answers one at a time as well
             return await run_in_executor(None, self._scored, _text(question))
         return self._read(await aask(self.weak, self.messages(_text(question)), self.journal))
 
@@ -234,7 +234,7 @@ class _Solver:
     def _prepare(self) -> None:
         """Choose the cue and estimate the prior, once; several threads may ask their first question together."""
         with self._lock:
-            self._prior_shares  # noqa: B018
+            _ = self.cue, self._prior_shares
 
     @cached_property
     def _prior_shares(self) -> dict[str, float]:
@@ -244,11 +244,11 @@ class _Solver:
         return mean_shares(self._scores(text, self.cue)[0].probabilities for text in texts)
 
 
-def unscored(weak: BaseChatModel) -> str:
+def scoring_problem(weak: BaseChatModel) -> str:
     """Return why a model's labels cannot be scored; empty if they can. An Ollama server is asked once."""
     if not isinstance(weak, LabelScorer):
         return f"{type(weak).__name__} gives no label probabilities"
-    return str(getattr(weak, "unscored", ""))
+    return str(getattr(weak, "scoring_problem", ""))
 
 
 def _text(question: str) -> str:

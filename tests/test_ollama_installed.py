@@ -159,7 +159,7 @@ def test_check_of_a_model_without_fault(server: OllamaServer, home: Home) -> Non
 
 
 @pytest.mark.filterwarnings("default")  # the command prints them
-def test_check_says_what_is_off_and_what_mends_it(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_says_what_is_off_and_how_to_fix_it(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     def old(asked: Asked) -> Said | None:
         if asked.route != "/api/chat":
             return None
@@ -168,7 +168,7 @@ def test_check_says_what_is_off_and_what_mends_it(home: Home, monkeypatch: pytes
     with OllamaServer(old, version="0.12.3") as server:
         monkeypatch.setenv("OLLAMA_HOST", server.url)
         done = sleicl("models", "check", "ollama:smollm2:135m", "-o", "num_ctx=9000", "--json")
-    off = {entry["what"]: entry["mend"] for entry in done.json()["off"]}
+    off = {entry["what"]: entry["fix"] for entry in done.json()["off"]}
     assert set(off) == {"server", "layout", "context", "label_probabilities", "schema"}
     assert off["context"] == "the server lowers 9000 to it; say --option num_ctx=8192"
     assert "update Ollama" in off["server"] and "generated and parsed" in off["label_probabilities"]
@@ -179,7 +179,7 @@ def test_check_says_what_is_off_and_what_mends_it(home: Home, monkeypatch: pytes
 def test_check_of_a_base_model(server: OllamaServer, home: Home) -> None:
     found = checked("ollama:gemma3:270m-base")
     assert (found["template"], found["layout"]) == (False, "completion")
-    assert found["off"][0]["mend"].startswith("a base model: prompts are sent as text to continue")
+    assert found["off"][0]["fix"].startswith("a base model: prompts are sent as text to continue")
 
 
 def test_check_of_a_model_for_embeddings(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +187,7 @@ def test_check_of_a_model_for_embeddings(home: Home, monkeypatch: pytest.MonkeyP
     with OllamaServer(lambda asked: said(shown) if asked.route == "/api/show" else None) as server:
         monkeypatch.setenv("OLLAMA_HOST", server.url)
         assert checked("ollama:smollm2:135m")["off"] == [
-            {"what": "answers", "mend": "this is an embedding model; use it with --embeddings"}
+            {"what": "answers", "fix": "this is an embedding model; use it with --embeddings"}
         ]
 
 

@@ -72,7 +72,7 @@ def test_the_rendered_prompt_is_the_servers_own() -> None:
 
 def test_a_base_model_is_found_out() -> None:
     weak = OllamaModel(model=BASE, num_ctx=512)
-    assert (weak.has_template, weak.layout, weak.unscored) == (False, "completion", "")
+    assert (weak.has_template, weak.layout, weak.scoring_problem) == (False, "completion", "")
     assert instruct().layout == "chat"
 
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,17 @@ from langchain_core.globals import set_llm_cache
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import ConfigurableField
 
-from sleicl_chains.errors import CutReply, ModelNotFound, OptionError, PromptLost, ServerBusy, ServerDown, Unsupported
+from sleicl_chains.errors import (
+    CutReply,
+    ModelNotFound,
+    OptionError,
+    PromptLost,
+    PromptTooLong,
+    ServerBusy,
+    ServerDown,
+    SleiclError,
+    Unsupported,
+)
 from sleicl_chains.journal import identity
 from sleicl_chains.models import strong_model, weak_model
 from sleicl_chains.ollama.model import OllamaModel
@@ -61,8 +72,8 @@ def test_by_name(server: OllamaServer) -> None:
 
 
 def test_an_unknown_or_wrong_option_is_said() -> None:
-    with pytest.raises(OptionError, match="ollama:m: an Ollama model has no min_p, truncate; leave it out"):
-        weak_model("ollama:m", truncate=True, min_p=0.1)
+    with pytest.raises(OptionError, match="ollama:m: an Ollama model has no shift, truncate; leave it out"):
+        weak_model("ollama:m", truncate=True, shift=True)
     with pytest.raises(OptionError, match="ollama:m: num_ctx='big': Input should be a valid integer"):
         weak_model("ollama:m", num_ctx="big")
 
@@ -217,7 +228,10 @@ def test_a_stream_that_somebody_has_begun_to_read_is_not_begun_again(way: str) -
     [
         (said({"error": "server busy"}, status=503), 3),
         (said({"error": "the runner died"}, status=500), 3),
-        (Said(chat("Grass is green.").lines[:2], drop=True), 3),
+        (Said(chat("Grass is green.").lines[:2], drop=True), 2),
+        (Said(()), 3),
+        (Said((*chat("Grass is").lines[:2], '{"error": "the runner died"}')), 2),
+        (Said(('{"message": {"role": "assistant", "con',)), 3),
         (said({"error": "model requires more system memory (9 GiB) than is available"}, status=500), 1),
         (recorded("too long"), 1),
         (recorded("bad option"), 1),
@@ -227,7 +241,7 @@ def test_a_stream_that_somebody_has_begun_to_read_is_not_begun_again(way: str) -
 )
 def test_only_what_may_pass_is_asked_again(reply: Said, sent: int) -> None:
     with answering(reply) as server:
-        with pytest.raises(Exception, match="."):
+        with pytest.raises(SleiclError):
             model(server).invoke(CHAT)
         assert len(server.sent("/api/chat")) == sent
 
@@ -393,7 +407,7 @@ def test_a_server_that_shows_no_rendering_is_said_and_generates() -> None:
             pytest.warns(UserWarning, match="Ollama 0.11.0 was not tried; 0.24.0 was"),
         ):
             assert weak.invoke(CHAT).text.strip() == "green"
-        assert weak.unscored == "Ollama 0.11.0 gives no log-probabilities (since 0.12.11; update it)"
+        assert weak.scoring_problem == "Ollama 0.11.0 gives no log-probabilities (since 0.12.11; update it)"
         with pytest.raises(Unsupported, match="gives no log-probabilities"):
             weak.score_labels("x", ["a", "b"])
 
@@ -503,3 +517,195 @@ def test_a_missing_model_is_refused_at_once_if_so_wished(server: OllamaServer) -
 def test_a_busy_server_is_given_up_after_three_times() -> None:
     with answering(said({"error": "busy"}, status=503)) as server, pytest.raises(ServerBusy):
         model(server).invoke(CHAT)
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+def test_what_a_call_cannot_give_is_said(server: OllamaServer) -> None:
+    """Sent on, the server would ignore it in silence."""
+    for wrong in ({"temprature": 0.9}, {"n": 3}, {"options": {"tfs": 1}}, {"mirostat": 1}):
+        with pytest.raises(OptionError, match="ollama:smollm2:135m does not know the option"):
+            model(server).invoke(CHAT, **wrong)
+    assert model(server).bind(min_p=0.1).invoke(CHAT).text
+    assert server.sent("/api/chat")[-1]["options"]["min_p"] == 0.1
+
+
+@pytest.mark.parametrize("name", ["num_batch", "num_gpu", "num_thread", "main_gpu", "use_mmap"])
+def test_no_option_of_a_call_loads_the_model_again(server: OllamaServer, name: str) -> None:
+    with pytest.raises(OptionError, match=f"{name}=1 in one call would load the model again"):
+        model(server).invoke(CHAT, options={name: 1})
+
+
+def test_settings_without_effect_are_refused_and_others_honoured(server: OllamaServer) -> None:
+    settings: dict[str, Any] = {"mirostat": 1, "tfs_z": 0.5, "sync_client_kwargs": {"timeout": 3}}
+    for name, value in settings.items():
+        with pytest.raises(OptionError, match=f"{name} has no effect here"):
+            weak_model("ollama:m", **{name: value})
+    weak = model(server, client_kwargs={"headers": {"x-door": "open"}}, top_logprobs=2, num_ctx=None)
+    weak.invoke(CHAT)
+    assert all(asked.headers["x-door"] == "open" for asked in server.asked)
+    (sent,) = server.sent("/api/chat")
+    assert (sent["logprobs"], sent["top_logprobs"], sent["options"]["num_ctx"]) == (True, 2, 4096)
+    assert identity(weak) != identity(model(server))  # a cached reply without log-probabilities would not do
+
+
+@pytest.mark.parametrize(
+    ("count", "refused"), [(2050, True), (4096, True), (9000, False), (None, False), (0, False), (1500, False)]
+)
+def test_the_number_of_tokens_read_tells_a_cut_prompt(count: int | None, refused: bool) -> None:
+    """A proxy may lose `truncate: false`; half of the context or all of it are the marks of a cut prompt."""
+    long = [HumanMessage("word " * 5000)]
+    with answering(chat("Green.", prompt_eval_count=count)) as server:
+        weak = model(server, num_ctx=8192 if count == 9000 else 4096)
+        if count == 9000:
+            weak = model(server, num_ctx=8192)
+            count_fits = weak.context > 8000
+            assert count_fits
+            with pytest.raises(PromptTooLong):
+                weak.invoke(long)
+        elif refused:
+            with pytest.raises(PromptTooLong, match=rf"of which {count} arrived"):
+                weak.invoke(long)
+        else:
+            assert weak.invoke(long).text
+
+
+def test_a_prompt_in_another_script_does_not_make_the_next_one_too_long() -> None:
+    with answering(chat("Green.", prompt_eval_count=3000)) as server:
+        weak = model(server)
+        weak.invoke("\u4e16\u754c" * 1500)
+        assert weak.get_num_tokens("x" * 400) == 100
+
+
+def test_frames_follow_the_weights() -> None:
+    """Pulled again and pulled back: each has its own template."""
+    digest = ["a" * 64]
+
+    def answer(asked: Asked) -> Said | None:
+        if asked.route == "/api/tags":
+            return said({"models": [recorded("tags").objects[0]["models"][1] | {"digest": digest[0]}]})
+        if asked.render_only:
+            return said({"_debug_info": {"rendered_template": digest[0][0] + str(asked.body["messages"])}})
+        return None
+
+    with OllamaServer(answer) as server:
+        weak = model(server)
+        found = []
+        for name in "aba":
+            digest[0] = name * 64
+            weak.server.models(fresh=True)
+            found.append(weak.render(CHAT)[0])
+    assert found == ["a", "b", "a"]
+
+
+def test_a_copy_asks_its_own_server(server: OllamaServer) -> None:
+    weak = model(server)
+    weak.render(CHAT)
+    with OllamaServer(_said_by) as other:
+        copied = weak.model_copy(update={"model": "gemma3:270m-base", "base_url": other.url})
+        assert (copied.layout, copied.server.url) == ("completion", other.url)
+    assert (weak.layout, weak.server.url) == ("chat", server.url)
+
+
+def test_names_that_ollama_takes(server: OllamaServer) -> None:
+    for name in ("library/smollm2:135m", "registry.ollama.ai/library/smollm2:135m", "SmolLM2:135m"):
+        assert model(server).server.find(name)["name"] == "smollm2:135m"
+
+
+def test_a_model_pulled_a_moment_ago_is_found() -> None:
+    pulled: list[dict[str, Any]] = []
+    with OllamaServer(lambda asked: said({"models": pulled}) if asked.route == "/api/tags" else None) as server:
+        weak = model(server, "phi3")
+        with pytest.raises(ModelNotFound, match="It has: no model yet"):
+            _ = weak.known
+        pulled.append({"name": "phi3:latest", "digest": "c" * 64})
+        assert weak.server.find("phi3")["digest"] == "c" * 64
+
+
+def test_a_stream_of_thoughts_that_breaks_off_is_no_repetition() -> None:
+    parts = [
+        {"message": {"role": "assistant", "content": "", "thinking": f"thought {n}"}, "done": False} for n in range(40)
+    ]
+    with answering(said(*parts)) as server, pytest.raises(CutReply, match="broke off before its end"):
+        model(server, attempts=1).invoke(CHAT)
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (said({"error": "cloud is disabled"}, status=403), r"refused the request \(HTTP 403: cloud is disabled\)"),
+        (
+            Said((), 301, headers={"Location": "https://box/"}),
+            "is at another address now; set OLLAMA_HOST=https://box/",
+        ),
+        (
+            said({"error": {"message": "request (302 tokens) exceeds the available context size"}}, status=400),
+            "has about",
+        ),
+        (said({"error": "request canceled"}, status=499), "HTTP 499"),
+    ],
+)
+def test_other_answers_of_a_server(reply: Said, words: str) -> None:
+    with answering(reply) as server, pytest.raises(SleiclError, match=words):
+        model(server).invoke(CHAT)
+
+
+def test_what_cannot_be_sent_is_an_error_of_ours(server: OllamaServer) -> None:
+    with pytest.raises(SleiclError, match="could not be asked"):
+        model(server).invoke("half a pair: \ud800")
+    with pytest.raises(SleiclError, match="could not be asked"):
+        model(server).invoke(CHAT, temperature=float("nan"))
+
+
+def test_passwords_are_not_printed() -> None:
+    weak = OllamaModel(model="m", base_url="http://me:secret@127.0.0.1:9")
+    assert "secret" not in repr(weak) + str(weak._identifying_params)
+    with pytest.raises(OptionError) as found:
+        OllamaModel(model="m", base_url="http://me:secret@box:port")
+    assert "secret" not in str(found.value)
+
+
+def test_pictures_cannot_be_scored(server: OllamaServer) -> None:
+    with pytest.raises(Unsupported, match="renders messages of text"):
+        model(server).render([HumanMessage([{"type": "image_url", "image_url": "x"}])])
+
+
+async def test_the_event_loop_is_never_held_up(cache: InMemoryCache) -> None:
+    """A server that takes half a second to say what it has must not stop everything else."""
+
+    def slow(asked: Asked) -> Said | None:
+        if asked.route in ("/api/tags", "/api/show"):
+            time.sleep(0.5)
+        return _said_by(asked)
+
+    gaps = []
+
+    async def tick() -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.01)
+            gaps.append(time.perf_counter() - before)
+
+    with OllamaServer(slow) as server:
+        ticking = asyncio.create_task(tick())
+        await model(server).ainvoke(CHAT)
+        ticking.cancel()
+    assert len(gaps) > 20 and max(gaps) < 0.4
+
+
+def test_a_stream_given_up_leaves_nothing_behind() -> None:
+    """While the loop runs on. If it ends in the same moment, asyncio closes nested generators twice and says so."""
+    problems: list[dict[str, Any]] = []
+
+    async def read_one(weak: OllamaModel) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: problems.append(context))
+        async for _ in weak.astream(CHAT):
+            break
+        await asyncio.sleep(0.05)
+
+    with OllamaServer() as server:
+        for _ in range(5):
+            asyncio.run(read_one(model(server)))
+    gc.collect()
+    assert problems == []

@@ -27,10 +27,21 @@ def last_alone(messages: Sequence[BaseMessage]) -> str:
 
 @pytest.mark.parametrize(
     ("render", "layout"),
-    [(whole, "chat"), (without_system, "folded"), (last_alone, "completion"), (lambda messages: None, None)],
+    [(whole, "chat"), (without_system, "folded"), (lambda messages: None, None)],
 )
 def test_the_first_layout_that_loses_nothing_is_chosen(render: object, layout: str | None) -> None:
-    assert choose_layout(render, TEMPLATE) == layout  # type: ignore[arg-type]  # lambdas have no types
+    assert choose_layout(render, TEMPLATE, "m") == layout  # type: ignore[arg-type]  # lambdas have no types
+
+
+def test_a_template_that_loses_more_than_the_system_message_is_refused() -> None:
+    with pytest.raises(PromptLost, match="ollama:m: its template drops the human message 'First part"):
+        choose_layout(last_alone, TEMPLATE, "ollama:m")
+
+    def without_answers(messages: Sequence[BaseMessage]) -> str:
+        return whole([message for message in messages if message.type != "ai"])
+
+    with pytest.raises(PromptLost, match="drops the ai message 'Third part of the trial.'"):
+        choose_layout(without_answers, TEMPLATE, "ollama:m")
 
 
 @pytest.mark.parametrize("template", ["", "{{ .Prompt }}", "{{.Prompt}}\n", None])
@@ -40,7 +51,7 @@ def test_a_bare_prompt_is_no_template(template: str | None) -> None:
     def never(messages: Sequence[BaseMessage]) -> str:
         raise AssertionError
 
-    assert choose_layout(never, {"template": template}) == "completion"
+    assert choose_layout(never, {"template": template}, "m") == "completion"
 
 
 def test_a_system_message_is_folded_into_the_first_question() -> None:
@@ -66,7 +77,7 @@ def test_a_frame_puts_questions_into_the_rendered_text() -> None:
     assert frame(whole, CHAT, "m") == Frame("<system>Rules.<human>One?<ai>Yes.<human>", "")
     assert Frame("[", "]").around("{x} %s") == "[{x} %s]"
     with pytest.raises(PromptLost, match="ollama:m: its template drops the system message 'Rules.'"):
-        frame(without_system, CHAT, "m")
+        frame(without_system, CHAT, "ollama:m")
 
 
 def test_no_frame_where_the_template_changes_the_question() -> None:

@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def _say_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"Warning: {' '.join(str(message).split())}.", file=sys.stderr, flush=True)
+    print(f"Warning: {' '.join(str(message).split()).rstrip('.')}.", file=sys.stderr, flush=True)
 
 
 def _fail(line: str, status: int = 1) -> NoReturn:

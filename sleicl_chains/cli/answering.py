@@ -143,5 +143,10 @@ def ask(
         return
     if not answer.valid:
         wanted = f"one of {', '.join(task.labels)}" if task.labels else "a text"
-        raise SleiclError(f"The reply gives no answer: found {answer.text!r}; expected {wanted}")
+        found = repr(answer.text) if answer.text else answer.note or "nothing"
+        raise SleiclError(f"The reply gives no answer: found {found}; expected {wanted}")
+    if answer.unseen:
+        say([f"Out of sight of the server, so not measured: {', '.join(answer.unseen)}."])
+    if answer.note:
+        say([f"Note: {answer.note}."])
     print(answer.answer)

@@ -25,15 +25,15 @@ def list_models(base_url: OllamaUrl = None, as_json: JsonOption = False, home: H
 
 
 def _ollama_rows(base_url: str | None) -> list[dict[str, Any]]:
-    """Return the server's models; a note, and none, where no server answers."""
-    from sleicl_chains.errors import ServerDown
+    """Return the server's models; a note, and none, where they cannot be had."""
+    from sleicl_chains.errors import ModelError
     from sleicl_chains.ollama.address import server_address
     from sleicl_chains.ollama.installed import installed_models
     from sleicl_chains.ollama.server import Server
 
     try:
         found = installed_models(Server(server_address(base_url), attempts=1))
-    except ServerDown as problem:
+    except ModelError as problem:
         say([str(problem)])
         return []
     return [asdict(model) | {"name": f"ollama:{model.name}"} for model in found]
@@ -101,8 +101,8 @@ def check_model(
         raise InputError(f"{name}: only local models can be checked; expected ollama:NAME or embedded:NAME")
     if as_json:
         found = {finding.what: finding.found for finding in findings}
-        off = [{"what": finding.what, "mend": finding.mend} for finding in findings if not finding.ok]
+        off = [{"what": finding.what, "fix": finding.fix} for finding in findings if not finding.ok]
         print_json({"name": name, **found, "off": off})
         return
     for finding in findings:
-        print(f"{finding.what}: {finding.found}" + ("" if finding.ok else f"  <- {finding.mend}"))
+        print(f"{finding.what}: {finding.found}" + ("" if finding.ok else f"  <- {finding.fix}"))

@@ -2,6 +2,6 @@
 
 Ollama answers HTTP 200 where a prompt lost its front, a template dropped the system message or a
 stream ended early. Here each of these is an error that says what helps. `server.py` sends and
-explains failures, `model.py` is the chat model, `layouts.py` makes sure that a prompt arrives,
+explains failures, `model.py` is the chat model, `rendering.py` makes sure that a prompt arrives,
 `scoring.py` reads label probabilities, `installed.py` says what is there and `check.py` what is off.
 """

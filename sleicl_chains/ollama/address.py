@@ -3,6 +3,7 @@
 import base64
 import ipaddress
 import os
+import re
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -43,6 +44,7 @@ def server_address(host: str | None = None, api_key: str | None = None) -> Addre
         OptionError: it is no address.
     """
     given = (host or os.environ.get("OLLAMA_HOST") or "").strip().strip("\"'").strip()
+    given = "https://ollama.com" if given == "ollama.com" else given  # as Ollama's own client reads it
     split, port = _split(given)
     name = _connectable(split.hostname or "127.0.0.1")
     path = split.path.rstrip("/")
@@ -56,10 +58,15 @@ def _split(given: str) -> tuple[SplitResult, int]:
         split = urlsplit(given if spelled else f"http://{_bracketed(given)}")
         port = split.port
     except ValueError:
-        raise OptionError(f"There is no Ollama server at {given!r}; {_FORMS}") from None
+        raise _no_address(given) from None
     if split.scheme not in _PORTS or any(character.isspace() for character in split.netloc):
-        raise OptionError(f"There is no Ollama server at {given!r}; {_FORMS}")
+        raise _no_address(given)
     return split, port or (_PORTS[split.scheme] if spelled else _DEFAULT_PORT)
+
+
+def _no_address(given: str) -> OptionError:
+    hidden = re.sub(r"[^/@]*@", "...@", given)  # a password
+    return OptionError(f"There is no Ollama server at {hidden!r}; {_FORMS}")
 
 
 def _bracketed(given: str) -> str:

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 from sleicl_chains.errors import PromptTooLong
-from sleicl_chains.ollama.versions import REFUSES_SINCE, is_before
+from sleicl_chains.ollama.versions import REFUSES_SINCE, Version, is_before
 
 _CHARACTERS_A_TOKEN = 4.0
-"""Until a reply says better; that of English text."""
+"""Of English text. Only longer tokens are learned, so that no prompt is refused for one in another script."""
+_HALF = 8
+"""Tokens by which a halved prompt may miss half of the context (ollama#17427: num_ctx / 2 + 2)."""
 
 
 def too_long(tokens: str, context: int) -> PromptTooLong:
@@ -31,18 +33,22 @@ class Arrival:
         """Return the error for a prompt that the server refused without saying how long it is."""
         return too_long(f"about {max(self.estimate(characters), context + 1)}", context)
 
-    def check(self, count: int, characters: int, context: int, version: tuple[int, ...]) -> None:
-        """Check what the server says it read, and learn from it.
+    def check(self, count: int, characters: int, context: int, version: Version) -> None:
+        """Check what the server says it read, and learn from it; 0 is no statement.
 
-        A server since 0.12.6 has refused what does not fit. An older one leaves half of the context or all
-        of it and says HTTP 200, so there a count well below the estimate means a cut prompt.
+        A server since 0.12.6 refuses what does not fit. An older one, or one behind a proxy that loses
+        `truncate: false`, leaves half of the context or all of it and says HTTP 200: there the count is that of a
+        cut prompt, and on old servers any count well below the estimate is suspicious.
 
         Raises:
             PromptTooLong: the front of the prompt, the grimoire in our use, did not arrive.
         """
+        if not count:
+            return
         expected = self.estimate(characters)
-        cut = is_before(version, REFUSES_SINCE) and expected > 0.9 * context and count < 0.75 * expected
-        if count >= context or cut:
+        halved = expected > context and abs(count - context // 2) <= _HALF
+        short = is_before(version, REFUSES_SINCE) and expected > 0.9 * context and count < 0.75 * expected
+        if count >= context or halved or short:
             raise too_long(f"about {max(expected, context + 1)} (of which {count} arrived)", context)
         if count >= 50:  # below, the template's own tokens count for too much
-            self.characters_a_token = characters / count
+            self.characters_a_token = max(self.characters_a_token, characters / count)

@@ -1,4 +1,4 @@
-"""What a model of an Ollama server can do, and for each thing that is off its mend."""
+"""What a model of an Ollama server can do, and for each thing that is off how to fix it."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class Finding:
     what: str
     found: Any
     ok: bool = True
-    mend: str = ""
+    fix: str = ""
     """What to do about it; empty where all is well."""
 
 
@@ -51,20 +51,20 @@ def _version(model: OllamaModel) -> Finding:
     version = model.server.version
     found = f"{dotted(version)} at {model.server.url}"
     if is_before(version, REFUSES_SINCE):
-        mend = "before 0.12.6 an over-long prompt is cut without a word; update Ollama"
-        return Finding("server", found, False, mend)
+        fix = "before 0.12.6 an over-long prompt is cut without a word; update Ollama"
+        return Finding("server", found, False, fix)
     return Finding("server", found, not untried(version), untried(version))
 
 
 def _template(model: OllamaModel) -> list[Finding]:
     findings = [Finding("template", model.has_template)]
     if not model.has_template:
-        mend = "a base model: prompts are sent as text to continue; take an instruct model to chat with"
-        findings = [Finding("template", False, False, mend)]
+        fix = "a base model: prompts are sent as text to continue; take an instruct model to chat with"
+        findings = [Finding("template", False, False, fix)]
     if model.renders:
         return [*findings, Finding("layout", model.layout)]
-    mend = f"the server does not show rendered prompts; embedded:ollama/{model.model} shows and scores them"
-    return [*findings, Finding("layout", "not shown", False, mend)]
+    fix = f"the server does not show rendered prompts; embedded:ollama/{model.model} shows and scores them"
+    return [*findings, Finding("layout", "not shown", False, fix)]
 
 
 def _context(model: OllamaModel) -> list[Finding]:
@@ -78,7 +78,9 @@ def _context(model: OllamaModel) -> list[Finding]:
 
 def _logprobs(model: OllamaModel) -> list[Finding]:
     if is_before(model.server.version, LOGPROBS_SINCE):
-        return [Finding("label_probabilities", False, False, f"{model.unscored}; answers are generated and parsed")]
+        return [
+            Finding("label_probabilities", False, False, f"{model.scoring_problem}; answers are generated and parsed")
+        ]
     try:
         model.next_tokens("The sky is")
     except ModelError as problem:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from langchain_core.embeddings import Embeddings
-from langchain_core.runnables.config import run_in_executor
 
 from sleicl_chains.errors import GarbledReply, PromptTooLong
 from sleicl_chains.ollama.address import server_address
@@ -43,14 +42,6 @@ class OllamaEmbeddings(Embeddings):
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of one text. Raises as `embed_documents` does."""
         return self.embed_documents([text])[0]
-
-    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Do the same as `embed_documents` without blocking."""
-        return await run_in_executor(None, self.embed_documents, texts)
-
-    async def aembed_query(self, text: str) -> list[float]:
-        """Do the same as `embed_query` without blocking."""
-        return await run_in_executor(None, self.embed_query, text)
 
     def _batch(self, texts: list[str], start: int) -> list[list[float]]:
         part = texts[start : start + _BATCH]

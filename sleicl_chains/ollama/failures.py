@@ -34,13 +34,13 @@ class PromptRefused(PromptTooLong):
     """The server refused an over-long prompt; it does not say how long it is."""
 
 
-def passes(problem: BaseException) -> bool:
+def retryable(problem: BaseException) -> bool:
     """Tell whether the same request may succeed in a moment.
 
-    No connection, a busy server, a runner that died and is started again, a broken connection; never a
-    time-out, which has cost its minutes, nor what the server refuses.
+    No connection, a busy server (429, 503), a runner that died and is started again (500, 502), a broken
+    connection, a reply that ended early; never a time-out, which has cost its minutes, nor what the server refuses.
     """
-    return isinstance(problem, ServerDown | ServerBusy | ServerFailed | CutReply) and getattr(problem, "passes", True)
+    return bool(getattr(problem, "retryable", False))
 
 
 @contextmanager
@@ -59,10 +59,10 @@ def explained(url: str, timeout_s: float) -> Iterator[None]:
             "a long prompt: allow more with --option timeout_s=1800, or take a smaller model"
         ) from None
     except httpx.TransportError as problem:
-        raise CutReply(
-            f"The connection to the Ollama server at {url} broke off ({one_line(problem)}); {_LOG}"
-        ) from None
-    except httpx.HTTPError as problem:  # too many redirects, say
+        broken = ServerFailed(f"The connection to the Ollama server at {url} broke off ({one_line(problem)}); {_LOG}")
+        broken.retryable = True
+        raise broken from None
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as problem:  # ValueError: NaN, half a surrogate pair
         raise ModelError(f"The Ollama server at {url} could not be asked ({one_line(problem)})") from None
 
 
@@ -70,18 +70,21 @@ def decoded(text: str, url: str) -> dict[str, Any]:
     """Return a reply's JSON object.
 
     Raises:
+        CutReply: it breaks off.
         GarbledReply: it is something else.
     """
     try:
         value = json.loads(text)
     except ValueError:
         value = None
-    if not isinstance(value, dict):
-        raise GarbledReply(
-            f"What answers at {url} does not speak as Ollama does: found {text[:60]!r}, expected a JSON object. Check "
-            "OLLAMA_HOST, and any proxy between"
-        )
-    return value
+    if isinstance(value, dict):
+        return value
+    if value is None and text.startswith("{"):
+        raise CutReply(f"A reply of the Ollama server at {url} broke off after {text[-40:]!r}; {_LOG}")
+    raise GarbledReply(
+        f"What answers at {url} does not speak as Ollama does: found {text[:60]!r}, expected a JSON object. Check "
+        "OLLAMA_HOST, and any proxy between"
+    )
 
 
 def failure(status: int, text: str, url: str, model: str, installed: Sequence[str] | None) -> Exception:
@@ -110,8 +113,10 @@ def failure(status: int, text: str, url: str, model: str, installed: Sequence[st
         )
     if status >= 500:
         return _broken(status, said, url, model)
-    if status in (401, 403):
-        return ModelError(f"The Ollama server at {url} refused access (HTTP {status}: {said}); set OLLAMA_API_KEY")
+    if status == 401:
+        return ModelError(f"The Ollama server at {url} refused access (HTTP 401: {said}); set OLLAMA_API_KEY")
+    if 300 <= status < 400:
+        return GarbledReply(f"The Ollama server at {url} is at another address now; set OLLAMA_HOST={said}")
     if status == 404:
         return GarbledReply(f"What answers at {url} has no such route ({said}); check OLLAMA_HOST, or update Ollama")
     return ModelError(f"The Ollama server at {url} refused the request (HTTP {status}: {said})")
@@ -125,13 +130,13 @@ def model_missing(model: str, url: str, installed: Sequence[str] | None) -> Mode
 
 def _broken(status: int, said: str, url: str, model: str) -> ServerFailed:
     if _MEMORY.search(said):
-        problem = ServerFailed(
+        return ServerFailed(
             f"ollama:{model} does not fit into memory ({said}). Take a smaller model, or a smaller context with "
             "--option num_ctx=2048"
         )
-        problem.passes = False
-        return problem
-    return ServerFailed(f"The Ollama server at {url} failed on {model} (HTTP {status}: {said}); {_LOG}")
+    problem = ServerFailed(f"The Ollama server at {url} failed on {model} (HTTP {status}: {said}); {_LOG}")
+    problem.retryable = status in (500, 502)
+    return problem
 
 
 def _message(text: str) -> str:

@@ -71,6 +71,8 @@ def weights_file(server: Server, name: str) -> Path:
     if _ADAPTER.search(modelfile):
         raise Unsupported(f"{wanted}: the model has an adapter, which the engine would leave out; use ollama:{name}")
     paths = [Path(found) for found in _FROM.findall(modelfile) if Path(found).is_absolute()]
+    if len(paths) > 1:
+        raise Unsupported(f"{wanted}: the model is {len(paths)} files (it sees pictures?); use ollama:{name}")
     if not paths:
         raise ModelNotFound(f"{wanted}: the server names no file of weights (a cloud model?); use ollama:{name}")
     return _readable(paths[0], wanted, name)

@@ -3,23 +3,23 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cached_property
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.messages import BaseMessage
-from langchain_core.outputs import ChatResult
+from langchain_core.outputs import ChatResult, LLMResult
 from langchain_ollama import ChatOllama
-from pydantic import ConfigDict, PrivateAttr, SecretStr, model_validator
-from tenacity import AsyncRetrying, Retrying
+from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from tenacity import AsyncRetrying, Retrying, stop_after_attempt
 
 from sleicl_chains.answers import LabelScores
-from sleicl_chains.errors import CutReply, OptionError, Unsupported
+from sleicl_chains.errors import CutReply, OptionError, ServerError, Unsupported
 from sleicl_chains.layouts import STOP, completion
 from sleicl_chains.ollama.address import server_address
 from sleicl_chains.ollama.arrival import Arrival
-from sleicl_chains.ollama.failures import PromptRefused
+from sleicl_chains.ollama.failures import PromptRefused, retryable
 from sleicl_chains.ollama.installed import trained_context
 from sleicl_chains.ollama.rendering import (
     Frame,
@@ -27,23 +27,38 @@ from sleicl_chains.ollama.rendering import (
     choose_layout,
     fixed_text,
     frame,
-    has_template,
     lay_out,
     question,
     warn_unseen,
 )
 from sleicl_chains.ollama.replies import Reply
-from sleicl_chains.ollama.scoring import SCORING, SIGHT, NextTokens, read_tokens, score
+from sleicl_chains.ollama.scoring import ALTERNATIVES, SCORING, NextTokens, read_tokens, score
 from sleicl_chains.ollama.server import Server
 from sleicl_chains.ollama.versions import LOGPROBS_SINCE, dotted, is_before, warn_untried
 
-_LOADING = ("num_ctx", "num_gpu", "num_thread")
+_LOADING = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap")
 """Options whose change makes the server load the model again, which takes seconds to minutes."""
 _SAMPLING = (
-    "mirostat", "mirostat_eta", "mirostat_tau", "num_predict", "repeat_last_n", "repeat_penalty", "temperature",
-    "seed", "stop", "tfs_z", "top_k", "top_p",
+    "num_predict", "temperature", "seed", "stop", "top_k", "top_p", "min_p", "typical_p", "repeat_last_n",
+    "repeat_penalty", "presence_penalty", "frequency_penalty", "num_keep",
 )  # fmt: skip
+_GONE = ("mirostat", "mirostat_eta", "mirostat_tau", "tfs_z")
+"""Options that ChatOllama has and servers have long ignored."""
+_CALL = ("options", "format", "response_format", "reasoning", "logprobs", "top_logprobs", "keep_alive", "tools",
+         "stream", "strict", "model")  # fmt: skip
+"""What a call may give beside options."""
 _ALIASES = {"max_tokens": "num_predict"}
+_NEVER_NONE = ("num_ctx", "num_predict", "timeout_s", "attempts")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the weights behind a name."""
+
+    shown: dict[str, Any]
+    """/api/show."""
+    layout: Layout | None
+    """None where the server shows no rendering."""
 
 
 class OllamaModel(ChatOllama):
@@ -57,17 +72,21 @@ class OllamaModel(ChatOllama):
 
     model_config = ConfigDict(extra="forbid")
 
-    num_ctx: int | None = 4096
+    num_ctx: int | None = Field(default=4096, gt=0)
     """Context in tokens, prompt and reply together. Sent with every call: the server's default depends on the GPU."""
     num_predict: int | None = 64
-    """Longest reply in tokens."""
+    """Longest reply in tokens; -1 for as many as fit."""
     temperature: float | None = 0.0
     seed: int | None = 0
     reasoning: bool | str | None = False
     """Off: a label needs no thinking. None leaves it to the model; thinking text never stands in the answer."""
-    timeout_s: float = 600.0
+    num_batch: int | None = None
+    min_p: float | None = None
+    base_url: str | None = Field(default=None, repr=False)
+    """Address of the server, which may hold a password; `OLLAMA_HOST` by default."""
+    timeout_s: float = Field(default=600.0, gt=0)
     """Longest silence of the server in seconds: queueing, loading the model and reading the prompt."""
-    attempts: int = 3
+    attempts: int = Field(default=3, gt=0)
     """How often a request is sent in all when the server is down, busy or broken, or the reply is cut."""
 
     api_key: SecretStr | None = None
@@ -75,12 +94,12 @@ class OllamaModel(ChatOllama):
     streaming: bool = False
     """Whether LangChain asks for every reply as a stream."""
 
-    sight: ClassVar[int] = SIGHT
+    alternatives: ClassVar[int] = ALTERNATIVES
     """How many next tokens the server shows; labels beyond get a floor, so prompts should name the labels."""
 
     _server: Server = PrivateAttr()
     _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
-    _layouts: dict[str, Layout | None] = PrivateAttr(default_factory=dict)
+    _known: dict[str, Known] = PrivateAttr(default_factory=dict)
     _frames: dict[tuple[str, ...], Frame | None] = PrivateAttr(default_factory=dict)
     _arrival: Arrival = PrivateAttr(default_factory=Arrival)
 
@@ -91,18 +110,31 @@ class OllamaModel(ChatOllama):
         given = {_ALIASES.get(name, name): value for name, value in given.items()}
         if "timeout" in given:
             given["timeout_s"] = given.pop("timeout")
-        if "max_retries" in given:
+        if isinstance(given.get("max_retries"), int):
             given["attempts"] = given.pop("max_retries") + 1
-        return given
+        if given.get("top_logprobs"):
+            given.setdefault("logprobs", True)
+        if gone := [name for name in (*_GONE, "sync_client_kwargs", "async_client_kwargs") if given.get(name)]:
+            raise ValueError(f"{gone[0]} has no effect here; leave it out")
+        return {name: value for name, value in given.items() if value is not None or name not in _NEVER_NONE}
 
     @model_validator(mode="after")
     def _set_clients(self) -> Self:
         """Use one guarded server instead of ChatOllama's two clients."""
-        address = server_address(self.base_url, self.api_key.get_secret_value() if self.api_key else None)
-        self._server = Server(address, timeout_s=self.timeout_s, attempts=self.attempts)
+        self._connect()
         if self.validate_model_on_init:
             self._server.find(self.model)
         return self
+
+    def _connect(self) -> None:
+        address = server_address(self.base_url, self.api_key.get_secret_value() if self.api_key else None)
+        self._server = Server(address, timeout_s=self.timeout_s, attempts=self.attempts, http=self.client_kwargs)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with other settings, asking its own server."""
+        copied = super().model_copy(update=update)
+        copied._connect()
+        return copied
 
     @property
     def _llm_type(self) -> str:
@@ -123,7 +155,8 @@ class OllamaModel(ChatOllama):
     @property
     def settings(self) -> dict[str, Any]:
         """All settings that decide an answer."""
-        return {**self._options({}), "reasoning": self.reasoning, "format": self.format}
+        asked = {name: getattr(self, name) for name in ("logprobs", "top_logprobs") if getattr(self, name)}
+        return {**self._options({}), "reasoning": self.reasoning, "format": self.format, **asked}
 
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
@@ -146,49 +179,66 @@ class OllamaModel(ChatOllama):
         """Add the identity to LangChain's cache key, which is the same for all models of ChatOllama."""
         return f"{sorted(self.identity.items(), key=lambda item: item[0])}{super()._get_llm_string(stop, **kwargs)}"
 
+    async def agenerate(self, *args: Any, **kwargs: Any) -> LLMResult:
+        """Ask the server first what the model is: a cache would ask in the event loop and hold it up."""
+        await asyncio.to_thread(lambda: self.identity)
+        return await super().agenerate(*args, **kwargs)
+
+    def get_num_tokens(self, text: str) -> int:
+        """Estimate the number of tokens, from the length of those that the server counted; no call."""
+        return self._arrival.estimate(len(text))
+
     # ------------------------------------------------------------------ what is known of the model
 
-    @cached_property
+    @property
+    def known(self) -> Known:
+        """What is known of the model: asked for once for the weights, which may be pulled again under the name.
+
+        Raises:
+            ServerError: the server could not be asked.
+            ModelNotFound: the server has no such model.
+            PromptLost: no layout brings a chat to the model.
+        """
+        return self._of_digest(self._server.find(self.model)["digest"])
+
+    def _of_digest(self, digest: str) -> Known:
+        with self._lock:
+            if digest not in self._known:
+                shown = self._server.show(self.model)
+                self._known[digest] = Known(shown, choose_layout(self._rendered, shown, self.model_name))
+                warn_untried(self._server.version)
+                if self._known[digest].layout is None:
+                    warn_unseen(self.model_name, self._server.version)
+        return self._known[digest]
+
+    @property
     def shown(self) -> dict[str, Any]:
-        """What /api/show says of the model, once an object."""
+        """What /api/show says of the model."""
         return self._server.show(self.model)
 
     @property
     def has_template(self) -> bool:
         """Whether the model knows chats; base models do not."""
-        return has_template(self.shown)
+        return self.known.layout != "completion"
 
     @property
     def context(self) -> int:
         """The context in tokens: the server silently lowers `num_ctx` to what the model was trained with."""
-        asked = self.num_ctx or 4096
-        return min(asked, trained_context(self.shown) or asked)
+        asked = self.num_ctx or 0
+        return min(asked, trained_context(self.known.shown) or asked)
 
     @property
     def layout(self) -> Layout:
-        """How a chat reaches the model, see `rendering`; found once for the weights."""
-        return self._layout_or_none or "chat"
-
-    @property
-    def _layout_or_none(self) -> Layout | None:
-        digest = self._server.find(self.model)["digest"]
-        with self._lock:
-            if digest not in self._layouts:
-                self._frames.clear()
-                self.__dict__.pop("shown", None)
-                warn_untried(self._server.version)
-                self._layouts[digest] = choose_layout(self._rendered, self.shown)
-                if self._layouts[digest] is None:
-                    warn_unseen(self.model, self._server.version)
-        return self._layouts[digest]
+        """How a chat reaches the model, see `rendering`."""
+        return self.known.layout or "chat"
 
     @property
     def renders(self) -> bool:
         """Whether the exact prompt is known: the server shows it, or it is written here."""
-        return self._layout_or_none is not None
+        return self.known.layout is not None
 
     @property
-    def unscored(self) -> str:
+    def scoring_problem(self) -> str:
         """Why labels cannot be scored here; empty if they can."""
         version = dotted(self._server.version)
         if is_before(self._server.version, LOGPROBS_SINCE):
@@ -205,8 +255,10 @@ class OllamaModel(ChatOllama):
         Raises:
             OptionError: a call asks for other loading options than the model has.
         """
-        own = {name: getattr(self, name) for name in (*_LOADING, *_SAMPLING)}
+        own = {name: getattr(self, name, None) for name in (*_LOADING, *_SAMPLING)}
         asked = {_ALIASES.get(name, name): value for name, value in given.items() if value is not None}
+        if unknown := [name for name in asked if name not in own]:
+            raise OptionError(f"{self.model_name} does not know the option {unknown[0]!r}")
         for name in _LOADING:
             if name in asked and asked[name] != own[name]:
                 raise OptionError(
@@ -216,11 +268,15 @@ class OllamaModel(ChatOllama):
         return {name: value for name, value in {**own, **asked}.items() if value is not None}
 
     def _chat_params(self, messages: list[BaseMessage], stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
-        """Merge options given with a call into the model's own; ChatOllama replaces them all."""
+        """Merge options given with a call into the model's own; ChatOllama replaces them all.
+
+        Raises:
+            OptionError: the call gives something that a call cannot.
+        """
         if (other := kwargs.get("model", self.model)) != self.model:
             raise OptionError(f"{self.model_name}: a call cannot take the model {other!r}; make a model of that name")
         asked = dict(kwargs.pop("options", None) or {})
-        asked |= {key: kwargs.pop(key) for key in [*kwargs] if key in (*_LOADING, *_SAMPLING, *_ALIASES)}
+        asked |= {name: kwargs.pop(name) for name in [*kwargs] if name not in _CALL}
         asked |= {"stop": stop} if stop is not None else {}
         params = super()._chat_params(messages, None, **kwargs)
         params |= {"options": self._options(asked), "truncate": False, "shift": False}
@@ -238,19 +294,19 @@ class OllamaModel(ChatOllama):
 
     def _frame(self, messages: Sequence[BaseMessage]) -> Frame | None:
         """Return how the template frames the last question, asked for once a fixed text."""
-        key = fixed_text(messages)
+        key = (self._server.find(self.model)["digest"], *fixed_text(messages))
         with self._lock:
             if key not in self._frames:
                 if len(self._frames) >= 100:  # a chat's history would pile up
                     self._frames.clear()
-                self._frames[key] = frame(self._rendered, messages, self.model)
+                self._frames[key] = frame(self._rendered, messages, self.model_name)
         return self._frames[key]
 
     def _request(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> tuple[str, dict[str, Any]]:
         """Return the route and the body of a request whose prompt is known to arrive."""
-        layout = self._layout_or_none
+        layout = self.known.layout
         if layout == "completion" and not kwargs.get("tools"):
             params = self._chat_params([], stop if stop is not None else self.stop or [STOP], **kwargs)
             body = {key: value for key, value in params.items() if key not in ("messages", "think", "tools")}
@@ -278,8 +334,9 @@ class OllamaModel(ChatOllama):
         with self._guarded(reply, messages):
             # A model's first request asks the server what it is; that must not hold the event loop up.
             route, body = await asyncio.to_thread(self._request, messages, stop, kwargs)
-            async for part in self._server.astream(route, body):
-                yield reply.checked(part)
+            async with aclosing(self._server.astream(route, body)) as parts:
+                async for part in parts:
+                    yield reply.checked(part)
 
     @contextmanager
     def _guarded(self, reply: Reply, messages: Sequence[BaseMessage]) -> Iterator[None]:
@@ -288,7 +345,7 @@ class OllamaModel(ChatOllama):
         try:
             yield
             self._arrival.check(reply.end(), size, self.context, self._server.version)
-        except CutReply as problem:
+        except (CutReply, ServerError) as problem:
             problem.begun = reply.begun
             raise
         except PromptRefused:
@@ -302,7 +359,7 @@ class OllamaModel(ChatOllama):
         **kwargs: Any,
     ) -> ChatResult:
         """Answer at once; a reply that breaks off is asked for again, and listeners hear its tokens again."""
-        return Retrying(**self._server.patience(_broke_off))(super()._generate, messages, stop, run_manager, **kwargs)
+        return Retrying(**self._again)(super()._generate, messages, stop, run_manager, **kwargs)
 
     async def _agenerate(
         self,
@@ -312,30 +369,35 @@ class OllamaModel(ChatOllama):
         **kwargs: Any,
     ) -> ChatResult:
         """Do the same as `_generate` without blocking."""
-        return await AsyncRetrying(**self._server.patience(_broke_off))(
-            super()._agenerate, messages, stop, run_manager, **kwargs
-        )
+        return await AsyncRetrying(**self._again)(super()._agenerate, messages, stop, run_manager, **kwargs)
+
+    @property
+    def _again(self) -> dict[str, Any]:
+        """Once more, if any: what failed before the first part, the server has tried its number of times."""
+        return {**self._server.retry_policy(_broke_off), "stop": stop_after_attempt(min(2, self.attempts))}
 
     # ------------------------------------------------------------------ label probabilities
 
     def render(self, messages: Sequence[BaseMessage]) -> str:
         """Return the exact text that the model is given; a trailing AI message is left open.
 
-        One request to the server for each new fixed text; questions behind a known one cost none.
+        Two requests to the server for each new fixed text; questions behind a known one cost none.
 
         Raises:
             PromptLost: a part of it would not reach the model.
-            Unsupported: the server does not show rendered prompts.
+            Unsupported: the server does not show rendered prompts, or a message holds more than text.
         """
-        layout = self._layout_or_none
+        if any(not isinstance(message.content, str) for message in messages):
+            raise Unsupported(f"{self.model_name} renders messages of text; found one with other content")
+        layout = self.known.layout
         if layout == "completion":
             return completion(messages)
-        opened = messages[-1].text if messages[-1].type == "ai" else ""
+        opened = messages[-1].text if messages and messages[-1].type == "ai" else ""
         laid = lay_out(messages[:-1] if opened else messages, layout or "chat")
         found = self._frame(laid)
         rendered = found.around(question(laid)) if found else self._rendered(laid)
         if rendered is None:
-            raise Unsupported(f"{self.model_name}: {self.unscored}")
+            raise Unsupported(f"{self.model_name}: {self.scoring_problem}")
         return rendered + opened
 
     def score_labels(self, prompt: str, labels: Sequence[str]) -> LabelScores:
@@ -347,15 +409,22 @@ class OllamaModel(ChatOllama):
             PromptTooLong: the prompt does not fit the context.
             Unsupported: the server gives no log-probabilities.
         """
-        if self.unscored:
-            raise Unsupported(f"{self.model_name}: {self.unscored}")
+        if self.scoring_problem:
+            raise Unsupported(f"{self.model_name}: {self.scoring_problem}")
         return score(self.next_tokens, prompt, labels)
 
     def next_tokens(self, prompt: str) -> NextTokens:
-        """Return the 20 likeliest tokens after a rendered prompt; one call."""
+        """Return the 20 likeliest tokens after a rendered prompt.
+
+        One call, or two where the likeliest one ends the turn.
+
+        Raises:
+            PromptTooLong: the prompt does not fit the context.
+            GarbledReply: the server gave no log-probabilities.
+        """
         body = {
             "model": self.model, "prompt": prompt, "raw": True, "stream": False, "truncate": False, "shift": False,
-            "logprobs": True, "top_logprobs": SIGHT, "options": self._options({"num_predict": 1}),
+            "logprobs": True, "top_logprobs": ALTERNATIVES, "options": self._options({"num_predict": 1}),
             **({"keep_alive": self.keep_alive} if self.keep_alive is not None else {}),
         }  # fmt: skip
         try:
@@ -373,4 +442,4 @@ class OllamaModel(ChatOllama):
 
 def _broke_off(problem: BaseException) -> bool:
     """Tell whether a reply broke off in the middle; what fails before its first part the server tries again."""
-    return isinstance(problem, CutReply) and problem.begun and problem.passes
+    return retryable(problem) and bool(getattr(problem, "begun", False))

@@ -15,6 +15,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 
 from sleicl_chains.errors import PromptLost
 from sleicl_chains.ollama.versions import dotted
+from sleicl_chains.thinking import without_thinking
 
 Layout = Literal["chat", "folded", "completion"]
 Renderer = Callable[[Sequence[BaseMessage]], str | None]
@@ -36,8 +37,12 @@ def has_template(shown: Mapping[str, Any]) -> bool:
     return template not in ("", "{{.Prompt}}")
 
 
-def choose_layout(render: Renderer, shown: Mapping[str, Any]) -> Layout | None:
-    """Return the first layout under which every message arrives; None where the server shows no rendering."""
+def choose_layout(render: Renderer, shown: Mapping[str, Any], model: str) -> Layout | None:
+    """Return the first layout under which every message arrives; None where the server shows no rendering.
+
+    Raises:
+        PromptLost: the model has a chat template under which none does.
+    """
     if not has_template(shown):
         return "completion"
     layouts: tuple[Layout, ...] = ("chat", "folded")
@@ -46,9 +51,10 @@ def choose_layout(render: Renderer, shown: Mapping[str, Any]) -> Layout | None:
         rendered = render(laid)
         if rendered is None:
             return None
-        if not lost(laid, rendered):
+        missing = lost(laid, rendered)
+        if not missing:
             return layout
-    return "completion"
+    raise _dropped(missing[0], model)
 
 
 def lay_out(messages: Sequence[BaseMessage], layout: Layout) -> list[BaseMessage]:
@@ -67,10 +73,10 @@ def lay_out(messages: Sequence[BaseMessage], layout: Layout) -> list[BaseMessage
 
 
 def lost(messages: Sequence[BaseMessage], rendered: str) -> list[BaseMessage]:
-    """Return the messages of a user or the system whose text is not in the rendered prompt, in their order."""
+    """Return the messages whose text is not in the rendered prompt, in their order; not what tools said."""
     missing, at = [], 0
     for message in messages:
-        for text in _texts(message) if message.type in ("system", "human") else ():
+        for text in _texts(message) if message.type in ("system", "human", "ai") else ():
             found = rendered.find(text, at)
             if found < 0:
                 missing.append(message)
@@ -82,7 +88,7 @@ def lost(messages: Sequence[BaseMessage], rendered: str) -> list[BaseMessage]:
 def _texts(message: BaseMessage) -> list[str]:
     """Return the pieces of text in a message, which may hold pictures as well."""
     if isinstance(message.content, str):
-        pieces = [message.content]
+        pieces = [without_thinking(message.content)]  # some templates leave earlier thinking out
     else:
         pieces = [part if isinstance(part, str) else str(part.get("text", "")) for part in message.content]
     return [piece.strip() for piece in pieces if piece.strip()]
@@ -108,7 +114,7 @@ def question(messages: Sequence[BaseMessage]) -> str:
 def fixed_text(messages: Sequence[BaseMessage]) -> tuple[str, ...]:
     """Return what tells prompts apart that differ in more than their last question."""
     at = _place(messages)
-    return tuple("" if place == at else f"{m.type}:{m.content}" for place, m in enumerate(messages))
+    return tuple("" if place == at else repr(message) for place, message in enumerate(messages))
 
 
 def frame(render: Renderer, messages: Sequence[BaseMessage], model: str) -> Frame | None:
@@ -126,13 +132,17 @@ def frame(render: Renderer, messages: Sequence[BaseMessage], model: str) -> Fram
     if whole is None or marked is None:
         return None
     if missing := lost(messages, whole):
-        raise PromptLost(
-            f"ollama:{model}: its template drops the {missing[0].type} message {missing[0].text[:40]!r}. Give the "
-            "model a full template in a Modelfile (`ollama show --modelfile` prints it), or take another model"
-        )
+        raise _dropped(missing[0], model)
     before, _, after = marked.rpartition(_MARK)
     found = Frame(before, after)
     return found if found.around(messages[at].text) == whole else None
+
+
+def _dropped(message: BaseMessage, model: str) -> PromptLost:
+    return PromptLost(
+        f"{model}: its template drops the {message.type} message {message.text[:40]!r}. Give the model a full template "
+        "in a Modelfile (`ollama show --modelfile` prints it), or take another model"
+    )
 
 
 def _place(messages: Sequence[BaseMessage]) -> int:
@@ -143,7 +153,7 @@ def _place(messages: Sequence[BaseMessage]) -> int:
 def warn_unseen(model: str, version: tuple[int, ...]) -> None:
     """Say that nobody can know what the template makes of a prompt."""
     warnings.warn(
-        f"ollama:{model}: Ollama {dotted(version)} does not show rendered prompts, so whether the whole prompt arrives "
+        f"{model}: Ollama {dotted(version)} does not show rendered prompts, so whether the whole prompt arrives "
         "is judged by its number of tokens alone",
         stacklevel=2,
     )

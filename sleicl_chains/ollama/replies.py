@@ -37,7 +37,7 @@ class Reply:
         self._said += len(content.strip())
         self._thought += len(message.get("thinking") or part.get("thinking") or "")
         self._called = self._called or bool(message.get("tool_calls"))
-        self._follow(content.strip())
+        self._follow((content or str(message.get("thinking") or part.get("thinking") or "")).strip())
         kept = {key: value for key, value in part.items() if key not in ("response", "context", "thinking")}
         if part.get("done") is not True:
             return {**kept, "message": message}
@@ -76,6 +76,6 @@ class Reply:
                 f"{self.model} said {self._last!r} {self._repeats + 1} times in a row, and Ollama ended the reply "
                 "there. A few worked examples (few-shot) or --option repeat_penalty=1.1 may help"
             )
-            problem.passes = False
+            problem.retryable = False
             return problem
         return CutReply(f"{self.model}: the reply broke off before its end; the server's log may say why")

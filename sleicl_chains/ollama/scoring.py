@@ -17,7 +17,7 @@ from sleicl_chains.errors import GarbledReply
 
 SCORING = 3
 """Counted up when labels are scored differently, so that no journal mixes both."""
-SIGHT = 20
+ALTERNATIVES = 20
 """Alternatives that an Ollama server gives at most."""
 _FLOOR = 0.1
 """Of the last token shown; chosen on training rows (benchmarks/LOG.md)."""
