@@ -13,6 +13,7 @@ from sleicl_chains.ollama.address import server_address
 from sleicl_chains.ollama.server import Server
 from sleicl_chains.tasks import Example, Task
 from sleicl_chains.weights import fetch
+from tests.ollama_server import OllamaServer
 
 CACHE = Home(Path(__file__).parent.parent / ".test-home")
 OLLAMA_HOST = os.environ.get("OLLAMA_HOST", "")
@@ -28,6 +29,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     monkeypatch.setenv("SLEICL_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SLEICL_THREADS", "1")  # several threads in lock-step crawl on a busy machine
     return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def server() -> Iterator[OllamaServer]:
+    """An Ollama server that replays what a real one answered."""
+    with OllamaServer() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
+
+from sleicl_chains.ollama.model import OllamaModel
+
 RECORDED = Path(__file__).parent / "recorded" / "ollama-0.24.0.json"
 
 
@@ -194,3 +198,31 @@ def _handler(server: OllamaServer) -> type[BaseHTTPRequestHandler]:
             pass
 
     return Handler
+
+
+CHAT: list[BaseMessage] = [SystemMessage("Grimoire: grass is green."), HumanMessage("What colour is grass?")]
+"""A prompt with a grimoire, for tests."""
+
+
+def model(server: OllamaServer, name: str = "smollm2:135m", **options: Any) -> OllamaModel:
+    """Return the guarded model on this server."""
+    return OllamaModel(model=name, base_url=server.url, timeout_s=5, **options)
+
+
+def answering(*replies: Said) -> OllamaServer:
+    """Return a server that gives chats one reply after the other, the last one for ever."""
+    left = list(replies)
+
+    def answer(asked: Asked) -> Said | None:
+        if asked.route != "/api/chat" or asked.render_only:
+            return None
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    return OllamaServer(answer)
+
+
+def said_by(asked: Asked) -> Said | None:
+    """Answer with the model and temperature that were asked for."""
+    if asked.route != "/api/chat" or asked.render_only:
+        return None
+    return chat(f"{asked.body['model']} at {asked.body['options']['temperature']}")

@@ -1,14 +1,17 @@
 """Choosing the cue on unlabelled texts: by covered mass, and the labels named only where they are out of sight."""
 
+from pathlib import Path
+
 import pytest
 
 from sleicl_chains.answers import LabelScores
 from sleicl_chains.chats import Chat
 from sleicl_chains.cues import CUE, CUES, Cue, choose_cue
+from sleicl_chains.evaluation import settings_of
 from sleicl_chains.solvers import solver
 from sleicl_chains.tasks import Example, Task
-from tests.ollama_server import Asked, OllamaServer, Said, alternatives
-from tests.test_ollama_model import model
+from tests.command import Desk, sleicl
+from tests.ollama_server import Asked, OllamaServer, Said, alternatives, chat, model
 
 
 def scores(coverage: float, unseen: tuple[str, ...] = ()) -> LabelScores:
@@ -112,11 +115,78 @@ def test_no_answer_is_made_up_where_no_label_is_in_sight(task: Task) -> None:
 @pytest.mark.filterwarnings("ignore:Ollama 0.12.3 was not tried")
 def test_an_old_server_answers_in_words_and_the_reason_is_kept(task: Task) -> None:
     def answer(asked: Asked) -> Said | None:
-        from tests.ollama_server import chat
-
         return chat("sad") if asked.route == "/api/chat" and not asked.render_only else None
 
     with OllamaServer(answer, version="0.12.3") as server:
         answered = solver(model(server), task).invoke("My dog is ill.")
     assert (answered.label, answered.mode) == ("sad", "generate")
     assert answered.note == "generated and parsed: Ollama 0.12.3 gives no log-probabilities (since 0.12.11; update it)"
+
+
+def test_what_could_not_be_seen_is_said_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk.at(tmp_path)
+
+    def answer(asked: Asked) -> Said | None:
+        return alternatives({" billing": 0.5, " a": 0.1}) if asked.route == "/api/generate" else None
+
+    with OllamaServer(answer) as server:
+        monkeypatch.setenv("OLLAMA_HOST", server.url)
+        command = (
+            "ask",
+            "--task",
+            desk.card,
+            "--weak",
+            "ollama:smollm2:135m",
+            "--prior",
+            "none",
+            "My card was charged.",
+        )
+        plain, found = sleicl(*command), sleicl(*command, "--json").json()
+    assert (plain.out, plain.status) == ("billing\n", 0)
+    assert plain.err == "Out of sight of the server, so not measured: technical.\n"
+    assert (found["unseen"], found["coverage"], found["note"]) == (["technical"], 0.5, "")
+
+
+def test_the_table_says_what_was_out_of_sight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk.at(tmp_path)
+
+    def answer(asked: Asked) -> Said | None:
+        return alternatives({" billing": 0.5, " a": 0.1}) if asked.route == "/api/generate" else None
+
+    with OllamaServer(answer) as server:
+        monkeypatch.setenv("OLLAMA_HOST", server.url)
+        done = sleicl(
+            "evaluate", "--task", desk.card, "--rows", desk.test, "--weak", "ollama:smollm2:135m", "--arms", "zero-shot"
+        )
+    assert done.status == 0, done.err
+    assert "Labels out of sight, scored by a floor: zero-shot 50%." in done.out
+
+
+def test_a_broken_connection_is_no_wrong_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run stops with the reason, and the same command goes on where it stopped."""
+    desk, broken = Desk.at(tmp_path), [True]
+
+    def answer(asked: Asked) -> Said | None:
+        if asked.route != "/api/chat" or asked.render_only:
+            return None
+        return Said(chat("billing").lines[:1], drop=True) if broken else chat("billing")
+
+    with OllamaServer(answer) as server:
+        monkeypatch.setenv("OLLAMA_HOST", server.url)
+        command = ("evaluate", "--task", desk.card, "--rows", desk.test, "--weak", "ollama:smollm2:135m",
+                   "--arms", "zero-shot", "--mode", "generate", "--json")  # fmt: skip
+        stopped = sleicl(*command)
+        assert stopped.status == 1 and "broke off" in stopped.err
+        broken.clear()
+        (arm,) = sleicl(*command).json()["arms"]
+    assert (arm["accuracy"], arm["failed"]) == (0.5, 0)
+
+
+def test_a_changed_wording_of_the_options_is_another_run(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sleicl_chains import prompts
+
+    with OllamaServer() as server:
+        before = settings_of(solver(model(server), task))
+        real = prompts.template
+        monkeypatch.setattr(prompts, "template", lambda name: real(name).replace("Options:", "Choose:"))
+        assert settings_of(solver(model(server), task)) != before

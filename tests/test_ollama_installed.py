@@ -60,6 +60,7 @@ def test_the_file_of_a_model_is_opened_by_the_engine(weights: Path, monkeypatch:
         ("FROM /nowhere/blobs/sha256-1", ModelNotFound, r"cannot be read \(No such file.*chmod a\+r.*ollama:m"),
         ("FROM {folder}/text", Unsupported, r"no GGUF file \(found b'just'\); use ollama:m"),
         ("FROM {folder}/text\nADAPTER /x", Unsupported, "has an adapter, which the engine would leave out"),
+        ("FROM {folder}/text\nFROM {folder}/eyes", Unsupported, "the model is 2 files"),
         ("FROM other", ModelNotFound, "names no file of weights"),
     ],
 )
@@ -70,6 +71,18 @@ def test_a_file_that_cannot_be_opened(
     with showing(modelfile.format(folder=tmp_path)) as server:
         monkeypatch.setenv("OLLAMA_HOST", server.url)
         with pytest.raises(error, match=words):
+            weak_model("embedded:ollama/m")
+
+
+def test_a_template_that_only_ollama_has_is_warned_of(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = next(weights.glob("*.gguf")).read_bytes()
+    (tmp_path / "bare.gguf").write_bytes(data.replace(b"tokenizer.chat_template", b"tokenizer.chat_templatX"))
+    shown = {"modelfile": f"FROM {tmp_path}/bare.gguf", "template": "{{ range .Messages }}"}
+    with OllamaServer(lambda asked: said(shown) if asked.route == "/api/show" else None) as server:
+        monkeypatch.setenv("OLLAMA_HOST", server.url)
+        with pytest.warns(UserWarning, match="Ollama has a chat template that the file lacks; here it gets text"):
             weak_model("embedded:ollama/m")
 
 
@@ -139,6 +152,13 @@ def test_list_without_a_server_says_so_and_shows_the_rest(home: Home, monkeypatc
     done = sleicl("models", "list")
     assert done.status == 0 and "smollm2" in done.out
     assert done.err.startswith("No Ollama server answers at http://127.0.0.1:9") and done.err.count("\n") == 1
+
+
+def test_list_beside_something_else_at_the_address(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    with OllamaServer(lambda asked: Said(("<html>It works!</html>",))) as server:
+        monkeypatch.setenv("OLLAMA_HOST", server.url)
+        done = sleicl("models", "list")
+    assert done.status == 0 and "smollm2" in done.out and "does not speak as Ollama does" in done.err
 
 
 def checked(name: str, *more: str) -> dict[str, Any]:

@@ -12,49 +12,33 @@ import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.globals import set_llm_cache
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import ConfigurableField
 
 from sleicl_chains.errors import (
     CutReply,
     ModelNotFound,
     OptionError,
-    PromptLost,
-    PromptTooLong,
     ServerBusy,
     ServerDown,
     SleiclError,
-    Unsupported,
 )
 from sleicl_chains.journal import identity
 from sleicl_chains.models import strong_model, weak_model
 from sleicl_chains.ollama.model import OllamaModel
-from tests.ollama_server import Asked, OllamaServer, Said, alternatives, chat, chatml, generated, recorded, said
+from tests.ollama_server import (
+    CHAT,
+    Asked,
+    OllamaServer,
+    Said,
+    answering,
+    chat,
+    model,
+    recorded,
+    said,
+    said_by,
+)
 
-CHAT: list[BaseMessage] = [SystemMessage("Grimoire: grass is green."), HumanMessage("What colour is grass?")]
 LOADING = ("num_ctx", "num_gpu", "num_thread")
-
-
-def model(server: OllamaServer, name: str = "smollm2:135m", **options: Any) -> OllamaModel:
-    return OllamaModel(model=name, base_url=server.url, timeout_s=5, **options)
-
-
-@pytest.fixture
-def server() -> Iterator[OllamaServer]:
-    with OllamaServer() as running:
-        yield running
-
-
-def answering(*replies: Said) -> OllamaServer:
-    """Return a server that gives chats one reply after the other, the last one for ever."""
-    left = list(replies)
-
-    def answer(asked: Asked) -> Said | None:
-        if asked.route != "/api/chat" or asked.render_only:
-            return None
-        return left.pop(0) if len(left) > 1 else left[0]
-
-    return OllamaServer(answer)
 
 
 # ------------------------------------------------------------------ what is sent
@@ -275,15 +259,8 @@ def cache() -> Iterator[InMemoryCache]:
     set_llm_cache(None)
 
 
-def _said_by(asked: Asked) -> Said | None:
-    """Answer with the model and temperature that were asked for."""
-    if asked.route != "/api/chat" or asked.render_only:
-        return None
-    return chat(f"{asked.body['model']} at {asked.body['options']['temperature']}")
-
-
 def test_a_cache_tells_models_and_temperatures_apart(cache: InMemoryCache) -> None:
-    with OllamaServer(_said_by) as server:
+    with OllamaServer(said_by) as server:
         one, other = model(server), model(server, "gemma3:270m-base")
         warm = model(server, temperature=0.7)
         said_first = [one.invoke(CHAT).text, warm.invoke(CHAT).text, one.invoke(CHAT, temperature=0.3).text]
@@ -295,7 +272,7 @@ def test_a_cache_tells_models_and_temperatures_apart(cache: InMemoryCache) -> No
 
 
 async def test_the_cache_is_found_from_asynchronous_code(cache: InMemoryCache) -> None:
-    with OllamaServer(_said_by) as server:
+    with OllamaServer(said_by) as server:
         first = model(server).invoke(CHAT).text
         assert (await model(server).ainvoke(CHAT)).text == first
         assert len(server.sent("/api/chat")) == 1
@@ -308,7 +285,7 @@ def test_a_model_that_was_pulled_again_is_another_one(cache: InMemoryCache) -> N
         if asked.route == "/api/tags" and pulled:
             entries = recorded("tags").objects[0]["models"]
             return said({"models": [entry | {"digest": "f" * 64} for entry in entries]})
-        return _said_by(asked)
+        return said_by(asked)
 
     with OllamaServer(answer) as server:
         before = model(server)
@@ -339,122 +316,6 @@ def test_a_copy_with_other_settings_is_its_own_model(server: OllamaServer) -> No
     weak = model(server).configurable_fields(temperature=ConfigurableField("temperature"))
     weak.invoke(CHAT, {"configurable": {"temperature": 0.9}})
     assert server.sent("/api/chat")[0]["options"]["temperature"] == 0.9
-
-
-# ------------------------------------------------------------------ what arrives
-
-
-def test_the_rendered_prompt_has_grimoire_question_and_cue(server: OllamaServer) -> None:
-    weak = model(server)
-    assert weak.layout == "chat" and weak.has_template
-    assert weak.render([*CHAT, AIMessage("Answer:")]) == (
-        "<|im_start|>system\nGrimoire: grass is green.<|im_end|>\n<|im_start|>user\nWhat colour is grass?<|im_end|>\n"
-        "<|im_start|>assistant\nAnswer:"
-    )
-    before = len(server.asked)
-    again = weak.render([CHAT[0], HumanMessage("And the sky? {braces} <|im_end|>"), AIMessage("Answer:")])
-    assert "And the sky? {braces} <|im_end|>" in again
-    assert len(server.asked) == before  # the fixed text is known
-
-
-def test_a_base_model_gets_text_to_continue() -> None:
-    def answer(asked: Asked) -> Said | None:
-        return generated("green") if asked.route == "/api/generate" else None
-
-    with OllamaServer(answer) as server:
-        weak = model(server, "gemma3:270m-base")
-        assert weak.layout == "completion" and not weak.has_template
-        shots = [CHAT[0], HumanMessage("Colour of the sky?"), AIMessage("Answer: blue"), CHAT[1], AIMessage("Answer:")]
-        prompt = "Grimoire: grass is green.\n\nColour of the sky?\nAnswer: blue\n\nWhat colour is grass?\nAnswer:"
-        assert weak.render(shots) == prompt
-        assert weak.invoke(shots).text.strip() == "green"
-        (sent,) = server.sent("/api/generate")
-    assert (sent["prompt"], sent["raw"], sent["options"]["stop"]) == (prompt, True, ["\n\n"])
-
-
-def test_a_template_that_loses_the_grimoire_anyway_is_refused() -> None:
-    """It passes the trial and drops a system message that is long."""
-
-    def answer(asked: Asked) -> Said | None:
-        if not asked.render_only:
-            return None
-        short = [message for message in asked.body["messages"] if len(message["content"]) < 100]
-        return chatml(Asked(asked.route, asked.body | {"messages": short}, {}))
-
-    with OllamaServer(answer) as server, pytest.raises(PromptLost, match="its template drops the system message 'Rule"):
-        model(server).invoke([SystemMessage("Rule. " * 40), CHAT[1]])
-
-
-def test_a_template_that_changes_the_question_is_rendered_every_time() -> None:
-    def answer(asked: Asked) -> Said | None:
-        found = chatml(asked) if asked.render_only else None
-        return Said(tuple(line.replace("grass?", "grass??") for line in found.lines)) if found else None
-
-    with OllamaServer(answer) as server:
-        assert "grass??" in model(server).render(CHAT)
-
-
-def test_a_server_that_shows_no_rendering_is_said_and_generates() -> None:
-    def answer(asked: Asked) -> Said | None:
-        if asked.route != "/api/chat":
-            return None
-        return chat("green") if asked.body["stream"] else recorded("chat whole")
-
-    with OllamaServer(answer, version="0.11.0") as server:
-        weak = model(server)
-        with (
-            pytest.warns(UserWarning, match="does not show rendered prompts, so .* judged by its number of tokens"),
-            pytest.warns(UserWarning, match="Ollama 0.11.0 was not tried; 0.24.0 was"),
-        ):
-            assert weak.invoke(CHAT).text.strip() == "green"
-        assert weak.scoring_problem == "Ollama 0.11.0 gives no log-probabilities (since 0.12.11; update it)"
-        with pytest.raises(Unsupported, match="gives no log-probabilities"):
-            weak.score_labels("x", ["a", "b"])
-
-
-def test_a_newer_server_than_was_tried_is_warned_of() -> None:
-    with OllamaServer(version="0.31.2") as server:
-        with pytest.warns(
-            UserWarning, match=r"Ollama 0\.31\.2 was not tried, and runs models in another engine; 0\.24"
-        ):
-            model(server).invoke(CHAT)
-    with OllamaServer(version="0.24.9") as server:
-        model(server).invoke(CHAT)  # a warning would be an error here
-
-
-def test_the_context_is_what_the_model_was_trained_with_at_most(server: OllamaServer) -> None:
-    assert model(server, num_ctx=2048).context == 2048
-    assert model(server, num_ctx=99999).context == 8192
-
-
-# ------------------------------------------------------------------ scores
-
-
-def test_labels_are_scored_in_one_raw_request() -> None:
-    def answer(asked: Asked) -> Said | None:
-        return alternatives({" green": 0.5, " red": 0.1}) if asked.route == "/api/generate" else None
-
-    with OllamaServer(answer) as server:
-        found = model(server).score_labels("Answer:", ["green", "red"])
-        (sent,) = server.sent("/api/generate")
-    assert found.probabilities == pytest.approx({"green": 5 / 6, "red": 1 / 6})
-    assert (sent["raw"], sent["stream"], sent["logprobs"], sent["top_logprobs"]) == (True, False, True, 20)
-    assert sent["options"]["num_predict"] == 1 and "format" not in sent
-
-
-def test_where_the_likeliest_token_ends_the_turn_a_grammar_brings_the_log_probabilities() -> None:
-    """Then the real server sends none, since no token is written."""
-
-    def answer(asked: Asked) -> Said | None:
-        if asked.route != "/api/generate":
-            return None
-        if "format" not in asked.body:
-            return said({"response": "", "done": True, "done_reason": "stop", "prompt_eval_count": 9})
-        return alternatives({"<|im_end|>": 0.6, " green": 0.2, " red": 0.1})
-
-    with OllamaServer(answer) as server:
-        found = model(server).score_labels("Answer:", ["green", "red"])
-    assert found.coverage == pytest.approx(0.3)
 
 
 # ------------------------------------------------------------------ many callers
@@ -519,165 +380,13 @@ def test_a_busy_server_is_given_up_after_three_times() -> None:
         model(server).invoke(CHAT)
 
 
-# ------------------------------------------------------------------ what is refused
-
-
-def test_what_a_call_cannot_give_is_said(server: OllamaServer) -> None:
-    """Sent on, the server would ignore it in silence."""
-    for wrong in ({"temprature": 0.9}, {"n": 3}, {"options": {"tfs": 1}}, {"mirostat": 1}):
-        with pytest.raises(OptionError, match="ollama:smollm2:135m does not know the option"):
-            model(server).invoke(CHAT, **wrong)
-    assert model(server).bind(min_p=0.1).invoke(CHAT).text
-    assert server.sent("/api/chat")[-1]["options"]["min_p"] == 0.1
-
-
-@pytest.mark.parametrize("name", ["num_batch", "num_gpu", "num_thread", "main_gpu", "use_mmap"])
-def test_no_option_of_a_call_loads_the_model_again(server: OllamaServer, name: str) -> None:
-    with pytest.raises(OptionError, match=f"{name}=1 in one call would load the model again"):
-        model(server).invoke(CHAT, options={name: 1})
-
-
-def test_settings_without_effect_are_refused_and_others_honoured(server: OllamaServer) -> None:
-    settings: dict[str, Any] = {"mirostat": 1, "tfs_z": 0.5, "sync_client_kwargs": {"timeout": 3}}
-    for name, value in settings.items():
-        with pytest.raises(OptionError, match=f"{name} has no effect here"):
-            weak_model("ollama:m", **{name: value})
-    weak = model(server, client_kwargs={"headers": {"x-door": "open"}}, top_logprobs=2, num_ctx=None)
-    weak.invoke(CHAT)
-    assert all(asked.headers["x-door"] == "open" for asked in server.asked)
-    (sent,) = server.sent("/api/chat")
-    assert (sent["logprobs"], sent["top_logprobs"], sent["options"]["num_ctx"]) == (True, 2, 4096)
-    assert identity(weak) != identity(model(server))  # a cached reply without log-probabilities would not do
-
-
-@pytest.mark.parametrize(
-    ("count", "refused"), [(2050, True), (4096, True), (9000, False), (None, False), (0, False), (1500, False)]
-)
-def test_the_number_of_tokens_read_tells_a_cut_prompt(count: int | None, refused: bool) -> None:
-    """A proxy may lose `truncate: false`; half of the context or all of it are the marks of a cut prompt."""
-    long = [HumanMessage("word " * 5000)]
-    with answering(chat("Green.", prompt_eval_count=count)) as server:
-        weak = model(server, num_ctx=8192 if count == 9000 else 4096)
-        if count == 9000:
-            weak = model(server, num_ctx=8192)
-            count_fits = weak.context > 8000
-            assert count_fits
-            with pytest.raises(PromptTooLong):
-                weak.invoke(long)
-        elif refused:
-            with pytest.raises(PromptTooLong, match=rf"of which {count} arrived"):
-                weak.invoke(long)
-        else:
-            assert weak.invoke(long).text
-
-
-def test_a_prompt_in_another_script_does_not_make_the_next_one_too_long() -> None:
-    with answering(chat("Green.", prompt_eval_count=3000)) as server:
-        weak = model(server)
-        weak.invoke("\u4e16\u754c" * 1500)
-        assert weak.get_num_tokens("x" * 400) == 100
-
-
-def test_frames_follow_the_weights() -> None:
-    """Pulled again and pulled back: each has its own template."""
-    digest = ["a" * 64]
-
-    def answer(asked: Asked) -> Said | None:
-        if asked.route == "/api/tags":
-            return said({"models": [recorded("tags").objects[0]["models"][1] | {"digest": digest[0]}]})
-        if asked.render_only:
-            return said({"_debug_info": {"rendered_template": digest[0][0] + str(asked.body["messages"])}})
-        return None
-
-    with OllamaServer(answer) as server:
-        weak = model(server)
-        found = []
-        for name in "aba":
-            digest[0] = name * 64
-            weak.server.models(fresh=True)
-            found.append(weak.render(CHAT)[0])
-    assert found == ["a", "b", "a"]
-
-
-def test_a_copy_asks_its_own_server(server: OllamaServer) -> None:
-    weak = model(server)
-    weak.render(CHAT)
-    with OllamaServer(_said_by) as other:
-        copied = weak.model_copy(update={"model": "gemma3:270m-base", "base_url": other.url})
-        assert (copied.layout, copied.server.url) == ("completion", other.url)
-    assert (weak.layout, weak.server.url) == ("chat", server.url)
-
-
-def test_names_that_ollama_takes(server: OllamaServer) -> None:
-    for name in ("library/smollm2:135m", "registry.ollama.ai/library/smollm2:135m", "SmolLM2:135m"):
-        assert model(server).server.find(name)["name"] == "smollm2:135m"
-
-
-def test_a_model_pulled_a_moment_ago_is_found() -> None:
-    pulled: list[dict[str, Any]] = []
-    with OllamaServer(lambda asked: said({"models": pulled}) if asked.route == "/api/tags" else None) as server:
-        weak = model(server, "phi3")
-        with pytest.raises(ModelNotFound, match="It has: no model yet"):
-            _ = weak.known
-        pulled.append({"name": "phi3:latest", "digest": "c" * 64})
-        assert weak.server.find("phi3")["digest"] == "c" * 64
-
-
-def test_a_stream_of_thoughts_that_breaks_off_is_no_repetition() -> None:
-    parts = [
-        {"message": {"role": "assistant", "content": "", "thinking": f"thought {n}"}, "done": False} for n in range(40)
-    ]
-    with answering(said(*parts)) as server, pytest.raises(CutReply, match="broke off before its end"):
-        model(server, attempts=1).invoke(CHAT)
-
-
-@pytest.mark.parametrize(
-    ("reply", "words"),
-    [
-        (said({"error": "cloud is disabled"}, status=403), r"refused the request \(HTTP 403: cloud is disabled\)"),
-        (
-            Said((), 301, headers={"Location": "https://box/"}),
-            "is at another address now; set OLLAMA_HOST=https://box/",
-        ),
-        (
-            said({"error": {"message": "request (302 tokens) exceeds the available context size"}}, status=400),
-            "has about",
-        ),
-        (said({"error": "request canceled"}, status=499), "HTTP 499"),
-    ],
-)
-def test_other_answers_of_a_server(reply: Said, words: str) -> None:
-    with answering(reply) as server, pytest.raises(SleiclError, match=words):
-        model(server).invoke(CHAT)
-
-
-def test_what_cannot_be_sent_is_an_error_of_ours(server: OllamaServer) -> None:
-    with pytest.raises(SleiclError, match="could not be asked"):
-        model(server).invoke("half a pair: \ud800")
-    with pytest.raises(SleiclError, match="could not be asked"):
-        model(server).invoke(CHAT, temperature=float("nan"))
-
-
-def test_passwords_are_not_printed() -> None:
-    weak = OllamaModel(model="m", base_url="http://me:secret@127.0.0.1:9")
-    assert "secret" not in repr(weak) + str(weak._identifying_params)
-    with pytest.raises(OptionError) as found:
-        OllamaModel(model="m", base_url="http://me:secret@box:port")
-    assert "secret" not in str(found.value)
-
-
-def test_pictures_cannot_be_scored(server: OllamaServer) -> None:
-    with pytest.raises(Unsupported, match="renders messages of text"):
-        model(server).render([HumanMessage([{"type": "image_url", "image_url": "x"}])])
-
-
 async def test_the_event_loop_is_never_held_up(cache: InMemoryCache) -> None:
     """A server that takes half a second to say what it has must not stop everything else."""
 
     def slow(asked: Asked) -> Said | None:
         if asked.route in ("/api/tags", "/api/show"):
             time.sleep(0.5)
-        return _said_by(asked)
+        return said_by(asked)
 
     gaps = []
 

@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import BaseChatModel
-from langchain_tests.integration_tests import ChatModelIntegrationTests
-from langchain_tests.unit_tests import ChatModelUnitTests
+from langchain_tests.integration_tests import ChatModelIntegrationTests, EmbeddingsIntegrationTests
+from langchain_tests.unit_tests import ChatModelUnitTests, EmbeddingsUnitTests
 
+from sleicl_chains.ollama.embeddings import OllamaEmbeddings
 from sleicl_chains.ollama.model import OllamaModel
 
 
@@ -22,6 +24,28 @@ class TestUnit(ChatModelUnitTests):
     @pytest.mark.xfail(reason="a call cannot name another model: digest and layout belong to the object")
     def test_standard_params_model_override(self, model: BaseChatModel) -> None:
         super().test_standard_params_model_override(model)
+
+
+class TestEmbeddingsUnit(EmbeddingsUnitTests):
+    @property
+    def embeddings_class(self) -> type[Embeddings]:
+        return OllamaEmbeddings
+
+    @property
+    def embedding_model_params(self) -> dict[str, Any]:
+        return {"model": "smollm2:135m"}
+
+
+@pytest.mark.ollama
+@pytest.mark.usefixtures("ollama")
+class TestEmbeddingsIntegration(EmbeddingsIntegrationTests):
+    @property
+    def embeddings_class(self) -> type[Embeddings]:
+        return OllamaEmbeddings
+
+    @property
+    def embedding_model_params(self) -> dict[str, Any]:
+        return {"model": "smollm2:135m"}
 
 
 @pytest.mark.ollama
