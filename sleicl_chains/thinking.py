@@ -1,12 +1,16 @@
-"""Thinking that stands in a reply between tags, apart from the answer."""
+"""Thinking that stands in a reply between tags, apart from the answer.
+
+A tag in the middle of a line may be part of a text, so it counts only where a line begins; `labels.py`, which looks for
+one word, is stricter.
+"""
 
 import re
 
 _TAGS = "think|thinking|reasoning"
 _THOUGHT = re.compile(rf"<({_TAGS})>.*?</\1>", re.DOTALL | re.IGNORECASE)
-_OPENED = re.compile(rf"^\s*<({_TAGS})>", re.MULTILINE | re.IGNORECASE)
+_OPENED = re.compile(rf"^[ \t]*<({_TAGS})>", re.MULTILINE | re.IGNORECASE)
 # A template may have opened the block in the prompt: then everything up to the closing tag is thinking.
-_CLOSED = re.compile(rf"\A.*^\s*</({_TAGS})>", re.MULTILINE | re.DOTALL | re.IGNORECASE)
+_CLOSED = re.compile(rf"\A.*^[ \t]*</({_TAGS})>", re.MULTILINE | re.DOTALL | re.IGNORECASE)
 
 
 def without_thinking(text: str) -> str:
