@@ -23,7 +23,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	cd benchmarks && ../$(BIN)/mypy --strict paper.py official.py
-	$(BIN)/mypy --strict --explicit-package-bases -m benchmarks.overhead -m benchmarks.failures
+	$(BIN)/mypy --strict --explicit-package-bases -m benchmarks.overhead -m benchmarks.failures -m benchmarks.agreement
 
 test: check
 	$(BIN)/pytest -q
