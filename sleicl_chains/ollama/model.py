@@ -21,6 +21,7 @@ from sleicl_chains.ollama.address import server_address
 from sleicl_chains.ollama.arrival import Arrival
 from sleicl_chains.ollama.failures import PromptRefused, retryable
 from sleicl_chains.ollama.installed import trained_context
+from sleicl_chains.ollama.options import merged, standard_names, taken_from
 from sleicl_chains.ollama.rendering import (
     Frame,
     Layout,
@@ -35,20 +36,6 @@ from sleicl_chains.ollama.replies import Reply
 from sleicl_chains.ollama.scoring import ALTERNATIVES, SCORING, NextTokens, read_tokens, score
 from sleicl_chains.ollama.server import Server
 from sleicl_chains.ollama.versions import LOGPROBS_SINCE, dotted, is_before, warn_untried
-
-_LOADING = ("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap")
-"""Options whose change makes the server load the model again, which takes seconds to minutes."""
-_SAMPLING = (
-    "num_predict", "temperature", "seed", "stop", "top_k", "top_p", "min_p", "typical_p", "repeat_last_n",
-    "repeat_penalty", "presence_penalty", "frequency_penalty", "num_keep",
-)  # fmt: skip
-_GONE = ("mirostat", "mirostat_eta", "mirostat_tau", "tfs_z")
-"""Options that ChatOllama has and servers have long ignored."""
-_CALL = ("options", "format", "response_format", "reasoning", "logprobs", "top_logprobs", "keep_alive", "tools",
-         "stream", "strict", "model")  # fmt: skip
-"""What a call may give beside options."""
-_ALIASES = {"max_tokens": "num_predict"}
-_NEVER_NONE = ("num_ctx", "num_predict", "timeout_s", "attempts")
 
 
 @dataclass(frozen=True)
@@ -107,16 +94,7 @@ class OllamaModel(ChatOllama):
     @classmethod
     def _standard_names(cls, given: dict[str, Any]) -> dict[str, Any]:
         """Take the names that LangChain's models have in common: `max_tokens`, `timeout`, `max_retries`."""
-        given = {_ALIASES.get(name, name): value for name, value in given.items()}
-        if "timeout" in given:
-            given["timeout_s"] = given.pop("timeout")
-        if isinstance(given.get("max_retries"), int):
-            given["attempts"] = given.pop("max_retries") + 1
-        if given.get("top_logprobs"):
-            given.setdefault("logprobs", True)
-        if gone := [name for name in (*_GONE, "sync_client_kwargs", "async_client_kwargs") if given.get(name)]:
-            raise ValueError(f"{gone[0]} has no effect here; leave it out")
-        return {name: value for name, value in given.items() if value is not None or name not in _NEVER_NONE}
+        return standard_names(given)
 
     @model_validator(mode="after")
     def _set_clients(self) -> Self:
@@ -250,22 +228,8 @@ class OllamaModel(ChatOllama):
     # ------------------------------------------------------------------ requests
 
     def _options(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the options of a call: the one place that makes them, so that nothing reloads the model.
-
-        Raises:
-            OptionError: a call asks for other loading options than the model has.
-        """
-        own = {name: getattr(self, name, None) for name in (*_LOADING, *_SAMPLING)}
-        asked = {_ALIASES.get(name, name): value for name, value in given.items() if value is not None}
-        if unknown := [name for name in asked if name not in own]:
-            raise OptionError(f"{self.model_name} does not know the option {unknown[0]!r}")
-        for name in _LOADING:
-            if name in asked and asked[name] != own[name]:
-                raise OptionError(
-                    f"{self.model_name}: {name}={asked[name]} in one call would load the model again; make a model "
-                    f"with --option {name}={asked[name]} for all calls"
-                )
-        return {name: value for name, value in {**own, **asked}.items() if value is not None}
+        """Return the options of a call; every call gets them here."""
+        return merged(self, given, self.model_name)
 
     def _chat_params(self, messages: list[BaseMessage], stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
         """Merge options given with a call into the model's own; ChatOllama replaces them all.
@@ -275,9 +239,7 @@ class OllamaModel(ChatOllama):
         """
         if (other := kwargs.get("model", self.model)) != self.model:
             raise OptionError(f"{self.model_name}: a call cannot take the model {other!r}; make a model of that name")
-        asked = dict(kwargs.pop("options", None) or {})
-        asked |= {name: kwargs.pop(name) for name in [*kwargs] if name not in _CALL}
-        asked |= {"stop": stop} if stop is not None else {}
+        asked = taken_from(kwargs) | ({"stop": stop} if stop is not None else {})
         params = super()._chat_params(messages, None, **kwargs)
         params |= {"options": self._options(asked), "truncate": False, "shift": False}
         return {key: value for key, value in params.items() if value is not None}
