@@ -185,7 +185,7 @@ def test_the_number_of_tokens_read_tells_a_cut_prompt(count: int) -> None:
     """A proxy may lose `truncate: false`; half of the context or all of it are the marks of a cut prompt."""
     with answering(chat("Green.", prompt_eval_count=count)) as server:
         with pytest.raises(
-            PromptTooLong, match=rf"about 62\d\d \(of which {count} arrived\) tokens; the context holds 4096"
+            PromptTooLong, match=rf"about 62\d\d tokens \(of which {count} arrived\); the context holds 4096"
         ):
             model(server).invoke([HumanMessage("word " * 5000)])
 

@@ -11,29 +11,19 @@ _HALF = 8
 """Tokens by which a halved prompt may miss half of the context (ollama#17427: num_ctx / 2 + 2)."""
 
 
-def too_long(tokens: str, context: int) -> PromptTooLong:
-    """Return the error for a prompt that does not fit, with what can be done."""
-    return PromptTooLong(
-        f"The prompt has {tokens} tokens; the context holds {context}. Use fewer or shorter examples, the simple "
-        "grimoire, or a larger context (--option num_ctx=8192)"
-    )
-
-
 @dataclass
 class Arrival:
     """What a model's replies tell about the length of its tokens."""
 
+    context: int = 0
+    """Of the model, in tokens; set before a request is sent."""
     characters_a_token: float = _CHARACTERS_A_TOKEN
 
     def estimate(self, characters: int) -> int:
         """Return about how many tokens a text has."""
         return round(characters / self.characters_a_token)
 
-    def refused(self, characters: int, context: int) -> PromptTooLong:
-        """Return the error for a prompt that the server refused without saying how long it is."""
-        return too_long(f"about {max(self.estimate(characters), context + 1)}", context)
-
-    def check(self, count: int, characters: int, context: int, version: Version) -> None:
+    def check(self, count: int, characters: int, version: Version) -> None:
         """Check what the server says it read, and learn from it; 0 is no statement.
 
         A server since 0.12.6 refuses what does not fit. An older one, or one behind a proxy that loses
@@ -46,9 +36,17 @@ class Arrival:
         if not count:
             return
         expected = self.estimate(characters)
-        halved = expected > context and abs(count - context // 2) <= _HALF
-        short = is_before(version, REFUSES_SINCE) and expected > 0.9 * context and count < 0.75 * expected
-        if count >= context or halved or short:
-            raise too_long(f"about {max(expected, context + 1)} (of which {count} arrived)", context)
+        halved = expected > self.context and abs(count - self.context // 2) <= _HALF
+        short = is_before(version, REFUSES_SINCE) and expected > 0.9 * self.context and count < 0.75 * expected
+        if count >= self.context or halved or short:
+            raise self.too_long(characters, f" (of which {count} arrived)")
         if count >= 50:  # below, the template's own tokens count for too much
             self.characters_a_token = max(self.characters_a_token, characters / count)
+
+    def too_long(self, characters: int, arrived: str = "") -> PromptTooLong:
+        """Return the error for a prompt that does not fit; the server does not say how long it is."""
+        tokens = max(self.estimate(characters), self.context + 1)
+        return PromptTooLong(
+            f"The prompt has about {tokens} tokens{arrived}; the context holds {self.context}. Use fewer or shorter "
+            "examples, the simple grimoire, or a larger context (--option num_ctx=8192)"
+        )

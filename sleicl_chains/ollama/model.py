@@ -268,7 +268,7 @@ class OllamaModel(ChatOllama):
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> tuple[str, dict[str, Any]]:
         """Return the route and the body of a request whose prompt is known to arrive."""
-        layout = self.known.layout
+        layout, self._arrival.context = self.known.layout, self.context
         if layout == "completion" and not kwargs.get("tools"):
             params = self._chat_params([], stop if stop is not None else self.stop or [STOP], **kwargs)
             body = {key: value for key, value in params.items() if key not in ("messages", "think", "tools")}
@@ -306,12 +306,12 @@ class OllamaModel(ChatOllama):
         size = sum(len(message.text) for message in messages)
         try:
             yield
-            self._arrival.check(reply.end(), size, self.context, self._server.version)
+            self._arrival.check(reply.end(), size, self._server.version)
         except (CutReply, ServerError) as problem:
             problem.begun = reply.begun
             raise
         except PromptRefused:
-            raise self._arrival.refused(size, self.context) from None
+            raise self._arrival.too_long(size) from None
 
     def _generate(
         self,
@@ -389,6 +389,7 @@ class OllamaModel(ChatOllama):
             "logprobs": True, "top_logprobs": ALTERNATIVES, "options": self._options({"num_predict": 1}),
             **({"keep_alive": self.keep_alive} if self.keep_alive is not None else {}),
         }  # fmt: skip
+        self._arrival.context = self.context
         try:
             reply = self._server.post("/api/generate", body)
             if not reply.get("logprobs"):
@@ -396,9 +397,9 @@ class OllamaModel(ChatOllama):
                 # and leaves the log-probabilities as they are.
                 reply = self._server.post("/api/generate", {**body, "format": "json"})
         except PromptRefused:
-            raise self._arrival.refused(len(prompt), self.context) from None
+            raise self._arrival.too_long(len(prompt)) from None
         tokens = read_tokens(reply)
-        self._arrival.check(tokens.prompt_tokens, len(prompt), self.context, self._server.version)
+        self._arrival.check(tokens.prompt_tokens, len(prompt), self._server.version)
         return tokens
 
 
