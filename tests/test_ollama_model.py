@@ -79,8 +79,9 @@ def test_options_of_a_call_add_to_those_of_the_model(server: OllamaServer) -> No
     weak.invoke(CHAT, temperature=0.5, max_tokens=9, stop=["."])
     weak.invoke(CHAT, options={"top_k": 3})
     first, second = (body["options"] for body in server.sent("/api/chat"))
-    assert first == {"num_ctx": 4096, "num_predict": 9, "temperature": 0.5, "seed": 7, "stop": ["."]}
-    assert second == {"num_ctx": 4096, "num_predict": 64, "temperature": 0.0, "seed": 7, "top_k": 3}
+    always = {"num_ctx": 4096, "seed": 7, "repeat_penalty": 1.0}
+    assert first == {**always, "num_predict": 9, "temperature": 0.5, "stop": ["."]}
+    assert second == {**always, "num_predict": 64, "temperature": 0.0, "top_k": 3}
 
 
 def test_a_call_cannot_change_what_would_load_the_model_again(server: OllamaServer) -> None:
@@ -303,7 +304,7 @@ def test_the_identity_holds_all_that_decides_an_answer(server: OllamaServer) -> 
         "engine": "ollama 0.24.0",
         "weights": "dc1c96f6285037d549036a87157187a0fbd4499507f65c116351c5c3965fe92f",
         "layout": "chat", "scoring": 3, "num_ctx": 4096, "num_predict": 64, "temperature": 0.0, "seed": 0,
-        "reasoning": False, "format": None,
+        "repeat_penalty": 1.0, "reasoning": False, "format": None,
     }  # fmt: skip
     others = [
         model(server, **changed)

@@ -65,6 +65,8 @@ class OllamaModel(ChatOllama):
     """Longest reply in tokens; -1 for as many as fit."""
     temperature: float | None = 0.0
     seed: int | None = 0
+    repeat_penalty: float | None = 1.0
+    """No penalty. Servers of before August 2026 punish what the prompt has said by 1.1, and it has said the labels."""
     reasoning: bool | str | None = False
     """Off: a label needs no thinking. None leaves it to the model; thinking text never stands in the answer."""
     num_batch: int | None = None
