@@ -79,9 +79,9 @@ class Answer:
             "grimoire": self.grimoire,
             "mode": self.mode,
             "prior": self.prior,
+            "usage": dict(self.usage),
+            "seconds": round(self.seconds, 4),
             "coverage": self.coverage,
             "unseen": list(self.unseen),
             "note": self.note,
-            "usage": dict(self.usage),
-            "seconds": round(self.seconds, 4),
         }
