@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
 
+_LIST = "see `sleicl models list`"
 _NO_CHAT = "here it gets text to continue instead"
 
 
@@ -81,6 +82,8 @@ def _embedded(name: str, home: Home, options: dict[str, Any]) -> "BaseChatModel"
         from sleicl_chains.ollama.server import Server
 
         server, model = Server(server_address()), name.removeprefix("ollama/")
+        if not model:
+            raise ModelNotFound(f"embedded:ollama/ names no model; expected embedded:ollama/NAME, {_LIST}")
         opened = EmbeddedModel(name=name, path=weights_file(server, model), **options)
         if has_template(server.show(model)) and not opened.has_template:
             warnings.warn(f"embedded:{name}: Ollama has a chat template that the file lacks; {_NO_CHAT}", stacklevel=2)
@@ -98,9 +101,15 @@ def _ollama(name: str, options: dict[str, Any]) -> "BaseChatModel":
 
     from pydantic import ValidationError
 
-    from sleicl_chains.ollama.model import OllamaModel
+    from sleicl_chains.ollama.address import server_address
 
-    if unknown := set(options) - {*OllamaModel.model_fields, "max_tokens", "timeout", "max_retries"}:
+    server_address()  # the ollama package, imported below, reads OLLAMA_HOST and raises what it likes
+    if not name:
+        raise ModelNotFound(f"ollama: names no model; expected ollama:NAME, {_LIST}")
+    from sleicl_chains.ollama.model import OllamaModel
+    from sleicl_chains.ollama.options import ALIASES
+
+    if unknown := set(options) - {*OllamaModel.model_fields, *ALIASES, "max_retries"}:
         raise OptionError(f"ollama:{name}: an Ollama model has no {', '.join(sorted(unknown))}; leave it out")
     try:
         return OllamaModel(model=name, **options)

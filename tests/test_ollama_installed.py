@@ -1,6 +1,8 @@
 """What a server has, the file it keeps for a model, embeddings, and `sleicl models list` and `check`."""
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from sleicl_chains.ollama.address import Address
 from sleicl_chains.ollama.embeddings import OllamaEmbeddings
 from sleicl_chains.ollama.installed import weights_file
 from sleicl_chains.ollama.server import Server
-from tests.command import sleicl
+from tests.command import SCRIPT, sleicl
 from tests.ollama_server import Asked, OllamaServer, Said, alternatives, chat, recorded, said
 
 
@@ -152,6 +154,15 @@ def test_list_without_a_server_says_so_and_shows_the_rest(home: Home, monkeypatc
     done = sleicl("models", "list")
     assert done.status == 0 and "smollm2" in done.out
     assert done.err.startswith("No Ollama server answers at http://127.0.0.1:9") and done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:99999", "127.0.0.1:abc", "http://[::1"])
+def test_a_bad_address_is_misuse_in_every_command(host: str, home: Home) -> None:
+    """In a process of its own: the ollama package reads the variable when it is imported."""
+    done = subprocess.run(
+        [SCRIPT, "models", "check", "ollama:m"], env={**os.environ, "OLLAMA_HOST": host}, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stderr.startswith("sleicl: There is no Ollama server at"), done.stderr
 
 
 def test_list_beside_something_else_at_the_address(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

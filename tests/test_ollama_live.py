@@ -148,7 +148,7 @@ def test_what_plain_chatollama_does_to_a_base_models_system_message() -> None:
 
 def test_a_prompt_that_does_not_fit_is_refused_in_every_way() -> None:
     weak, long = instruct(), "word " * 700
-    wanted = r"The prompt has about \d+ tokens; the context holds 512\..*--option num_ctx=8192"
+    wanted = r"The prompt has about \d+ tokens; the context holds 512\..*--option num_ctx=1024"
     for call in (
         lambda: weak.invoke(long),
         lambda: list(weak.stream(long)),

@@ -116,7 +116,8 @@ def test_a_newer_server_than_was_tried_is_warned_of() -> None:
 
 def test_the_context_is_what_the_model_was_trained_with_at_most(server: OllamaServer) -> None:
     assert model(server, num_ctx=2048).context == 2048
-    assert model(server, num_ctx=99999).context == 8192
+    with pytest.warns(UserWarning, match="trained with 8192 tokens, to which the server lowers num_ctx=99999"):
+        assert model(server, num_ctx=99999).context == 8192
 
 
 # ------------------------------------------------------------------ scores
@@ -295,3 +296,27 @@ def test_passwords_are_not_printed() -> None:
 def test_pictures_cannot_be_scored(server: OllamaServer) -> None:
     with pytest.raises(Unsupported, match="renders messages of text"):
         model(server).render([HumanMessage([{"type": "image_url", "image_url": "x"}])])
+
+
+def test_what_helps_against_a_prompt_that_is_too_long() -> None:
+    """A larger context only where the model has one, and one that is large enough."""
+
+    def answer(asked: Asked) -> Said | None:
+        return recorded("too long") if asked.route == "/api/chat" and not asked.render_only else None
+
+    with OllamaServer(answer) as server:
+        with pytest.raises(PromptTooLong, match=r"about 1500 tokens; the context holds 1024.*num_ctx=2048"):
+            model(server, num_ctx=1024).invoke("word " * 1200)
+        with pytest.raises(PromptTooLong, match="this one was trained with no larger context"):
+            model(server, num_ctx=8192).invoke("word " * 8000)
+
+
+def test_options_of_the_embedded_engine_are_understood() -> None:
+    weak = weak_model("ollama:m", n_ctx=512, threads=2)
+    assert isinstance(weak, OllamaModel) and (weak.num_ctx, weak.num_thread) == (512, 2)
+
+
+@pytest.mark.parametrize("name", ["ollama:", "embedded:ollama/"])
+def test_a_name_without_a_model_is_said(name: str) -> None:
+    with pytest.raises(ModelNotFound, match="names no model; expected .*NAME, see `sleicl models list`"):
+        weak_model(name)

@@ -17,6 +17,8 @@ class Arrival:
 
     context: int = 0
     """Of the model, in tokens; set before a request is sent."""
+    largest: int = 0
+    """The context that the model was trained with; 0 where it is not known."""
     characters_a_token: float = _CHARACTERS_A_TOKEN
 
     def estimate(self, characters: int) -> int:
@@ -46,7 +48,12 @@ class Arrival:
     def too_long(self, characters: int, arrived: str = "") -> PromptTooLong:
         """Return the error for a prompt that does not fit; the server does not say how long it is."""
         tokens = max(self.estimate(characters), self.context + 1)
+        enough = 2 ** (tokens - 1).bit_length()
+        if self.largest and self.context >= self.largest:
+            larger = "or a model that holds more: this one was trained with no larger context"
+        else:
+            larger = f"or a larger context (--option num_ctx={min(enough, self.largest or enough)})"
         return PromptTooLong(
-            f"The prompt has about {tokens} tokens{arrived}; the context holds {self.context}. Use fewer or shorter "
-            "examples, the simple grimoire, or a larger context (--option num_ctx=8192)"
+            f"The prompt has about {tokens} tokens{arrived}; the context holds {self.context}. Use a shorter text, fewer "
+            f"or shorter examples, the simple grimoire, {larger}"
         )

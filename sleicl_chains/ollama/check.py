@@ -7,7 +7,7 @@ from typing import Any
 
 from langchain_core.messages import HumanMessage, SystemMessage
 
-from sleicl_chains.errors import ModelError
+from sleicl_chains.errors import ModelError, ServerError
 from sleicl_chains.ollama.installed import trained_context
 from sleicl_chains.ollama.model import OllamaModel
 from sleicl_chains.ollama.versions import LOGPROBS_SINCE, REFUSES_SINCE, dotted, is_before, untried
@@ -103,6 +103,8 @@ def _speed(model: OllamaModel) -> list[Finding]:
     chat = [SystemMessage(f"{model.server.version}{id(model)}"), HumanMessage(f"{_WORDS}\nTell me a story.")]
     try:
         said = model.invoke(chat, options={"num_predict": 32}).response_metadata
+    except ServerError:
+        raise
     except ModelError as problem:
         return [Finding("answers", False, False, str(problem))]
     return [

@@ -30,6 +30,7 @@ from sleicl_chains.ollama.rendering import (
     frame,
     lay_out,
     question,
+    warn_lowered,
     warn_unseen,
 )
 from sleicl_chains.ollama.replies import Reply
@@ -187,9 +188,16 @@ class OllamaModel(ChatOllama):
                 shown = self._server.show(self.model)
                 self._known[digest] = Known(shown, choose_layout(self._rendered, shown, self.model_name))
                 warn_untried(self._server.version)
+                warn_lowered(self.model_name, self.num_ctx or 0, trained_context(shown))
                 if self._known[digest].layout is None:
                     warn_unseen(self.model_name, self._server.version)
         return self._known[digest]
+
+    def _settled(self) -> Known:
+        """Return what is known, and tell the context to what counts tokens."""
+        known = self.known
+        self._arrival.context, self._arrival.largest = self.context, trained_context(known.shown) or 0
+        return known
 
     @property
     def shown(self) -> dict[str, Any]:
@@ -270,7 +278,7 @@ class OllamaModel(ChatOllama):
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> tuple[str, dict[str, Any]]:
         """Return the route and the body of a request whose prompt is known to arrive."""
-        layout, self._arrival.context = self.known.layout, self.context
+        layout = self._settled().layout
         if layout == "completion" and not kwargs.get("tools"):
             params = self._chat_params([], stop if stop is not None else self.stop or [STOP], **kwargs)
             body = {key: value for key, value in params.items() if key not in ("messages", "think", "tools")}
@@ -391,7 +399,7 @@ class OllamaModel(ChatOllama):
             "logprobs": True, "top_logprobs": ALTERNATIVES, "options": self._options({"num_predict": 1}),
             **({"keep_alive": self.keep_alive} if self.keep_alive is not None else {}),
         }  # fmt: skip
-        self._arrival.context = self.context
+        self._settled()
         try:
             reply = self._server.post("/api/generate", body)
             if not reply.get("logprobs"):

@@ -18,8 +18,8 @@ _BESIDE = (
 """What a call may give beside options."""
 _WITHOUT_EFFECT = ("mirostat", "mirostat_eta", "mirostat_tau", "tfs_z", "sync_client_kwargs", "async_client_kwargs")
 """Fields of ChatOllama: options that servers have long ignored, and settings of clients that are not used here."""
-_ALIASES = {"max_tokens": "num_predict", "timeout": "timeout_s"}
-"""Names that LangChain's models have in common."""
+ALIASES = {"max_tokens": "num_predict", "timeout": "timeout_s", "n_ctx": "num_ctx", "threads": "num_thread"}
+"""Names that LangChain's models have in common, and those of the embedded engine."""
 _NEVER_NONE = ("num_ctx", "num_predict", "timeout_s", "attempts")
 
 
@@ -29,7 +29,7 @@ def standard_names(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: a setting would have no effect.
     """
-    named = {_ALIASES.get(name, name): value for name, value in given.items()}
+    named = {ALIASES.get(name, name): value for name, value in given.items()}
     if isinstance(named.get("max_retries"), int):
         named["attempts"] = named.pop("max_retries") + 1
     if named.get("top_logprobs"):
@@ -52,7 +52,7 @@ def merged(model: object, given: Mapping[str, Any], name: str) -> dict[str, Any]
         OptionError: there is no such option, or it would load the model again.
     """
     own = {option: getattr(model, option, None) for option in (*LOADING, *SAMPLING)}
-    asked = {_ALIASES.get(option, option): value for option, value in given.items() if value is not None}
+    asked = {ALIASES.get(option, option): value for option, value in given.items() if value is not None}
     for option, value in asked.items():
         if option not in own:
             raise OptionError(f"{name} does not know the option {option!r}")

@@ -150,6 +150,14 @@ def _place(messages: Sequence[BaseMessage]) -> int:
     return max((place for place, message in enumerate(messages) if message.type == "human"), default=-1)
 
 
+def warn_lowered(model: str, asked: int, trained: int | None) -> None:
+    """Say that the server lowers the context, which it does without a word."""
+    if trained and asked > trained:
+        warnings.warn(
+            f"{model}: trained with {trained} tokens, to which the server lowers num_ctx={asked}", stacklevel=2
+        )
+
+
 def warn_unseen(model: str, version: tuple[int, ...]) -> None:
     """Say that nobody can know what the template makes of a prompt."""
     warnings.warn(
