@@ -146,11 +146,8 @@ def ask(
         found = repr(answer.text) if answer.text else answer.note or "nothing"
         raise SleiclError(f"The reply gives no answer: found {found}; expected {wanted}")
     if answer.unseen:
-        guess = (
-            " The answer is one of them, a guess; embedded:ollama/NAME scores all."
-            if answer.label in answer.unseen
-            else ""
-        )
+        guessed = " The answer is one of them, a guess; embedded:ollama/NAME scores all."
+        guess = guessed if answer.label in answer.unseen else ""
         say([f"Out of sight of the server, so not measured: {', '.join(answer.unseen)}.{guess}"])
     if answer.note:
         say([f"Note: {answer.note}."])

@@ -88,11 +88,13 @@ def check_model(
     from sleicl_chains.embedded import EmbeddedModel
     from sleicl_chains.embedded import check as check_embedded
     from sleicl_chains.models import weak_model
+
+    model = weak_model(name, home=Home.at(home), **model_options(option, base_url))
+    # Only now that the address was found good: the ollama package raises at its import over a bad one.
     from sleicl_chains.ollama.check import Finding
     from sleicl_chains.ollama.check import check as check_ollama
     from sleicl_chains.ollama.model import OllamaModel
 
-    model = weak_model(name, home=Home.at(home), **model_options(option, base_url))
     if isinstance(model, OllamaModel):
         findings = check_ollama(model)
     elif isinstance(model, EmbeddedModel):

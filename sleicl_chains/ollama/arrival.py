@@ -54,6 +54,6 @@ class Arrival:
         else:
             larger = f"or a larger context (--option num_ctx={min(enough, self.largest or enough)})"
         return PromptTooLong(
-            f"The prompt has about {tokens} tokens{arrived}; the context holds {self.context}. Use a shorter text, fewer "
-            f"or shorter examples, the simple grimoire, {larger}"
+            f"The prompt has about {tokens} tokens{arrived}; the context holds {self.context}. Use a shorter text, "
+            f"fewer or shorter examples, the simple grimoire, {larger}"
         )

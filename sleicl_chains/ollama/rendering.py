@@ -153,9 +153,8 @@ def _place(messages: Sequence[BaseMessage]) -> int:
 def warn_lowered(model: str, asked: int, trained: int | None) -> None:
     """Say that the server lowers the context, which it does without a word."""
     if trained and asked > trained:
-        warnings.warn(
-            f"{model}: trained with {trained} tokens, to which the server lowers num_ctx={asked}", stacklevel=2
-        )
+        text = f"{model}: trained with {trained} tokens, to which the server lowers num_ctx={asked}"
+        warnings.warn(text, stacklevel=2)
 
 
 def warn_unseen(model: str, version: tuple[int, ...]) -> None:
