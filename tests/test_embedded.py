@@ -147,7 +147,7 @@ def test_a_file_without_a_chat_template_gets_a_plain_layout(weights: Path, tmp_p
     bare.write_bytes(data.replace(b"tokenizer.chat_template", b"tokenizer.chat_templatX"))
     model = EmbeddedModel(path=bare, n_ctx=256, threads=1)
     assert not model.has_template
-    assert model.render(CHAT) == "Classify the mood.\n\nThe film was a delight.\n\nAnswer:"
+    assert model.render(CHAT) == "Classify the mood.\n\nThe film was a delight.\nAnswer:"
 
 
 def test_a_model_that_wants_a_first_token_gets_it(weights: Path, tmp_path: Path) -> None:

@@ -122,14 +122,15 @@ def test_a_solver_answers_a_labelled_task_on_both_models() -> None:
         assert sum(answer.scores.values()) == pytest.approx(1)
 
 
-def test_no_call_loads_the_model_again() -> None:
-    """Measured against a load that was forced, since machines differ: all of them are far quicker."""
-    weak = instruct()
+def test_no_call_loads_the_model_again(own: OwnOllama) -> None:
+    """On a server that nobody else asks, against a load that was forced, since machines differ."""
+    weak = instruct(base_url=own.url)
     weak.invoke("Hello")
     calls = [weak.invoke("Hello", temperature=0.5, max_tokens=3), weak.invoke("Hello", format="json")]
     weak.score_labels(weak.render(CHAT), LABELS)
     calls.append(weak.invoke("Hello"))
-    forced = instruct(num_ctx=640).invoke("Hello").response_metadata["load_duration"]
+    body = {"model": INSTRUCT, "prompt": "Hello", "stream": False, "options": weak._options({}) | {"num_batch": 64}}
+    forced = weak.server.post("/api/generate", body)["load_duration"]
     assert max(reply.response_metadata["load_duration"] for reply in calls) < forced
 
 
