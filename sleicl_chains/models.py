@@ -98,7 +98,6 @@ def _embedded(name: str, home: Home, options: dict[str, Any]) -> "BaseChatModel"
 
 
 def _ollama(name: str, options: dict[str, Any]) -> "BaseChatModel":
-
     from pydantic import ValidationError
 
     from sleicl_chains.ollama.address import server_address

@@ -123,13 +123,13 @@ def test_an_old_server_answers_in_words_and_the_reason_is_kept(task: Task) -> No
     assert answered.note == "generated and parsed: Ollama 0.12.3 gives no log-probabilities (since 0.12.11; update it)"
 
 
+def _billing_in_sight(asked: Asked) -> Said | None:
+    return alternatives({" billing": 0.5, " a": 0.1}) if asked.route == "/api/generate" else None
+
+
 def test_what_could_not_be_seen_is_said_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk.at(tmp_path)
-
-    def answer(asked: Asked) -> Said | None:
-        return alternatives({" billing": 0.5, " a": 0.1}) if asked.route == "/api/generate" else None
-
-    with OllamaServer(answer) as server:
+    with OllamaServer(_billing_in_sight) as server:
         monkeypatch.setenv("OLLAMA_HOST", server.url)
         command = (
             "ask",
@@ -149,11 +149,7 @@ def test_what_could_not_be_seen_is_said_by_the_command(tmp_path: Path, monkeypat
 
 def test_the_table_says_what_was_out_of_sight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk.at(tmp_path)
-
-    def answer(asked: Asked) -> Said | None:
-        return alternatives({" billing": 0.5, " a": 0.1}) if asked.route == "/api/generate" else None
-
-    with OllamaServer(answer) as server:
+    with OllamaServer(_billing_in_sight) as server:
         monkeypatch.setenv("OLLAMA_HOST", server.url)
         done = sleicl(
             "evaluate", "--task", desk.card, "--rows", desk.test, "--weak", "ollama:smollm2:135m", "--arms", "zero-shot"

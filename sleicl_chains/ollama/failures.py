@@ -23,7 +23,7 @@ from sleicl_chains.errors import (
     one_line,
 )
 
-TOO_LONG = re.compile(r"exceeds? (?:the |maximum )?(?:available )?context|exceed_context_size", re.IGNORECASE)
+_TOO_LONG = re.compile(r"exceeds? (?:the |maximum )?(?:available )?context|exceed_context_size", re.IGNORECASE)
 _MISSING = re.compile(r"model ['\"].*['\"] not found|not found, try pulling", re.IGNORECASE)
 _MEMORY = re.compile(r"more system memory|out of memory|insufficient memory", re.IGNORECASE)
 _OPTION = re.compile(r"option [\\\"']|invalid (?:format|JSON schema)|top_logprobs must", re.IGNORECASE)
@@ -100,7 +100,7 @@ def failure(status: int, text: str, url: str, model: str, installed: Sequence[st
     said = _message(text)
     if status == 404 and _MISSING.search(said):
         return model_missing(model, url, installed)
-    if TOO_LONG.search(said):
+    if _TOO_LONG.search(said):
         return PromptRefused(said)
     if "does not support" in said:
         return Unsupported(f"ollama:{model}: the server says {said!r}; leave that out, or take another model")

@@ -32,12 +32,13 @@ class Reply:
         """
         message = dict(part.get("message") or {"role": "assistant", "content": part.get("response") or ""})
         content = str(message.get("content") or "")
+        thinking = str(message.get("thinking") or part.get("thinking") or "")
         message["content"] = content
         self.begun = True
         self._said += len(content.strip())
-        self._thought += len(message.get("thinking") or part.get("thinking") or "")
+        self._thought += len(thinking)
         self._called = self._called or bool(message.get("tool_calls"))
-        self._follow((content or str(message.get("thinking") or part.get("thinking") or "")).strip())
+        self._follow((content or thinking).strip())
         kept = {key: value for key, value in part.items() if key not in ("response", "context", "thinking")}
         if part.get("done") is not True:
             return {**kept, "message": message}
