@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Mode = Literal["generate", "score"]
-"""How an answer is read: from the model's own words, or from the probabilities of the labels."""
+Mode = Literal["generate", "schema", "score", "hidden", "fusion"]
+"""How an answer is read: from the model's own words, from words held to a JSON schema, from the probabilities of the
+labels, from the model's own state, or from probabilities, state and the question's embedding together."""
 
-Prior = Literal["none", "content-free", "mean"]
+Prior = Literal["none", "content-free", "domain", "mean", "affine"]
 """What is taken off the label probabilities."""
 
-Arm = Literal["zero-shot", "few-shot", "simple", "profound", "simple+few-shot", "profound+few-shot"]
-"""What the weak model is shown beside the question."""
+Arm = Literal["zero-shot", "few-shot", "knn", "simple", "profound", "simple+few-shot", "profound+few-shot"]
+"""What the weak model is shown beside the question; `knn` shows the labelled rows nearest to it."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
@@ -21,6 +21,27 @@ from sleicl_chains.tasks import Example, Task, fold
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
+
+READINGS: tuple[Mode, ...] = ("hidden", "fusion")
+"""Modes that an arm's name may end in, such as `simple+hidden`."""
+
+
+def parts_of(name: str) -> tuple[Arm, Mode | None]:
+    """Return what an arm of a table shows and, where its name says so, how it is read.
+
+    Raises:
+        OptionError: there is no such arm.
+    """
+    shown, plus, last = name.rpartition("+")
+    reading = next((mode for mode in READINGS if plus and mode == last), None)
+    arm = next((arm for arm in get_args(Arm) if arm == (shown if reading else name)), None)
+    if arm is None:
+        known = ", ".join([*BASELINES, *get_args(Arm)])
+        raise OptionError(
+            f"There is no arm {name!r}; expected some of {known}, the latter also with +{' or +'.join(READINGS)}"
+        )
+    return arm, reading
+
 
 FEW_SHOT_PER_LABEL = 4
 """Examples a label in the arm `few-shot` where the grimoire has none of its own (the paper's k)."""
@@ -65,9 +86,9 @@ class ArmBuilder:
             InputError: a name is unknown or stands twice, or an arm lacks its rows or grimoire.
         """
         chosen = list(names or self.default_names())
-        known = [*BASELINES, *get_args(Arm)]
-        if unknown := [name for name in chosen if name not in known]:
-            raise OptionError(f"There is no arm {unknown[0]!r}; expected some of {', '.join(known)}")
+        for name in chosen:
+            if name not in BASELINES:
+                parts_of(name)
         if len(set(chosen)) < len(chosen):
             raise OptionError(f"An arm stands twice in {','.join(chosen)}; give each once")
         if self._unscored:
@@ -99,22 +120,26 @@ class ArmBuilder:
         """Why answers are generated although the task has labels; empty where they are not."""
         return scoring_problem(self.weak) if self.mode is None and self.task.labels else ""
 
-    def _arm(self, name: Any) -> Runnable[str, Answer]:
+    def _arm(self, name: str) -> Runnable[str, Answer]:
         if name == "majority":
             return majority(self.task, self.train)
         if name == "probe":
             return probe(self.task, self.train, self.embeddings)
-        examples = self.examples if "few-shot" in name else []
+        shown, reading = parts_of(name)
+        mode: Mode | None = reading or self.mode
+        examples = self.examples if "few-shot" in shown else []
         texts = prior_texts(self.train, self.task, seed=self.seed, shown=examples) if self.train else []
         prior = self.prior or ("mean" if texts else "content-free")
-        if prior == "mean" and self.mode != "generate" and self.task.labels and not self._unscored:
+        if prior == "mean" and mode in (None, "score") and self.task.labels and not self._unscored:
             self._note(
                 f"prior mean: over at most {MEAN_ROWS} training texts, of each label as many as there are rows; "
                 "one call each, once an arm, not counted in the table"
             )
+        if reading or mode in ("hidden", "fusion"):
+            self._note(f"hidden and fusion are read by a linear model fitted on the {len(self.train)} training rows")
         return solver(
-            self.weak, self.task, arm=name, grimoire=self.grimoire, examples=examples,
-            mode=self.mode, prior=prior, prior_texts=texts, journal=self.journal,
+            self.weak, self.task, arm=shown, grimoire=self.grimoire, examples=examples, mode=mode, prior=prior,
+            prior_texts=texts, train=self.train, embeddings=self.embeddings, journal=self.journal, name=name,
         )  # fmt: skip
 
     @cached_property

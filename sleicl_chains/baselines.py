@@ -10,10 +10,13 @@ from langchain_core.runnables import Runnable, RunnableLambda
 
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError
+from sleicl_chains.observations import Observation
 from sleicl_chains.tasks import Example, Task
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
+
+    from sleicl_chains.readers import LinearReader
 
 
 BASELINES = ("majority", "probe")
@@ -39,9 +42,8 @@ def majority(task: Task, train: Sequence[Example]) -> Runnable[str, Answer]:
 def probe(task: Task, train: Sequence[Example], embeddings: "Embeddings") -> Runnable[str, Answer]:
     """Return a linear classifier on embeddings: what a sceptic tries first.
 
-    Multinomial logistic regression on unit vectors, its strength chosen among five by stratified
-    cross-validation where every label has at least two rows. Fitted at the first question; no
-    language model. No randomness beyond a fixed fold seed.
+    The linear reader of the modes `hidden` and `fusion` (see `readers.fit_linear`) with nothing but the question's
+    embedding to read. Fitted at the first question; no language model. No randomness beyond a fixed fold seed.
 
     Raises:
         InputError: there are no training rows, or the task is open-ended.
@@ -62,35 +64,24 @@ class _Probe:
     def settings(self) -> str:
         from sleicl_chains.embedders import fingerprint
 
-        return "".join([fingerprint(self.embeddings), *sorted(example.id for example in self.train)])
+        return "".join(["linear", fingerprint(self.embeddings), *sorted(example.id for example in self.train)])
 
     @cached_property
-    def model(self) -> Any:
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.model_selection import GridSearchCV, StratifiedKFold
+    def reader(self) -> "LinearReader":
+        from sleicl_chains.readers import fit_linear
 
-        from sleicl_chains.embedders import embed
-
-        vectors = embed(self.embeddings, [example.text for example in self.train])
-        answers = [example.answer for example in self.train]
-        regression = LogisticRegression(C=10.0, max_iter=2000)
-        folds = min(5, min(Counter(answers).values()))
-        if len(set(answers)) > 1 and folds > 1:
-            splits = StratifiedKFold(folds, shuffle=True, random_state=0)
-            regression = GridSearchCV(regression, {"C": [0.1, 1.0, 10.0, 100.0, 1000.0]}, cv=splits)
-        return regression.fit(vectors, answers) if len(set(answers)) > 1 else None
+        seen = self._seen([example.text for example in self.train])
+        return fit_linear(seen, [example.answer for example in self.train], ("vector",), self.task.labels)
 
     def answer(self, question: str) -> Answer:
-        from sleicl_chains.embedders import embed
-
-        if self.model is None:
-            shares = {self.train[0].answer: 1.0}
-        else:
-            found = self.model.predict_proba(embed(self.embeddings, [question]))[0]
-            shares = dict(zip(map(str, self.model.classes_), map(float, found), strict=True))
-        scores = {label: shares.get(label, 0.0) for label in self.task.labels}
+        scores = self.reader.shares(self._seen([question])[0])
         label = max(scores, key=lambda name: scores[name])
         return Answer(label, label, valid=True, arm="probe", mode="none", probability=scores[label], scores=scores)
+
+    def _seen(self, texts: Sequence[str]) -> list[Observation]:
+        from sleicl_chains.embedders import embed
+
+        return [Observation(vector=[float(x) for x in vector]) for vector in embed(self.embeddings, texts)]
 
 
 def _need_rows(arm: str, train: Sequence[Example]) -> None:

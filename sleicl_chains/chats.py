@@ -12,7 +12,12 @@ from sleicl_chains.answers import Arm
 from sleicl_chains.cues import NO_CUE, Cue
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.prompts import fill
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks import Example, Task, fold
+
+
+def shows_examples(arm: Arm) -> bool:
+    """Say whether an arm shows worked examples."""
+    return "few-shot" in arm or arm == "knn"
 
 
 def form_shown(arm: Arm) -> str:
@@ -29,7 +34,8 @@ class Chat:
         task: its card stands in the system text.
         arm: what else is shown.
         grimoire: for the arms `simple` and `profound`.
-        examples: for the arms with `few-shot`, as earlier turns in the given order.
+        examples: for the arms with `few-shot` and for `knn`, as earlier turns in the given order. One whose
+            text is the question itself is left out, so that a labelled row is asked as a new one would be.
         names_texts: write "Text:" before each, for a model that knows no turns.
     """
 
@@ -42,7 +48,9 @@ class Chat:
     def messages(self, question: str, cue: Cue = NO_CUE) -> list[BaseMessage]:
         """Return the prompt of one question; with a cue, every answer begins with it and the last one is left open."""
         turns: list[BaseMessage] = [SystemMessage(self._system)]
-        for example in self.examples if "few-shot" in self.arm else ():
+        for example in self.examples:
+            if fold(example.text) == fold(question):
+                continue
             answer = f"{cue.text} {example.answer}".strip()
             turns += [HumanMessage(self._asked(example.text, cue)), AIMessage(answer)]
         turns.append(HumanMessage(self._asked(question, cue)))

@@ -4,15 +4,14 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Self, get_args
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from sleicl_chains.answers import Arm
-from sleicl_chains.evaluation import ArmResult, Comparison, Report
+from sleicl_chains.evaluation import ArmResult, Comparison, Report, asks_a_model
 from sleicl_chains.priors import MEAN_ROWS
 
 
@@ -25,7 +24,7 @@ class Meter:
     """Progress of an evaluation on stderr: first an estimate, then a bar, or a line now and then without a terminal."""
 
     def __init__(self, arms: Iterable[str]) -> None:
-        self._model_arms = len([arm for arm in arms if arm in get_args(Arm)])
+        self._model_arms = len([arm for arm in arms if asks_a_model(arm)])
         self._last_line = time.monotonic()
         self._first: float | None = None
         self._answered = 0
@@ -49,7 +48,7 @@ class Meter:
 
     def __call__(self, arm: str, done: int, total: int) -> None:
         """Show that one more answer is there."""
-        if arm not in get_args(Arm):  # a baseline takes no time and would flatter the pace
+        if not asks_a_model(arm):  # a baseline takes no time and would flatter the pace
             return
         now = time.monotonic()
         self._first = self._first or now  # the model's start and the first prior come before it
@@ -114,7 +113,7 @@ def verdict(report: Report) -> list[str]:
         )
     if report.grimoire:
         lines.append(_grimoire_verdict(report.grimoire))
-    models = [arm for arm in report.arms if arm.arm in get_args(Arm)]
+    models = [arm for arm in report.arms if asks_a_model(arm.arm)]
     best = max(models, key=lambda arm: arm.accuracy, default=None)
     if best and "probe" in arms and arms["probe"].accuracy >= best.accuracy:
         lines.append("No arm beats the probe, a linear model on embeddings without any language model.")

@@ -27,6 +27,8 @@ from sleicl_chains.weights import sha256_of
 
 _BIAS = 10.0
 """Added to the logits of a label's tokens; see `_label_masses`."""
+_ALONE = 100.0
+"""Added to logits so that no other token is left any probability."""
 
 
 class EmbeddedModel(BaseChatModel):
@@ -175,7 +177,7 @@ class EmbeddedModel(BaseChatModel):
         lifted = sum(found.values())
         coverage = lifted / (math.exp(_BIAS) * max(0.0, 1 - lifted) + lifted) if lifted else 0.0
         if len(found) < len(tokens):  # one is too unlikely even so: leave nothing else on the list
-            found = self._biased(ids, tokens, 10 * _BIAS, len(tokens))
+            found = self._biased(ids, tokens, _ALONE, len(tokens))
         total = sum(found.values())
         return {token: found.get(token, 0.0) / total for token in tokens}, min(1.0, coverage)
 
@@ -187,7 +189,32 @@ class EmbeddedModel(BaseChatModel):
         listed = {entry["id"]: entry["prob"] for entry in reply["completion_probabilities"][0]["top_probs"]}
         return {token: listed[token] for token in tokens if token in listed}
 
+    # ------------------------------------------------------------------ the model's state
+
+    def read_state(self, prompt: str) -> list[float]:
+        """Return the model's last-layer state at the end of a rendered prompt: 512 numbers.
+
+        The engine gives the state itself only by evaluating the whole prompt anew. What it gives from its
+        cache are the next token's logits, and they are the state times the output matrix. So the
+        logits of 512 fixed tokens are read, less their mean, which the softmax leaves open: a linear image of the
+        state. A linear model reads it as well as the state (benchmarks/LOG.md). No randomness.
+
+        Raises:
+            PromptTooLong: the prompt does not fit the context.
+        """
+        ids, tokens = self.engine.prompt_tokens(prompt), self.engine.probe_tokens
+        if len(ids) >= self.n_ctx:
+            raise PromptTooLong(too_long(len(ids), self.n_ctx))
+        found = self._biased(ids, tokens, _ALONE, len(tokens))
+        logits = [math.log(max(found.get(token, 0.0), 1e-30)) for token in tokens]
+        mean = sum(logits) / len(logits)
+        return [logit - mean for logit in logits]
+
     # ------------------------------------------------------------------ text
+
+    def schema_option(self, schema: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the option that holds a reply to a JSON schema."""
+        return {"json_schema": schema}
 
     def _body(
         self, messages: Sequence[BaseMessage], stop: list[str] | None, options: Mapping[str, Any]

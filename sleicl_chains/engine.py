@@ -17,12 +17,16 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from sleicl_chains.errors import ModelError, ModelNotFound, PromptTooLong
+
+PROBE_TOKENS = 512
+"""Logits that a state is read by. On TREC more did not help beyond noise (benchmarks/LOG.md)."""
 
 
 class Engine:
@@ -147,6 +151,23 @@ class Engine:
             "tokens"
         ]
         return ids
+
+    @functools.cached_property
+    def probe_tokens(self) -> list[int]:
+        """The tokens whose logits stand for the model's state: a fixed draw, the same for one vocabulary everywhere.
+
+        Only tokens that are whole text: the engine keeps back a reply that ends within a character.
+        """
+        import random
+
+        size = self._client.get("/v1/models").json()["data"][0]["meta"]["n_vocab"]
+        order = list(range(size))
+        random.Random(0).shuffle(order)
+        return sorted(islice(filter(self._is_text, order), PROBE_TOKENS))
+
+    def _is_text(self, token: int) -> bool:
+        text = self.post("/detokenize", {"tokens": [token]})["content"]
+        return bool(text.strip()) and "\ufffd" not in text and not text.startswith("<")
 
     def tokens(self, text: str, *, special: bool) -> list[int]:
         """Return the token ids of a piece of text; `special` reads control tokens in it as such."""

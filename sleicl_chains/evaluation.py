@@ -15,12 +15,12 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from langchain_core.runnables import Runnable
 
 from sleicl_chains._folders import write_whole
-from sleicl_chains.answers import Answer, Arm
+from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, PromptTooLong, RejectedReply, RunError
 from sleicl_chains.statistics import macro_f1, mcnemar, paired_difference, wilson
 from sleicl_chains.tasks import Example, Task, fold
@@ -306,7 +306,7 @@ def summarise(
 
 def _compare(right: Mapping[str, list[bool]]) -> Comparison | None:
     """Set the best arm with a grimoire against the best one without; a tie goes to the earlier arm."""
-    models = [arm for arm in right if arm in get_args(Arm)]
+    models = [arm for arm in right if asks_a_model(arm)]
     shown = [arm for arm in models if arm.startswith(("simple", "profound"))]
     plain = [arm for arm in models if arm not in shown]
     if not shown or not plain:
@@ -314,6 +314,11 @@ def _compare(right: Mapping[str, list[bool]]) -> Comparison | None:
     best = max(shown, key=lambda arm: sum(right[arm]))
     other = max(plain, key=lambda arm: sum(right[arm]))
     return Comparison(best, other, *paired_difference(right[best], right[other]), mcnemar(right[best], right[other]))
+
+
+def asks_a_model(arm: str) -> bool:
+    """Say whether an arm of a table asks the weak model; the baselines do not."""
+    return arm != "majority" and not arm.startswith("probe")
 
 
 def _is_right(row: Mapping[str, Any], labels: Sequence[str]) -> bool:

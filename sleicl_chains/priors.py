@@ -4,8 +4,10 @@ Small models favour some label words whatever is asked. Dividing by that prefere
 inputs that say nothing or on many different ones, is the larger part of their accuracy.
 """
 
+import random
 from collections.abc import Iterable, Mapping, Sequence
 
+from sleicl_chains.errors import InputError
 from sleicl_chains.splits import distinct, shuffled
 from sleicl_chains.tasks import Example, Task, fold
 
@@ -14,6 +16,27 @@ CONTENT_FREE = ("N/A", "", "[MASK]")
 
 MEAN_ROWS = 48
 """Training texts that the prior `mean` reads at most; one weak call each, once an arm."""
+
+
+DOMAIN_TEXTS = 20
+"""Texts of random words for the prior `domain`, as many as arXiv 2305.19148 (section 4) takes."""
+
+
+def domain_texts(texts: Sequence[str], *, seed: int) -> list[str]:
+    """Return texts of random in-domain words ("Mitigating Label Biases", arXiv 2305.19148, section 4).
+
+    Each has as many words as the texts have on average, drawn with replacement from all of their words, so a
+    frequent word comes often. Random by `seed` alone.
+
+    Raises:
+        InputError: the texts hold no words.
+    """
+    words = sorted(word for text in texts for word in text.split())
+    if not words:
+        raise InputError("The prior 'domain' needs training texts with words; give some, or use 'content-free'")
+    length = max(1, round(len(words) / len(texts)))
+    draw = random.Random(seed)
+    return [" ".join(draw.choices(words, k=length)) for _ in range(DOMAIN_TEXTS)]
 
 
 def mean_shares(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -3,45 +3,39 @@
 import hashlib
 import json
 import threading
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, get_args, runtime_checkable
+from typing import TYPE_CHECKING, Any, get_args
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, messages_to_dict
 from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.runnables.config import run_in_executor
 
-from sleicl_chains.answers import Answer, Arm, LabelScores, Mode, Prior
-from sleicl_chains.chats import Chat, form_shown
-from sleicl_chains.cues import CUE, CUES, LISTING, NO_CUE, Cue, choose_cue
+from sleicl_chains.answers import Answer, Arm, Mode, Prior
+from sleicl_chains.chats import form_shown, shows_examples
+from sleicl_chains.cues import CUE, CUES, LISTING, NO_CUE, Cue
 from sleicl_chains.errors import InputError, OptionError, Unsupported
 from sleicl_chains.grimoires import Grimoire
-from sleicl_chains.journal import Journal, aask, ask, identity
+from sleicl_chains.journal import Journal, aask, ask
 from sleicl_chains.labels import parse_label
-from sleicl_chains.priors import CONTENT_FREE, mean_shares, remove_prior
+from sleicl_chains.neighbours import Neighbours
+from sleicl_chains.observations import BLOCKS, Observation, needs_labelled_rows
+from sleicl_chains.observer import LabelScorer, Observer, StateReader
+from sleicl_chains.priors import CONTENT_FREE, domain_texts, mean_shares
+from sleicl_chains.readers import Calibration, PriorReader, Reader, fit_affine, fit_linear
+from sleicl_chains.schemas import held_to_labels, label_of
 from sleicl_chains.tasks import Example, Task
 from sleicl_chains.thinking import without_thinking
 
+if TYPE_CHECKING:
+    from langchain_core.embeddings import Embeddings
+
 _NONE_IN_SIGHT = "no label was among the tokens that the server shows; embedded:ollama/NAME scores them all"
 
-_READING = 3
+_READING = 4
 """Counted up when replies are parsed or scores corrected differently, so that no run mixes both."""
-
-
-@runtime_checkable
-class LabelScorer(Protocol):
-    """A chat model that renders its own prompts and gives the probabilities of labels."""
-
-    def render(self, messages: Sequence[BaseMessage]) -> str:
-        """Return the exact prompt."""
-        ...
-
-    def score_labels(self, prompt: str, labels: Sequence[str]) -> LabelScores:
-        """Score each label as the prompt's continuation."""
-        ...
 
 
 def solver(
@@ -54,132 +48,176 @@ def solver(
     mode: Mode | None = None,
     prior: Prior | None = None,
     prior_texts: Sequence[str] = (),
+    train: Sequence[Example] = (),
+    embeddings: "Embeddings | None" = None,
     journal: Journal | None = None,
+    name: str = "",
 ) -> Runnable[str, Answer]:
-    """Return a chain that answers one question with one weak call (in mode `score`, see below).
+    """Return a chain that answers one question with one weak call (see below for what else is asked, once).
 
     Args:
-        weak: any chat model; mode `score` needs one that gives label probabilities.
+        weak: any chat model; mode `score` needs one that gives label probabilities, `hidden` and `fusion` one that
+            gives its state (embedded models).
         task: its labels are the possible answers; without labels the answer is free text.
         arm: what stands before the question.
         grimoire: for the arms `simple` and `profound`.
         examples: for the arms with `few-shot`, shown as earlier turns in the given order.
         mode: `score` where the task has labels and the model can, else `generate` with the reason in `Answer.note`.
+            `schema` holds the reply to a JSON schema. `hidden` reads the model's state and `fusion` its
+            state, label scores and the question's embedding, both by a linear model fitted on `train` at the first
+            question: three and two requests a row, once.
         prior: taken off the label scores; `mean` when there are `prior_texts`, else `content-free`.
-            It costs one weak call a text (3 if content-free), once, at the first question.
-        prior_texts: training texts for the prior `mean`. A model that shows only its likeliest tokens (Ollama)
-            is also tried on six of them with each of four cues, see `cues`.
+            It costs one weak call a text (3 if content-free, 20 if `domain`, one a training row if `affine`), once,
+            at the first question.
+        prior_texts: training texts for the priors `mean` and `domain`. A model that shows only its likeliest tokens
+            (Ollama) is also tried on six of them with each of four cues, see `cues`.
+        train: labelled rows, for the arm `knn`, the modes `hidden` and `fusion` and the prior `affine`. A row that is
+            also an example is asked without it.
+        embeddings: for `knn` and `fusion`; `wordllama` by default.
         journal: keeps every call; a repeated one is answered from it.
+        name: what to call the chain in tables; by default the arm.
 
     Raises:
-        InputError: the arm lacks its grimoire or examples, or a name is unknown.
-        Unsupported: mode `score` with a model or task that has none.
+        InputError: the arm lacks its grimoire, examples or rows, or a name is unknown.
+        Unsupported: a mode that the model or task does not have.
         PromptTooLong: (when asked) the prompt does not fit; nothing is ever cut.
     """
     reason = scoring_problem(weak) if task.labels and mode is None else ""
     mode = mode or ("score" if task.labels and not reason else "generate")
     chosen = prior or ("mean" if prior_texts else "content-free")
     note = f"generated and parsed: {reason}" if reason else ""
-    steps = _Solver(weak, task, arm, grimoire, tuple(examples), mode, chosen, tuple(prior_texts), journal, note)
+    _one_of("arm", arm, get_args(Arm))
+    _one_of("mode", mode, get_args(Mode))
+    _one_of("prior", chosen, get_args(Prior))
+    if embeddings is None and (arm == "knn" or mode == "fusion"):
+        from sleicl_chains.embedders import embedder
+
+        embeddings = embedder()
+    observer = Observer(
+        weak, task, arm, grimoire, tuple(examples) if shows_examples(arm) else (),
+        Neighbours(train, embeddings) if arm == "knn" and embeddings else None,
+        cue_texts=tuple(prior_texts), embeddings=embeddings, journal=journal,
+    )  # fmt: skip
+    return chain_of(Solver(observer, mode, chosen, tuple(prior_texts), tuple(train), note, name=name))
+
+
+def chain_of(steps: "Solver") -> Runnable[str, Answer]:
+    """Return a solver as a chain that carries its name and settings."""
     steps.check()
-    chain = RunnableLambda(steps.answer, afunc=steps.aanswer, name=arm)
-    metadata = {"arm": arm, "mode": mode, "prior": steps.prior, "settings": steps.settings}
-    return chain.with_config(run_name=arm, metadata=metadata)
+    name = steps.name or steps.observer.arm
+    chain = RunnableLambda(steps.answer, afunc=steps.aanswer, name=name)
+    metadata = {"arm": name, "mode": steps.mode, "prior": steps.prior, "settings": steps.settings}
+    return chain.with_config(run_name=name, metadata=metadata)
 
 
 @dataclass(frozen=True)
-class _Solver:
-    weak: BaseChatModel
-    task: Task
-    arm: Arm
-    grimoire: Grimoire | None
-    examples: tuple[Example, ...]
+class Solver:
+    """The steps of one chain; `solver` and `recipes` make it."""
+
+    observer: Observer
     mode: Mode
     chosen_prior: Prior
-    prior_texts: tuple[str, ...]
-    journal: Journal | None
+    prior_texts: tuple[str, ...] = ()
+    train: tuple[Example, ...] = ()
     note: str = ""
     """Goes with every answer: why the mode is not the one that the task would have."""
+    fitted: Reader | None = None
+    """A reader from a file; else one is fitted at the first question."""
+    calibration: Calibration | None = None
+    name: str = ""
+    """The name in a table, where it is not the arm's."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def check(self) -> None:
         """Refuse what cannot work before anything is paid for."""
-        _one_of("arm", self.arm, get_args(Arm))
-        _one_of("mode", self.mode, get_args(Mode))
-        _one_of("prior", self.chosen_prior, get_args(Prior))
-        form = form_shown(self.arm)
-        if form and (self.grimoire is None or not getattr(self.grimoire, form)):
-            raise InputError(f"The arm {self.arm!r} needs a grimoire with a {form} text; none was given")
-        if "few-shot" in self.arm and not self.examples:
-            raise InputError(f"The arm {self.arm!r} needs examples; none were given")
-        if self.mode == "score" and not self.task.labels:
-            raise Unsupported("Mode 'score' needs labels on the task card; use mode 'generate' for open-ended tasks")
-        if self.mode == "score" and (reason := scoring_problem(self.weak)):
+        shown = self.observer
+        form = form_shown(shown.arm)
+        if form and (shown.grimoire is None or not getattr(shown.grimoire, form)):
+            raise InputError(f"The arm {shown.arm!r} needs a grimoire with a {form} text; none was given")
+        if "few-shot" in shown.arm and not shown.examples:
+            raise InputError(f"The arm {shown.arm!r} needs examples; none were given")
+        if shown.arm == "knn" and not (shown.neighbours and shown.neighbours.rows):
+            raise InputError("The arm 'knn' shows labelled rows; none were given (`train`, --train)")
+        if self.mode in ("schema", *BLOCKS) and not self.task.labels:
+            wanted = "labels on the task card; use mode 'generate' for open-ended tasks"
+            raise Unsupported(f"Mode {self.mode!r} needs {wanted}")
+        if reason := mode_problem(shown.weak, self.mode):
             raise Unsupported(f"{reason}; use mode 'generate' or a model embedded:NAME")
-        if self.prior == "mean" and not self.prior_texts:
-            raise InputError("The prior 'mean' needs training texts; give some, or use 'content-free'")
+        if self.fitted is None:
+            self._check_rows()
+
+    def _check_rows(self) -> None:
+        if self.prior in ("mean", "domain") and not self.prior_texts:
+            raise InputError(f"The prior {self.prior!r} needs training texts; give some, or use 'content-free'")
+        if needs_labelled_rows(self.mode, self.prior) and not self.train:
+            what = f"mode {self.mode!r}" if self.mode != "score" else "the prior 'affine'"
+            raise InputError(f"The {what} is fitted on labelled rows; none were given (`train`, --train)")
+
+    @property
+    def task(self) -> Task:
+        """What is asked."""
+        return self.observer.task
 
     @property
     def prior(self) -> Prior:
+        """What is taken off the scores; none where none are read."""
         return self.chosen_prior if self.mode == "score" else "none"
 
-    # ------------------------------------------------------------------ prompt
-
-    @cached_property
-    def chat(self) -> Chat:
-        return Chat(self.task, self.arm, self.grimoire, self.examples, names_texts=not self._chats)
+    @property
+    def cue(self) -> Cue:
+        """How the answer is asked for; a chat whose reply is parsed needs no cue."""
+        if self.mode in BLOCKS:
+            return self.observer.cue
+        return CUE if self.mode == "generate" and not self.observer.chats else NO_CUE
 
     def messages(self, question: str) -> list[BaseMessage]:
         """Return the prompt of one question."""
-        return self.chat.messages(question, self.cue)
-
-    @cached_property
-    def cue(self) -> Cue:
-        """How the answer is asked for; a chat whose reply is parsed needs no cue."""
-        if self.mode == "generate":
-            return NO_CUE if self._chats else CUE
-        if not self._few_alternatives:
-            return CUE
-        return choose_cue(lambda cue, text: self._scores(text, cue)[0], self.prior_texts)
-
-    @cached_property
-    def _chats(self) -> bool:
-        """Whether the model was trained on chats; a base model is given a text to continue."""
-        return bool(getattr(self.weak, "has_template", True))
-
-    @property
-    def _few_alternatives(self) -> bool:
-        """Whether the model shows its likeliest tokens alone, so that labels may be out of sight."""
-        return self.mode == "score" and getattr(self.weak, "alternatives", None) is not None
+        return self.observer.messages(question, self.cue)
 
     @cached_property
     def settings(self) -> str:
         """Sixteen hex digits over everything that decides an answer."""
-        parts = [_READING, self.identity, self.mode, self.prior, self.prior_texts, self.task.labels]
-        cues = (*CUES, *LISTING) if self._few_alternatives else (self.cue,)  # which is chosen follows from the rest
-        shown = [messages_to_dict(self.chat.messages("?", cue)) for cue in cues]
-        return hashlib.sha256(json.dumps([parts, shown], sort_keys=True).encode()).hexdigest()[:16]
-
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        return identity(self.weak)
+        shown = self.observer
+        parts: list[Any] = [_READING, shown.identity, self.mode, self.prior, self.prior_texts, self.task.labels]
+        if self.fitted is not None or self.calibration is not None:
+            parts += [self.fitted.to_dict() if self.fitted else None, repr(self.calibration)]
+        elif needs_labelled_rows(self.mode, self.prior):
+            parts.append(sorted(row.id for row in self.train))
+        if shown.neighbours:
+            parts.append([row.id for row in shown.neighbours.rows])
+        if self.mode in BLOCKS and shown.few_alternatives:
+            cues: Sequence[Cue] = (*CUES, *LISTING)  # which is chosen follows from the rest
+        else:
+            cues = (self.cue,)
+        bare = Observer(shown.weak, shown.task, shown.arm, shown.grimoire, shown.examples)
+        chats = [messages_to_dict(bare.messages("?", cue)) for cue in cues]
+        return hashlib.sha256(json.dumps([parts, chats], sort_keys=True).encode()).hexdigest()[:16]
 
     # ------------------------------------------------------------------ answering
 
     def answer(self, question: str) -> Answer:
-        if self.mode == "score":
-            return self._scored(_text(question))
-        return self._read(ask(self.weak, self.messages(_text(question)), self.journal))
+        """Answer one question."""
+        if self.mode in BLOCKS:
+            return self._observed(_text(question))
+        return self._read(ask(self._speaker, self.messages(_text(question)), self.observer.journal))
 
     async def aanswer(self, question: str) -> Answer:
-        if self.mode == "score":  # in a thread: the engine blocks, and Ollama answers one at a time as well
-            return await run_in_executor(None, self._scored, _text(question))
-        return self._read(await aask(self.weak, self.messages(_text(question)), self.journal))
+        """Do the same without blocking."""
+        if self.mode in BLOCKS:  # in a thread: the engine blocks, and Ollama answers one at a time as well
+            return await run_in_executor(None, self._observed, _text(question))
+        return self._read(await aask(self._speaker, self.messages(_text(question)), self.observer.journal))
+
+    @cached_property
+    def _speaker(self) -> Any:
+        """The model as it is asked for words."""
+        weak = self.observer.weak
+        return held_to_labels(weak, self.task.labels) if self.mode == "schema" else weak
 
     def _read(self, reply: AIMessage) -> Answer:
         """Take the answer out of the model's own words."""
         text = reply.text.strip() if self.task.labels else without_thinking(reply.text)
-        label = parse_label(text, self.task.labels) if self.task.labels else None
+        read = label_of if self.mode == "schema" else parse_label
+        label = read(text, self.task.labels) if self.task.labels else None
         cut = reply.response_metadata.get("finish_reason") == "length"
         used = reply.usage_metadata
         usage = {"prompt_tokens": used["input_tokens"], "reply_tokens": used["output_tokens"]} if used else {}
@@ -193,55 +231,69 @@ class _Solver:
             **self._about,
         )
 
-    def _scored(self, question: str) -> Answer:
-        """Score the labels after the cue and take the prior off."""
+    def _observed(self, question: str) -> Answer:
+        """Gather the evidence and have the reader weigh it."""
         self._prepare()
-        scored, seconds = self._scores(question, self.cue)
+        seen = self.observer.observe(question, BLOCKS[self.mode])
         found: dict[str, Any] = {
-            "coverage": scored.coverage,
-            "unseen": scored.unseen,
             "cue": self.cue.text,
             "lists_labels": self.cue.lists_labels,
-            "usage": {"prompt_tokens": scored.prompt_tokens, "reply_tokens": 0},
-            "seconds": seconds,
+            "usage": {"prompt_tokens": seen.prompt_tokens, "reply_tokens": 0},
+            "seconds": seen.seconds,
             **self._about,
         }
-        if len(scored.unseen) == len(scored.probabilities):
-            return Answer(label=None, text="", valid=False, note=_NONE_IN_SIGHT, **found)
-        shares = remove_prior(scored.probabilities, self._prior_shares)
+        if seen.scores and self.mode == "score":
+            found |= {"coverage": seen.scores.coverage, "unseen": seen.scores.unseen}
+            if len(seen.scores.unseen) == len(seen.scores.probabilities):
+                return Answer(label=None, text="", valid=False, note=_NONE_IN_SIGHT, **found)
+        shares = self.reader.shares(seen)
         label = max(shares, key=lambda name: shares[name])
-        return Answer(label=label, text=label, valid=True, probability=shares[label], scores=shares, **found)
+        chance = self.calibration.of(shares[label]) if self.calibration else shares[label]
+        return Answer(label=label, text=label, valid=True, probability=chance, scores=shares, **found)
 
     @cached_property
     def _about(self) -> dict[str, Any]:
-        shown = self.grimoire.id if self.grimoire and form_shown(self.arm) else None
-        return {"arm": self.arm, "mode": self.mode, "prior": self.prior, "grimoire": shown}
-
-    def _scores(self, question: str, cue: Cue) -> tuple[LabelScores, float]:
-        assert isinstance(self.weak, LabelScorer)
-        prompt = self.weak.render(self.chat.messages(question, cue))
-        # The op gets another name when scoring changes; old entries then answer no more.
-        request = {"op": "score_labels", "model": self.identity, "prompt": prompt, "labels": self.task.labels}
-        kept = self.journal.get(request) if self.journal else None
-        if kept is None:
-            started = time.perf_counter()
-            scores = self.weak.score_labels(prompt, self.task.labels)
-            kept = {"scores": asdict(scores), "seconds": time.perf_counter() - started}
-            if self.journal:
-                self.journal.put(request, kept)
-        return LabelScores(**kept["scores"]), kept["seconds"]
+        shown = self.observer
+        id = shown.grimoire.id if shown.grimoire and form_shown(shown.arm) else None
+        return {"arm": self.name or shown.arm, "mode": self.mode, "prior": self.prior, "grimoire": id}
 
     def _prepare(self) -> None:
-        """Choose the cue and estimate the prior, once; several threads may ask their first question together."""
+        """Choose the cue and fit the reader, once; several threads may ask their first question together."""
         with self._lock:
-            _ = self.cue, self._prior_shares
+            _ = self.cue, self.reader
 
     @cached_property
+    def reader(self) -> Reader:
+        """What makes an answer of the evidence; fitted on training rows at the first question."""
+        labels = self.task.labels
+        if self.fitted is not None:
+            return self.fitted
+        if not needs_labelled_rows(self.mode, self.prior):
+            return PriorReader(self._prior_shares)
+        seen, answers = [self._seen(row.text) for row in self.train], [row.answer for row in self.train]
+        if self.mode == "score":
+            return fit_affine(seen, answers, labels)
+        return fit_linear(seen, answers, BLOCKS[self.mode], labels)
+
+    @property
     def _prior_shares(self) -> dict[str, float]:
         if self.prior == "none":
             return dict.fromkeys(self.task.labels, 1.0)
-        texts = CONTENT_FREE if self.prior == "content-free" else self.prior_texts
-        return mean_shares(self._scores(text, self.cue)[0].probabilities for text in texts)
+        texts: Sequence[str] = CONTENT_FREE if self.prior == "content-free" else self.prior_texts
+        if self.prior == "domain":
+            texts = domain_texts(self.prior_texts, seed=0)
+        scored = (self._seen(text).scores for text in texts)
+        return mean_shares(scores.probabilities for scores in scored if scores)
+
+    def _seen(self, text: str) -> Observation:
+        return self.observer.observe(text, BLOCKS[self.mode])
+
+
+def mode_problem(weak: BaseChatModel, mode: Mode) -> str:
+    """Return why a model does not have an answer mode; empty if it does. An Ollama server is asked once."""
+    if mode in ("hidden", "fusion") and not isinstance(weak, StateReader):
+        return f"{type(weak).__name__} does not give its state, which mode {mode!r} reads (embedded:ollama/NAME does)"
+    return scoring_problem(weak) if mode in ("score", "fusion") else ""
 
 
 def scoring_problem(weak: BaseChatModel) -> str:

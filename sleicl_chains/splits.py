@@ -1,12 +1,21 @@
 """Disjoint parts of the examples, and seeded orders that are the same everywhere."""
 
 import hashlib
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sleicl_chains.errors import InputError
 from sleicl_chains.tasks import Example, fold
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+FOLDS = 5
+"""Folds of every cross-validation."""
 
 
 class Split(NamedTuple):
@@ -71,3 +80,33 @@ def _rows_of(size: float, available: int) -> int:
         raise InputError(f"sizes: found {size!r}; expected a whole number of rows or a share from 0 to 1")
     # A little is added before rounding down, because 0.29 * 100 is 28.999999999999996.
     return int(size * available + 1e-9) if isinstance(size, float) and size <= 1 else int(size)
+
+
+def folds(answers: Sequence[str]) -> list[tuple["NDArray[np.int_]", "NDArray[np.int_]"]]:
+    """Return (train, held out) row numbers of a stratified cross-validation; none where a fold would lack a label.
+
+    Labels with a single row never leave the training part.
+    """
+    import numpy as np
+    from sklearn.model_selection import StratifiedKFold
+
+    counts = Counter(answers)
+    rare = min((count for count in counts.values() if count > 1), default=0)
+    parts = min(FOLDS, max(rare, 3))
+    usable = [at for at, answer in enumerate(answers) if counts[answer] > 1]
+    single = np.array([at for at, answer in enumerate(answers) if counts[answer] == 1], dtype=int)
+    if rare == 0 or len(usable) < 2 * parts or sum(count > 1 for count in counts.values()) < 2:
+        return []
+    rows = np.array(usable)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it warns where a label has fewer rows than folds
+        found = list(StratifiedKFold(parts, shuffle=True, random_state=0).split(rows, [answers[at] for at in usable]))
+    return [(np.concatenate([rows[train], single]), rows[held]) for train, held in found]
+
+
+def balance(answers: Sequence[str]) -> "NDArray[np.float64]":
+    """Return a weight a row, so that every label weighs alike and all weights add up to the number of rows."""
+    counts = Counter(answers)
+    import numpy as np
+
+    return np.array([len(answers) / (len(counts) * counts[answer]) for answer in answers])

@@ -129,11 +129,19 @@ def test_batches_are_concurrent_and_keep_their_order(task: Task) -> None:
         (
             {"arm": "one-shot"},
             InputError,
-            "There is no arm 'one-shot'; expected one of zero-shot, few-shot, simple, profound, simple+few-shot, "
+            "There is no arm 'one-shot'; expected one of zero-shot, few-shot, knn, simple, profound, simple+few-shot, "
             "profound+few-shot",
         ),
-        ({"mode": "guess"}, InputError, "There is no mode 'guess'; expected one of generate, score"),
-        ({"prior": "flat"}, InputError, "There is no prior 'flat'; expected one of none, content-free, mean"),
+        (
+            {"mode": "guess"},
+            InputError,
+            "There is no mode 'guess'; expected one of generate, schema, score, hidden, fusion",
+        ),
+        (
+            {"prior": "flat"},
+            InputError,
+            "There is no prior 'flat'; expected one of none, content-free, domain, mean, affine",
+        ),
         (
             {"mode": "score"},
             Unsupported,

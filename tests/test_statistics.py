@@ -3,7 +3,7 @@ import random
 
 import numpy as np
 import pytest
-from scipy.stats import binom, binomtest  # type: ignore[import-untyped]  # ships no types
+from scipy.stats import binom, binomtest
 from sklearn.metrics import f1_score
 
 from sleicl_chains.statistics import macro_f1, mcnemar, paired_difference, wilson

@@ -131,6 +131,10 @@ class OllamaModel(ChatOllama):
         """The server that is asked."""
         return self._server
 
+    def schema_option(self, schema: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the option that holds a reply to a JSON schema."""
+        return {"format": dict(schema)}
+
     # ------------------------------------------------------------------ identity
 
     @property

@@ -1,0 +1,174 @@
+"""The weak model under one prompt: renders it, gathers the evidence for each question, keeps it in the journal."""
+
+import base64
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
+
+from sleicl_chains.answers import Arm, LabelScores
+from sleicl_chains.chats import Chat
+from sleicl_chains.cues import CUE, Cue, choose_cue
+from sleicl_chains.grimoires import Grimoire
+from sleicl_chains.journal import Journal, identity
+from sleicl_chains.neighbours import Neighbours
+from sleicl_chains.observations import Block, Observation
+from sleicl_chains.tasks import Example, Task
+
+if TYPE_CHECKING:
+    from langchain_core.embeddings import Embeddings
+
+
+@runtime_checkable
+class LabelScorer(Protocol):
+    """A chat model that renders its own prompts and gives the probabilities of labels."""
+
+    def render(self, messages: Sequence[BaseMessage]) -> str:
+        """Return the exact prompt."""
+        ...
+
+    def score_labels(self, prompt: str, labels: Sequence[str]) -> LabelScores:
+        """Score each label as the prompt's continuation."""
+        ...
+
+
+@runtime_checkable
+class StateReader(Protocol):
+    """A chat model that renders its own prompts and gives its state at their end."""
+
+    def render(self, messages: Sequence[BaseMessage]) -> str:
+        """Return the exact prompt."""
+        ...
+
+    def read_state(self, prompt: str) -> list[float]:
+        """Return the model's state at the prompt's end, always of the same length."""
+        ...
+
+
+@dataclass(frozen=True)
+class Observer:
+    """What one arm shows the weak model, and what is seen when it is asked."""
+
+    weak: BaseChatModel
+    task: Task
+    arm: Arm
+    grimoire: Grimoire | None = None
+    examples: tuple[Example, ...] = ()
+    neighbours: Neighbours | None = None
+    """For `knn`: chooses the examples of each question."""
+    cue_texts: tuple[str, ...] = ()
+    """Training texts that cues are tried on where a model shows its likeliest tokens alone."""
+    given_cue: Cue | None = None
+    embeddings: "Embeddings | None" = None
+    journal: Journal | None = None
+
+    # ------------------------------------------------------------------ prompt
+
+    def messages(self, question: str, cue: Cue) -> list[BaseMessage]:
+        """Return the chat of one question."""
+        shown = self.neighbours(question) if self.neighbours else self.examples
+        return Chat(self.task, self.arm, self.grimoire, shown, names_texts=not self.chats).messages(question, cue)
+
+    def prompt(self, question: str) -> str:
+        """Return the exact text that the weak model is given when labels or its state are read."""
+        return self._render(question, self.cue)
+
+    def _render(self, question: str, cue: Cue) -> str:
+        assert isinstance(self.weak, LabelScorer | StateReader)
+        return self.weak.render(self.messages(question, cue))
+
+    @cached_property
+    def cue(self) -> Cue:
+        """How labels are asked for."""
+        if self.given_cue:
+            return self.given_cue
+        if not self.few_alternatives:
+            return CUE
+        return choose_cue(lambda cue, text: self._scores(text, cue)[0], self.cue_texts)
+
+    @cached_property
+    def chats(self) -> bool:
+        """Whether the model was trained on chats; a base model is given a text to continue."""
+        return bool(getattr(self.weak, "has_template", True))
+
+    @property
+    def few_alternatives(self) -> bool:
+        """Whether the model shows its likeliest tokens alone, so that labels may be out of sight."""
+        return getattr(self.weak, "alternatives", None) is not None
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What tells the model from others."""
+        return identity(self.weak)
+
+    # ------------------------------------------------------------------ evidence
+
+    def observe(self, question: str, blocks: Sequence[Block]) -> Observation:
+        """Return the evidence for one question; costs a request for scores, two for the state, none for the vector."""
+        state, seconds = self._state(question) if "state" in blocks else ([], 0.0)
+        scores, more = self._scores(question, self.cue) if "scores" in blocks else (None, 0.0)
+        return Observation(
+            scores, state, self._vector(question) if "vector" in blocks else (),
+            prompt_tokens=scores.prompt_tokens if scores else 0, seconds=seconds + more,
+        )  # fmt: skip
+
+    def _scores(self, question: str, cue: Cue) -> tuple[LabelScores, float]:
+        prompt = self._render(question, cue)
+
+        def ask() -> dict[str, Any]:
+            assert isinstance(self.weak, LabelScorer)
+            return {"scores": asdict(self.weak.score_labels(prompt, self.task.labels))}
+
+        # The op gets another name when scoring changes; old entries then answer no more.
+        kept = self._kept({"op": "score_labels", "prompt": prompt, "labels": self.task.labels}, ask)
+        return LabelScores(**kept["scores"]), kept["seconds"]
+
+    def _state(self, question: str) -> tuple[list[float], float]:
+        """Read the state where the question ends and at the cue: the first tells what it is about, the second more.
+
+        In this order each evaluation goes on from the one before.
+        """
+        prompt = self._render(question, self.cue)
+        place = prompt.rfind(question.strip()) + len(question.strip())
+
+        def ask() -> dict[str, Any]:
+            assert isinstance(self.weak, StateReader)
+            return {"state": [_packed(self.weak.read_state(prompt[:end])) for end in (place, len(prompt))]}
+
+        kept = self._kept({"op": "read_state", "prompt": prompt, "place": place}, ask)
+        return [value for part in kept["state"] for value in _unpacked(part)], kept["seconds"]
+
+    def _vector(self, question: str) -> list[float]:
+        from sleicl_chains.embedders import embed
+
+        assert self.embeddings is not None
+        return [float(value) for value in embed(self.embeddings, [question])[0]]
+
+    def _kept(self, request: Mapping[str, Any], ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return what the journal keeps of a request, else ask and keep it."""
+        whole = {**request, "model": self.identity}
+        kept = self.journal.get(whole) if self.journal else None
+        if kept is None:
+            started = time.perf_counter()
+            kept = ask()
+            kept["seconds"] = time.perf_counter() - started
+            if self.journal:
+                self.journal.put(whole, kept)
+        return kept
+
+
+def _packed(values: Sequence[float]) -> str:
+    """Write numbers as 16-bit floats in base64: a state is 1 kB instead of 10, and rounding is far below its noise."""
+    import numpy as np
+
+    return base64.b64encode(np.asarray(values, dtype="<f2").tobytes()).decode()
+
+
+def _unpacked(text: str) -> list[float]:
+    import numpy as np
+
+    return [float(value) for value in np.frombuffer(base64.b64decode(text), dtype="<f2")]

@@ -1,0 +1,329 @@
+"""Readers: how the evidence about one question becomes a probability for each label.
+
+A reader is a few numbers, fitted on training rows alone, that goes into a file as plain JSON.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from sleicl_chains.errors import InputError
+from sleicl_chains.observations import Block, Observation
+from sleicl_chains.priors import remove_prior
+from sleicl_chains.splits import balance, folds
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+"""Inverse regularisation strengths of the linear model, for blocks of total variance 1 each."""
+TRUSTS = (0.01, 0.1, 1.0)
+"""How strongly an affine correction is held to that of the prior `mean`."""
+_LEAST = 1e-12
+
+
+class Reader(Protocol):
+    """Turns evidence into shares over the labels that add up to 1."""
+
+    def shares(self, seen: Observation) -> dict[str, float]:
+        """Return the probability of each label."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data that `load_reader` takes."""
+        ...
+
+
+@dataclass(frozen=True)
+class PriorReader:
+    """Label scores divided by a prior; see `priors`."""
+
+    prior: Mapping[str, float]
+
+    def shares(self, seen: Observation) -> dict[str, float]:
+        """Return p(label) / prior(label), scaled to add up to 1."""
+        return remove_prior(_scores(seen), self.prior)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return {"kind": "prior", "prior": dict(self.prior)}
+
+
+@dataclass(frozen=True)
+class AffineReader:
+    """Label scores under a slope and an offset for each label: softmax(slope * log p + offset).
+
+    "Boosting In-Context Learning in LLMs Through the Lens of Classical Supervised Learning" (arXiv 2505.23783)
+    fits such a map on labelled rows and holds it near the identity. Here it is held near the prior
+    `mean` instead, which is where it would start without any answers.
+    """
+
+    labels: tuple[str, ...]
+    slopes: tuple[float, ...]
+    offsets: tuple[float, ...]
+
+    def shares(self, seen: Observation) -> dict[str, float]:
+        """Return the softmax over the labels."""
+        logs = np.array(_logs(seen, self.labels))
+        return _softmax(self.labels, logs * np.array(self.slopes) + np.array(self.offsets))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return {"kind": "affine"} | asdict(self)
+
+
+@dataclass(frozen=True)
+class LinearReader:
+    """Multinomial logistic regression on one or several blocks of evidence."""
+
+    labels: tuple[str, ...]
+    """The labels that the training rows have; no other is ever answered."""
+    blocks: tuple[Block, ...]
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    """Divides each feature: its spread times the root of its block's size."""
+    weights: tuple[tuple[float, ...], ...]
+    """A row a label."""
+    offsets: tuple[float, ...]
+    all_labels: tuple[str, ...]
+    """The labels of the task, in the card's order."""
+
+    def shares(self, seen: Observation) -> dict[str, float]:
+        """Return the model's probabilities; 0 for labels without training rows."""
+        row = features([seen], self.blocks, self.all_labels)[0]
+        logits = np.array(self.weights) @ ((row - np.array(self.mean)) / np.array(self.scale)) + np.array(self.offsets)
+        return dict.fromkeys(self.all_labels, 0.0) | _softmax(self.labels, logits)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data, rounded to six digits."""
+        return {"kind": "linear"} | {key: _rounded(value) for key, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How often answers of a given share are right: sigmoid(slope * logit(share) + offset) (Platt 1999).
+
+    The order of the answers does not change, since the slope is not negative.
+    """
+
+    slope: float
+    offset: float
+
+    def of(self, share: float) -> float:
+        """Return the probability that the likeliest label is right."""
+        return 1 / (1 + math.exp(-(self.slope * _logit(share) + self.offset)))
+
+
+def fit_calibration(shares: Sequence[float], right: Sequence[bool]) -> Calibration:
+    """Fit a calibration on answers to rows that their reader was not fitted on.
+
+    Args:
+        shares: of the likeliest label, one an answer.
+        right: whether that label is right. With fewer than ten rows, or all of a kind, only the mean counts.
+    """
+    rate = (sum(right) + 1) / (len(right) + 2)
+    if len(right) < 10 or len(set(right)) < 2:
+        return Calibration(0.0, _logit(rate))
+    from sklearn.linear_model import LogisticRegression
+
+    logits = np.array([[_logit(share)] for share in shares])
+    model = LogisticRegression(C=1.0).fit(logits, list(right))
+    slope = float(model.coef_[0][0])
+    return Calibration(slope, float(model.intercept_[0])) if slope > 0 else Calibration(0.0, _logit(rate))
+
+
+def _logit(share: float) -> float:
+    share = min(max(share, 1e-4), 1 - 1e-4)
+    return math.log(share / (1 - share))
+
+
+def load_reader(found: Mapping[str, Any]) -> Reader:
+    """Return the reader of `to_dict`.
+
+    Raises:
+        InputError: it is none.
+    """
+    kinds = {"prior": PriorReader, "affine": AffineReader, "linear": LinearReader}
+    kind = kinds.get(found.get("kind", ""))
+    try:
+        if kind is None:
+            raise TypeError(f"unknown kind {found.get('kind')!r}")
+        return kind(**{key: _tuples(value) for key, value in found.items() if key != "kind"})  # type: ignore[no-any-return]
+    except TypeError as problem:
+        raise InputError(f"a fitted reader cannot be read ({problem}); expected one of {', '.join(kinds)}") from None
+
+
+# ------------------------------------------------------------------ evidence as numbers
+
+
+def features(seen: Sequence[Observation], blocks: Sequence[Block], labels: Sequence[str]) -> "Array":
+    """Return one row an observation: the blocks side by side, label scores as logarithms less their mean.
+
+    Raises:
+        InputError: an observation lacks a block.
+    """
+    rows = []
+    for one in seen:
+        parts: dict[Block, Sequence[float]] = {"state": one.state, "vector": one.vector}
+        if "scores" in blocks:
+            parts["scores"] = _logs(one, labels)
+        if missing := [block for block in blocks if not len(parts[block])]:
+            raise InputError(f"an observation lacks its {missing[0]}; it was made for another mode")
+        rows.append(np.concatenate([np.asarray(parts[block], dtype=np.float64) for block in blocks]))
+    return np.array(rows)
+
+
+def _logs(seen: Observation, labels: Sequence[str]) -> list[float]:
+    scores = _scores(seen)
+    logs = [math.log(max(scores[label], _LEAST)) for label in labels]
+    mean = sum(logs) / len(logs)
+    return [value - mean for value in logs]
+
+
+def _scores(seen: Observation) -> Mapping[str, float]:
+    if seen.scores is None:
+        raise InputError("an observation lacks its scores; it was made for another mode")
+    return seen.scores.probabilities
+
+
+def _softmax(labels: Sequence[str], logits: "Array") -> dict[str, float]:
+    powers = np.exp(logits - logits.max())
+    return dict(zip(labels, map(float, powers / powers.sum()), strict=True))
+
+
+# ------------------------------------------------------------------ fitting
+
+
+def fit_affine(seen: Sequence[Observation], answers: Sequence[str], labels: Sequence[str]) -> AffineReader:
+    """Fit a slope and an offset for each label on labelled rows (arXiv 2505.23783), all labels weighing alike.
+
+    The loss is the cross-entropy plus trust * (sum of squared steps away from slope 1 and the offset of the prior
+    `mean`); the trust is chosen by cross-validation. No randomness beyond a fixed fold seed.
+    """
+    logs = features(seen, ("scores",), labels)
+    gold = np.array([list(labels).index(answer) for answer in answers])
+    weight = balance(answers)
+    losses = dict.fromkeys(TRUSTS, 0.0)
+    for train, held in folds(answers):
+        for trust in losses:
+            slopes, offsets = _affine(logs[train], gold[train], weight[train], trust)
+            chances = _log_softmax(logs[held] * slopes + offsets)
+            losses[trust] -= float((weight[held] * chances[np.arange(len(held)), gold[held]]).sum())
+    best = min(reversed(TRUSTS), key=lambda trust: losses[trust])  # without folds the strongest
+    slopes, offsets = _affine(logs, gold, weight, best)
+    return AffineReader(tuple(labels), tuple(map(float, slopes)), tuple(map(float, offsets)))
+
+
+def _affine(logs: "Array", gold: "NDArray[np.int_]", weight: "Array", trust: float) -> tuple["Array", "Array"]:
+    from scipy.optimize import minimize
+
+    n, k = logs.shape
+    chances = np.exp(_log_softmax(logs))
+    offset = -np.log(np.maximum((weight[:, None] * chances).sum(0) / weight.sum(), _LEAST))
+    hit = np.zeros((n, k))
+    hit[np.arange(n), gold] = 1.0
+
+    def loss(point: "Array") -> tuple[float, "Array"]:
+        slopes, offsets = point[:k], point[k:]
+        log_chances = _log_softmax(logs * slopes + offsets)
+        step = np.concatenate([slopes - 1.0, offsets - offset])
+        gap = weight[:, None] * (np.exp(log_chances) - hit) / weight.sum()
+        slope_gap, offset_gap = (gap * logs).sum(0), gap.sum(0)
+        value = -float((weight[:, None] * hit * log_chances).sum()) / weight.sum() + trust * float(step @ step)
+        return value, np.concatenate([slope_gap, offset_gap]) + 2 * trust * step
+
+    start = np.concatenate([np.ones(k), offset])
+    found = minimize(loss, start, jac=True, method="L-BFGS-B").x
+    return found[:k], found[k:]
+
+
+def _log_softmax(logits: "Array") -> "Array":
+    top = logits - logits.max(axis=1, keepdims=True)
+    result: Array = top - np.log(np.exp(top).sum(axis=1, keepdims=True))
+    return result
+
+
+def fit_linear(
+    seen: Sequence[Observation], answers: Sequence[str], blocks: Sequence[Block], labels: Sequence[str]
+) -> LinearReader:
+    """Fit a logistic regression on blocks of evidence, all labels weighing alike.
+
+    Each feature is standardised and each block scaled to a total variance of 1, so that a block of six
+    numbers is not drowned by one of a thousand. The strength of the L2 penalty is chosen by cross-validated
+    log-loss. With more features than rows the fit is made in the space that the rows span, which gives the same
+    model. No randomness beyond a fixed fold seed.
+    """
+    raw = features(seen, blocks, labels)
+    mean, spread = raw.mean(axis=0), raw.std(axis=0)
+    sizes = [len(features(seen[:1], (block,), labels)[0]) for block in blocks]
+    scale = np.where(spread > 1e-9, spread, 1.0) * np.sqrt(np.repeat(sizes, sizes))
+    known = tuple(label for label in labels if label in set(answers))
+    if len(known) == 1:
+        weights, offsets = np.zeros((1, raw.shape[1])), np.zeros(1)
+    else:
+        weights, offsets = _fit_logistic((raw - mean) / scale, answers, known)
+    return LinearReader(
+        known, tuple(blocks), _floats(mean), _floats(scale), tuple(map(_floats, weights)), _floats(offsets),
+        tuple(labels),
+    )  # fmt: skip
+
+
+def _fit_logistic(rows: "Array", answers: Sequence[str], known: Sequence[str]) -> tuple["Array", "Array"]:
+    """Return weights and offsets, a row a label in the order of `known`."""
+    _, sizes, axes = np.linalg.svd(rows, full_matrices=False)
+    axes = axes[sizes > 1e-9 * max(sizes[0], 1e-9)]
+    small = rows @ axes.T
+    gold = np.array(answers)
+    losses = dict.fromkeys(STRENGTHS, 0.0)
+    for train, held in folds(answers):
+        weight = balance([answers[at] for at in held])
+        for strength in losses:
+            losses[strength] += _held_out_loss(
+                _logistic(small[train], gold[train], strength), small[held], gold[held], weight
+            )
+    best = min(STRENGTHS, key=lambda strength: losses[strength]) if any(losses.values()) else 3.0
+    model = _logistic(small, gold, best)
+    weights, offsets = model.coef_ @ axes, model.intercept_
+    if len(known) == 2:  # scikit-learn keeps one row for two labels
+        weights, offsets = np.vstack([-weights / 2, weights / 2]), np.array([-offsets[0] / 2, offsets[0] / 2])
+    order = [list(model.classes_).index(label) for label in known]
+    return weights[order], offsets[order]
+
+
+def _logistic(rows: "Array", gold: Any, strength: float) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=strength, class_weight="balanced", max_iter=2000).fit(rows, gold)
+
+
+def _held_out_loss(model: Any, rows: "Array", gold: Any, weight: "Array") -> float:
+    logs = model.predict_log_proba(rows)
+    place = {label: at for at, label in enumerate(model.classes_)}
+    # A label that the other folds lack gets the loss of a blind guess.
+    blind = -math.log(1e-3)
+    return float(sum(
+        w * (-logs[at][place[label]] if label in place else blind)
+        for at, (label, w) in enumerate(zip(gold, weight, strict=True))
+    ))  # fmt: skip
+
+
+# ------------------------------------------------------------------ plain data
+
+
+def _floats(values: "Array") -> tuple[float, ...]:
+    return tuple(map(float, values))
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_rounded(inner) for inner in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(inner) for inner in value) if isinstance(value, list) else value
