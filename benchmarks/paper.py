@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import time
+from itertools import product
 from pathlib import Path
 
 from official import official
@@ -31,7 +32,10 @@ from sleicl_chains.tasks import load_examples, load_task
 
 HERE = Path(__file__).parent
 TASKS = "TREC,Subj,AgNews,SST5,RTE,hate_speech18"
-ARMS = ["zero-shot", "few-shot", "simple", "profound", "simple+few-shot", "profound+few-shot"]
+ARMS = (
+    "zero-shot,few-shot,knn,simple,profound,zero-shot+hidden,simple+hidden,profound+hidden,zero-shot+fusion,"
+    "few-shot+fusion,knn+fusion,simple+fusion,profound+fusion"
+)
 WEAK = "embedded:smollm2"
 TRAIN_ROWS = 100
 LIMITS: dict[str, dict[str, int]] = {"score": {}, "generate": {"max_tokens": 32}}
@@ -41,30 +45,29 @@ def main() -> None:
     """Run all tasks in both modes and keep the results."""
     options = _options()
     home = Home.at(options.home)
-    print(f"{os.cpu_count()} cores; {options.weak}; {options.limit} test rows a task; seed {options.seed}", flush=True)
-    for name in options.tasks.split(","):
-        for mode in options.modes.split(","):
-            started = time.monotonic()
-            report = run(options, name, mode, home)
-            print(f"{name}, {mode}: {time.monotonic() - started:.0f} s\n", flush=True)
-            weak = "" if options.weak == WEAK else f"-{_slug(options.weak)}"
-            keep(report, f"{name}-{mode}{weak}-seed{options.seed}", Path(report.run))
+    print(
+        f"{os.cpu_count()} cores; {options.weak}; {options.limit} test rows a task; seeds {options.seeds}", flush=True
+    )
+    for name, seed, mode in product(options.tasks.split(","), options.seeds.split(","), options.modes.split(",")):
+        started = time.monotonic()
+        report = run(options, name, mode, int(seed), home)
+        print(f"{name}, {mode}, seed {seed}: {time.monotonic() - started:.0f} s\n", flush=True)
+        weak = "" if options.weak == WEAK else f"-{_slug(options.weak)}"
+        keep(report, f"{name}-{mode}{weak}-{options.limit}-seed{seed}", Path(report.run))
 
 
-def run(options: argparse.Namespace, name: str, mode: Mode, home: Home) -> Report:
+def run(options: argparse.Namespace, name: str, mode: Mode, seed: int, home: Home) -> Report:
     """Evaluate one task in one mode; the answers already in `work/` are not asked again."""
     data = Path(options.data) / name
     task = load_task(data / "task.json")
     test = limited(load_examples(data / "test.jsonl", task), options.limit)
     rows, _ = without_overlap(distinct(load_examples(data / "train.jsonl", task)), test)
-    train = stratified(rows, options.seed)[:TRAIN_ROWS]
+    train = stratified(rows, seed)[:TRAIN_ROWS]
     grimoire = load_grimoire(next((Path(options.grimoires) / name).glob(f"{options.sampler}*.json")), task)
     # 32 tokens hold every label and some words around it; the official layout keeps its own 64.
     given = model_options(options.option)
     weak, journal = weak_model(options.weak, home=home, **LIMITS[mode] | given), Journal(home.journal)
-    builder = ArmBuilder(
-        task, weak, embedder(), train=train, grimoire=grimoire, mode=mode, seed=options.seed, journal=journal
-    )
+    builder = ArmBuilder(task, weak, embedder(), train=train, grimoire=grimoire, mode=mode, seed=seed, journal=journal)
     baselines = builder.build(["majority", "probe"])
     arms = (
         baselines
@@ -73,7 +76,7 @@ def run(options: argparse.Namespace, name: str, mode: Mode, home: Home) -> Repor
     )
     if mode == "generate" and options.weak == WEAK:
         arms["official"] = official(weak_model(options.weak, home=home, **given), task, grimoire, journal)
-    folder = HERE / "work" / f"{name}-{mode}-{_slug(options.weak)}-{options.sampler}-{options.limit}-seed{options.seed}"
+    folder = HERE / "work" / f"{name}-{mode}-{_slug(options.weak)}-{options.sampler}-{options.limit}-seed{seed}"
     with Meter(arms) as meter:
         report = builder.evaluate(arms, test, options.weak, run=folder, progress=meter)
     print_report(report, builder.notes)
@@ -107,13 +110,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", required=True)
     parser.add_argument("--grimoires", required=True)
     parser.add_argument("--tasks", default=TASKS)
-    parser.add_argument("--modes", default="score,generate")
+    parser.add_argument("--modes", default="score")
     parser.add_argument("--sampler", default="k-means", help="which grimoire: the beginning of its file's name")
     parser.add_argument("--weak", default=WEAK)
     parser.add_argument("--option", "-o", action="append", help="NAME=VALUE for the model, such as num_thread=2")
-    parser.add_argument("--arms", default=",".join(ARMS))
-    parser.add_argument("--limit", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--arms", default=ARMS)
+    parser.add_argument("--limit", type=int, default=300)
+    parser.add_argument("--seeds", default="0")
     parser.add_argument("--home")
     return parser.parse_args()
 

@@ -34,6 +34,15 @@ class LabelScores:
 
 
 @dataclass(frozen=True)
+class State:
+    """A model's own state at the end of a prompt."""
+
+    values: list[float]
+    """Always of the same length for one model."""
+    prompt_tokens: int
+
+
+@dataclass(frozen=True)
 class Answer:
     """One answer, with how it was come by. An answer that names no label is not valid and counts as wrong."""
 

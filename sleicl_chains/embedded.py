@@ -19,7 +19,7 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import ConfigDict, PrivateAttr
 
-from sleicl_chains.answers import LabelScores
+from sleicl_chains.answers import LabelScores, State
 from sleicl_chains.engine import Engine, engine_for, too_long
 from sleicl_chains.errors import ModelError, ModelNotFound, PromptTooLong, Unsupported
 from sleicl_chains.layouts import STOP, completion
@@ -191,7 +191,7 @@ class EmbeddedModel(BaseChatModel):
 
     # ------------------------------------------------------------------ the model's state
 
-    def read_state(self, prompt: str) -> list[float]:
+    def read_state(self, prompt: str) -> State:
         """Return the model's last-layer state at the end of a rendered prompt: 512 numbers.
 
         The engine gives the state itself only by evaluating the whole prompt anew. What it gives from its
@@ -208,7 +208,7 @@ class EmbeddedModel(BaseChatModel):
         found = self._biased(ids, tokens, _ALONE, len(tokens))
         logits = [math.log(max(found.get(token, 0.0), 1e-30)) for token in tokens]
         mean = sum(logits) / len(logits)
-        return [logit - mean for logit in logits]
+        return State([logit - mean for logit in logits], len(ids))
 
     # ------------------------------------------------------------------ text
 

@@ -3,20 +3,20 @@
 import base64
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 
-from sleicl_chains.answers import Arm, LabelScores
+from sleicl_chains.answers import Arm, LabelScores, Mode, State
 from sleicl_chains.chats import Chat
 from sleicl_chains.cues import CUE, Cue, choose_cue
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal, identity
 from sleicl_chains.neighbours import Neighbours
-from sleicl_chains.observations import Block, Observation
+from sleicl_chains.observations import BLOCKS, Block, Observation
 from sleicl_chains.tasks import Example, Task
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class StateReader(Protocol):
         """Return the exact prompt."""
         ...
 
-    def read_state(self, prompt: str) -> list[float]:
-        """Return the model's state at the prompt's end, always of the same length."""
+    def read_state(self, prompt: str) -> State:
+        """Return the model's state at the prompt's end."""
         ...
 
 
@@ -107,14 +107,22 @@ class Observer:
 
     # ------------------------------------------------------------------ evidence
 
+    def blocks(self, mode: Mode) -> tuple[Block, ...]:
+        """Return the evidence that a mode reads: `fusion` does without the state of a model that does not give it."""
+        held_back = () if isinstance(self.weak, StateReader) else ("state",)
+        return tuple(block for block in BLOCKS[mode] if block not in held_back)
+
     def observe(self, question: str, blocks: Sequence[Block]) -> Observation:
         """Return the evidence for one question; costs a request for scores, two for the state, none for the vector."""
-        state, seconds = self._state(question) if "state" in blocks else ([], 0.0)
-        scores, more = self._scores(question, self.cue) if "scores" in blocks else (None, 0.0)
-        return Observation(
-            scores, state, self._vector(question) if "vector" in blocks else (),
-            prompt_tokens=scores.prompt_tokens if scores else 0, seconds=seconds + more,
-        )  # fmt: skip
+        found = Observation(vector=self._vector(question) if "vector" in blocks else ())
+        if "state" in blocks:
+            kept = self._state(question)
+            state = [value for part in kept["state"] for value in _unpacked(part)]
+            found = replace(found, state=state, prompt_tokens=kept["prompt_tokens"], seconds=kept["seconds"])
+        if "scores" in blocks:
+            scores, seconds = self._scores(question, self.cue)
+            found = replace(found, scores=scores, prompt_tokens=scores.prompt_tokens, seconds=found.seconds + seconds)
+        return found
 
     def _scores(self, question: str, cue: Cue) -> tuple[LabelScores, float]:
         prompt = self._render(question, cue)
@@ -127,7 +135,7 @@ class Observer:
         kept = self._kept({"op": "score_labels", "prompt": prompt, "labels": self.task.labels}, ask)
         return LabelScores(**kept["scores"]), kept["seconds"]
 
-    def _state(self, question: str) -> tuple[list[float], float]:
+    def _state(self, question: str) -> dict[str, Any]:
         """Read the state where the question ends and at the cue: the first tells what it is about, the second more.
 
         In this order each evaluation goes on from the one before.
@@ -137,10 +145,10 @@ class Observer:
 
         def ask() -> dict[str, Any]:
             assert isinstance(self.weak, StateReader)
-            return {"state": [_packed(self.weak.read_state(prompt[:end])) for end in (place, len(prompt))]}
+            states: list[State] = [self.weak.read_state(prompt[:end]) for end in (place, len(prompt))]
+            return {"state": [_packed(one.values) for one in states], "prompt_tokens": states[-1].prompt_tokens}
 
-        kept = self._kept({"op": "read_state", "prompt": prompt, "place": place}, ask)
-        return [value for part in kept["state"] for value in _unpacked(part)], kept["seconds"]
+        return self._kept({"op": "read_state", "prompt": prompt, "place": place}, ask)
 
     def _vector(self, question: str) -> list[float]:
         from sleicl_chains.embedders import embed

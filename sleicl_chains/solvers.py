@@ -234,7 +234,7 @@ class Solver:
     def _observed(self, question: str) -> Answer:
         """Gather the evidence and have the reader weigh it."""
         self._prepare()
-        seen = self.observer.observe(question, BLOCKS[self.mode])
+        seen = self.observer.observe(question, self.observer.blocks(self.mode))
         found: dict[str, Any] = {
             "cue": self.cue.text,
             "lists_labels": self.cue.lists_labels,
@@ -273,7 +273,7 @@ class Solver:
         seen, answers = [self._seen(row.text) for row in self.train], [row.answer for row in self.train]
         if self.mode == "score":
             return fit_affine(seen, answers, labels)
-        return fit_linear(seen, answers, BLOCKS[self.mode], labels)
+        return fit_linear(seen, answers, self.observer.blocks(self.mode), labels)
 
     @property
     def _prior_shares(self) -> dict[str, float]:
@@ -286,13 +286,13 @@ class Solver:
         return mean_shares(scores.probabilities for scores in scored if scores)
 
     def _seen(self, text: str) -> Observation:
-        return self.observer.observe(text, BLOCKS[self.mode])
+        return self.observer.observe(text, self.observer.blocks(self.mode))
 
 
 def mode_problem(weak: BaseChatModel, mode: Mode) -> str:
     """Return why a model does not have an answer mode; empty if it does. An Ollama server is asked once."""
-    if mode in ("hidden", "fusion") and not isinstance(weak, StateReader):
-        return f"{type(weak).__name__} does not give its state, which mode {mode!r} reads (embedded:ollama/NAME does)"
+    if mode == "hidden" and not isinstance(weak, StateReader):
+        return f"{type(weak).__name__} does not give its state, which mode 'hidden' reads (embedded:ollama/NAME does)"
     return scoring_problem(weak) if mode in ("score", "fusion") else ""
 
 
