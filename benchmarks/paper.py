@@ -34,7 +34,7 @@ HERE = Path(__file__).parent
 TASKS = "TREC,Subj,AgNews,SST5,RTE,hate_speech18"
 ARMS = (
     "zero-shot,few-shot,knn,simple,profound,zero-shot+hidden,simple+hidden,profound+hidden,zero-shot+fusion,"
-    "few-shot+fusion,knn+fusion,simple+fusion,profound+fusion"
+    "few-shot+fusion,simple+fusion,profound+fusion"
 )
 WEAK = "embedded:smollm2"
 TRAIN_ROWS = 100

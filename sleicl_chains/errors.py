@@ -20,6 +20,7 @@
     ├── StoreError              the library of grimoires
     │   ├── GrimoireNotFound    no grimoire of that id, or no readable file
     │   └── EmbedderChanged     the index was built with other embeddings
+    ├── RecipeMismatch          a recipe is for another model, or a text in it was changed
     └── RunError                a run folder belongs to another evaluation
 
 A message says what was wanted, what was found and what helps, on one line. The command line prints
@@ -119,6 +120,10 @@ class GrimoireNotFound(StoreError):
 
 class EmbedderChanged(StoreError):
     """The index holds vectors of another embedder."""
+
+
+class RecipeMismatch(SleiclError):
+    """A recipe does not hold for what it is used with."""
 
 
 class RunError(SleiclError):

@@ -297,7 +297,7 @@ def summarise(
             by_arm[row["arm"]][row["row"]] = row
     keys = row_keys(examples)
     ordered = {arm: [found[key] for key in keys] for arm, found in by_arm.items()}
-    right = {arm: [_is_right(row, labels) for row in found] for arm, found in ordered.items()}
+    right = {arm: [is_right(row["prediction"], row["gold"], labels) for row in found] for arm, found in ordered.items()}
     results = [_summarise_arm(arm, found, labels, right[arm], right.get("zero-shot")) for arm, found in ordered.items()]
     top = next((result.accuracy for result in results if result.arm == "majority"), None)
     name = task.name if task else ""
@@ -321,11 +321,11 @@ def asks_a_model(arm: str) -> bool:
     return arm != "majority" and not arm.startswith("probe")
 
 
-def _is_right(row: Mapping[str, Any], labels: Sequence[str]) -> bool:
-    prediction = row["prediction"]
+def is_right(prediction: str | None, gold: str, labels: Sequence[str]) -> bool:
+    """Say whether an answer is right; in an open-ended task but for case, white space and a final full stop."""
     if labels or prediction is None:
-        return bool(prediction == row["gold"])
-    return fold(prediction).rstrip(".") == fold(row["gold"]).rstrip(".")
+        return prediction == gold
+    return fold(prediction).rstrip(".") == fold(gold).rstrip(".")
 
 
 def _summarise_arm(

@@ -1,0 +1,470 @@
+"""The gate: which prompt and which reading suit this weak model on this task, and whether a grimoire helps.
+
+The labelled rows are cut once. On *choose* every candidate is fitted, raced and judged by cross-validation. On
+*confirm* one paired test is made: the best candidate with a grimoire against the best one without. Then
+the winner is fitted again on all rows and written into a recipe.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from langchain_core.language_models import BaseChatModel
+
+from sleicl_chains.answers import Arm, Mode, Prior
+from sleicl_chains.arms import FEW_SHOT_PER_LABEL
+from sleicl_chains.chats import form_shown
+from sleicl_chains.errors import InputError, PromptTooLong, RejectedReply
+from sleicl_chains.evaluation import is_right
+from sleicl_chains.grimoires import Grimoire
+from sleicl_chains.journal import Journal
+from sleicl_chains.neighbours import Neighbours
+from sleicl_chains.observations import Block, Observation
+from sleicl_chains.observer import Observer, StateReader
+from sleicl_chains.priors import mean_shares, prior_texts
+from sleicl_chains.readers import Calibration, PriorReader, Reader, fit_affine, fit_calibration, fit_linear
+from sleicl_chains.recipes import Recipe, Shown, Trial, Verdict, stamped, told_by
+from sleicl_chains.samplers import sampler
+from sleicl_chains.solvers import Solver, scoring_problem
+from sleicl_chains.splits import balance, distinct, folds, shuffled, stratified
+from sleicl_chains.statistics import macro_f1, mcnemar, paired_difference
+from sleicl_chains.tasks import Example, Task
+
+if TYPE_CHECKING:
+    from langchain_core.embeddings import Embeddings
+
+CHOOSE_SHARE = 0.6
+"""Of the labelled rows; the others confirm."""
+FEWEST_ROWS = 40
+"""Below this no test is made: on a dozen rows even a large gain cannot be told from chance."""
+LEVEL = 0.05
+"""The chance of "helps" or "hurts" where there is no difference, both together."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, the rows done and the rows to do, of all together."""
+
+
+def learn(
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    weak: BaseChatModel,
+    grimoires: Sequence[Grimoire] = (),
+    seed: int = 0,
+    weak_name: str = "",
+    options: Mapping[str, Any] | None = None,
+    embeddings: str = "wordllama",
+    space: "Embeddings | None" = None,
+    journal: Journal | None = None,
+    progress: Progress | None = None,
+) -> Recipe:
+    """Return the recipe for a task and a weak model, with the verdict on the grimoires.
+
+    Costs up to three short weak requests for each labelled row and prompt, all kept in the journal; `plan` tells how
+    many. Random by `seed` alone.
+
+    Args:
+        task: its labels are the answers; an open-ended task is learned by generating.
+        examples: labelled rows; of equal texts one is kept. With fewer than 40 nothing is tested.
+        weak: the model that will answer.
+        grimoires: the candidates; without any the choice is among prompts without one.
+        seed: decides the cut and the examples of few-shot prompts.
+        weak_name: the name under which the recipe opens the model again; by default the model's own.
+        options: what the model was opened with, for the recipe.
+        embeddings: name of the embeddings for `knn`, `fusion` and the probe.
+        space: those embeddings, if they are open already.
+        journal: keeps every call, so that a stopped run goes on.
+        progress: called as the rows are observed.
+
+    Raises:
+        InputError: there are no usable rows, or all have the same answer.
+        ModelError: the weak model failed.
+    """
+    from sleicl_chains.embedders import embedder, fingerprint
+
+    space = space or embedder(embeddings)
+    gate = Gate(task, tuple(examples), weak, tuple(grimoires), seed, space, journal, progress or (lambda *_: None))
+    found = gate.run()
+    uses_space = found.setup.arm == "knn" or found.mode == "fusion"
+    return Recipe(
+        task=task, weak=weak_name or str(getattr(weak, "model_name", type(weak).__name__)), options=dict(options or {}),
+        model=told_by(weak), embeddings=embeddings if uses_space else "",
+        embeddings_fingerprint=fingerprint(space) if uses_space else "", seed=seed, rows=len(gate.rows),
+        **gate.outcome(found), **stamped(),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A prompt and a way to read the answer."""
+
+    setup: Observer
+    mode: Mode
+    prior: Prior
+
+    @property
+    def name(self) -> str:
+        """The arm, with how it is read."""
+        how = {"score": self.prior, "generate": "generate"}.get(self.mode, "")
+        return setup_name(self.setup) + (f" / {how}" if how else f"+{self.mode}")
+
+    @property
+    def shows_grimoire(self) -> bool:
+        """Whether a grimoire stands in the prompt."""
+        return bool(form_shown(self.setup.arm))
+
+
+def setup_name(setup: Observer) -> str:
+    """Return an arm's name with the grimoire's id."""
+    shown = f" ({setup.grimoire.id})" if setup.grimoire and form_shown(setup.arm) else ""
+    return setup.arm + shown
+
+
+@dataclass
+class Judged:
+    """A candidate with its cross-validated answers on choose rows."""
+
+    candidate: Candidate
+    predictions: list[str | None]
+    shares: list[float]
+    """Of the predicted label, a row."""
+    loss: float | None
+    right: list[bool]
+    score: float
+    cost: float
+    dropped: bool = False
+
+
+@dataclass
+class Gate:
+    """Choosing and confirming; `learn` wraps it."""
+
+    task: Task
+    examples: tuple[Example, ...]
+    weak: BaseChatModel
+    grimoires: tuple[Grimoire, ...]
+    seed: int
+    space: "Embeddings"
+    journal: Journal | None
+    progress: Progress
+    notes: list[str] = field(default_factory=list)
+    judged: list[Judged] = field(default_factory=list)
+    verdict: Verdict = field(default_factory=lambda: Verdict(finding="no difference shown"))
+    _seen: dict[tuple[int, str], Observation] = field(default_factory=dict)
+    _said: dict[tuple[int, str], str | None] = field(default_factory=dict)
+    _done: int = 0
+
+    # ------------------------------------------------------------------ rows
+
+    @cached_property
+    def rows(self) -> list[Example]:
+        """All labelled rows, each text once, in the seeded order."""
+        rows = stratified(distinct(shuffled(self.examples, self.seed)), self.seed)
+        if len({row.answer for row in rows}) < 2 or len(rows) < 8:
+            raise InputError(
+                f"learn: found {len(rows)} labelled rows with {len({row.answer for row in rows})} different answers; "
+                "expected at least 8 rows with 2 answers (40 for a verdict)"
+            )
+        return rows
+
+    @property
+    def tested(self) -> bool:
+        """Whether there are rows enough to set some aside for a test."""
+        return len(self.rows) >= FEWEST_ROWS
+
+    @cached_property
+    def choose(self) -> list[Example]:
+        """The rows that everything is fitted and chosen on; those that a grimoire was written from are among them."""
+        if not self.tested:
+            return self.rows
+        known = {id for grimoire in self.grimoires for id in grimoire.provenance.examples}
+        count = round(CHOOSE_SHARE * len(self.rows))
+        first, second = self.rows[:count], self.rows[count:]
+        return first + [row for row in second if row.id in known]
+
+    @cached_property
+    def confirm(self) -> list[Example]:
+        """The rows of the one test."""
+        taken = {row.id for row in self.choose}
+        return [row for row in self.rows if row.id not in taken]
+
+    # ------------------------------------------------------------------ candidates
+
+    @cached_property
+    def setups(self) -> list[Observer]:
+        """All prompts: without a grimoire first, the cheaper first."""
+        found = [self._setup("zero-shot")]
+        if self.tested:
+            found += [self._setup("few-shot"), self._setup("knn")]
+        for grimoire in self.grimoires:
+            for arm in ("simple", "profound"):
+                if getattr(grimoire, arm):
+                    found.append(self._setup(arm, grimoire))
+                    if self.tested:
+                        found.append(self._setup(f"{arm}+few-shot", grimoire))  # type: ignore[arg-type]
+        return found
+
+    def _setup(self, arm: Arm, grimoire: Grimoire | None = None, rows: Sequence[Example] | None = None) -> Observer:
+        shown = self.shown if "few-shot" in arm else ()
+        neighbours = Neighbours(rows or self.choose, self.space) if arm == "knn" else None
+        return Observer(
+            self.weak, self.task, arm, grimoire, tuple(shown), neighbours,
+            cue_texts=tuple(prior_texts(self.choose, self.task, seed=self.seed)), embeddings=self.space,
+            journal=self.journal,
+        )  # fmt: skip
+
+    @cached_property
+    def shown(self) -> list[Example]:
+        """The examples of few-shot prompts, out of the choose rows: a grimoire's own, else k-means ones."""
+        by_id = {row.id: row for row in self.choose}
+        for grimoire in self.grimoires:
+            own = grimoire.provenance.examples
+            if own and all(id in by_id for id in own):
+                return [by_id[id] for id in own]
+        draw = sampler("kmeans", per_label=FEW_SHOT_PER_LABEL, seed=self.seed, embeddings=self.space)
+        return draw.invoke({"task": self.task, "examples": self.choose})
+
+    @cached_property
+    def readings(self) -> list[tuple[Mode, Prior]]:
+        """How the answers of this model can be read."""
+        if not self.task.labels or scoring_problem(self.weak):
+            return [("generate", "none")]
+        hidden: list[tuple[Mode, Prior]] = [("hidden", "none")] if isinstance(self.weak, StateReader) else []
+        return [("score", "mean"), ("score", "affine"), *hidden, ("fusion", "none")]
+
+    @cached_property
+    def _blocks(self) -> tuple[Block, ...]:
+        return self.setups[0].blocks("fusion")
+
+    # ------------------------------------------------------------------ the gate
+
+    def run(self) -> Candidate:
+        """Race, confirm and return the candidate that the recipe takes."""
+        if not self.tested:
+            self.notes.append(
+                f"{len(self.rows)} labelled rows are too few for a verdict (40 are needed): only the plainest prompts "
+                "were compared, and nothing was tested"
+            )
+        self.race()
+        best_without = self._best(lambda one: not one.candidate.shows_grimoire)
+        best_with = self._best(lambda one: one.candidate.shows_grimoire)
+        if best_with is None or best_without is None:
+            why = "no grimoire was given" if best_with is None else "nothing without a grimoire could be asked"
+            self.verdict = self.verdict.model_copy(update={"why": why})
+            return self._only(best_without or best_with)
+        if not self.tested:
+            self.verdict = self.verdict.model_copy(update={"why": f"{len(self.rows)} rows are too few for a test"})
+            return best_without.candidate
+        self.verdict = self._test(best_with.candidate, best_without.candidate)
+        return best_with.candidate if self.verdict.finding == "helps" else best_without.candidate
+
+    def _only(self, best: Judged | None) -> Candidate:
+        if best is None:
+            raise InputError("learn: no prompt fits the weak model's context; give a larger one (--option n_ctx=8192)")
+        if self.tested:
+            right = self._right_on_confirm(best.candidate)
+            self.verdict = self.verdict.model_copy(
+                update={"n": len(right), "chosen": sum(right) / len(right), "probe": self._probe_on_confirm()}
+            )
+        return best.candidate
+
+    def race(self) -> None:
+        """Judge all candidates on the first half of the choose rows, and those not clearly behind on all of them."""
+        half = self.choose[: len(self.choose) // 2] if self.tested else self.choose
+        early = [one for setup in self.setups for one in self._judge(setup, half)]
+        if half is self.choose:
+            self.judged = early
+            return
+        kept = [setup for setup in self.setups if not self._clearly_behind(setup, early)]
+        for one in early:
+            one.dropped = one.candidate.setup not in kept
+        self.judged = [one for setup in kept for one in self._judge(setup, self.choose)]
+        self.judged += [one for one in early if one.dropped]
+
+    def _clearly_behind(self, setup: Observer, early: Sequence[Judged]) -> bool:
+        """Say whether a prompt's best reading loses to the best of its kind by two standard errors, paired by row."""
+        ours = [one for one in early if one.candidate.setup is setup]
+        kind = ours[0].candidate.shows_grimoire if ours else False
+        rivals = [one for one in early if one.candidate.shows_grimoire == kind]
+        if not ours:
+            return True  # it does not fit the context
+        mine, best = max(ours, key=lambda one: one.score), max(rivals, key=lambda one: one.score)
+        won = sum(a and not b for a, b in zip(best.right, mine.right, strict=True))
+        lost = sum(b and not a for a, b in zip(best.right, mine.right, strict=True))
+        return bool(won - lost > 2 * np.sqrt(won + lost))
+
+    def _best(self, kind: Callable[[Judged], bool]) -> Judged | None:
+        """Return the best candidate of a kind; equal ones go to the cheaper prompt."""
+        these = [one for one in self.judged if kind(one) and not one.dropped]
+        return max(these, key=lambda one: (one.score, -one.cost), default=None)
+
+    def _test(self, best_with: Candidate, best_without: Candidate) -> Verdict:
+        """Make the one paired test, on rows that nothing was fitted or chosen on."""
+        ours, theirs = self._right_on_confirm(best_with), self._right_on_confirm(best_without)
+        difference, low, high = paired_difference(ours, theirs)
+        p = mcnemar(ours, theirs)
+        finding = judge(low, high, p)
+        chosen = ours if finding == "helps" else theirs
+        return Verdict(
+            finding=finding, best_with=best_with.name, best_without=best_without.name, difference=difference, low=low,
+            high=high, p=p, n=len(ours), probe=self._probe_on_confirm(), chosen=sum(chosen) / len(chosen),
+        )  # fmt: skip
+
+    def _right_on_confirm(self, candidate: Candidate) -> list[bool]:
+        self._observe(candidate.setup, self.confirm, candidate.mode)
+        if candidate.mode == "generate":
+            said = [self._said[id(candidate.setup), row.id] for row in self.confirm]
+        else:
+            reader = self._fit(candidate, self.choose)
+            said = [_top(reader.shares(self._of(candidate.setup, row)))[0] for row in self.confirm]
+        return [is_right(a, row.answer, self.task.labels) for a, row in zip(said, self.confirm, strict=True)]
+
+    def _probe_on_confirm(self) -> float | None:
+        if not self.task.labels:
+            return None
+        from sleicl_chains.baselines import probe
+
+        chain = probe(self.task, self.choose, self.space)
+        return sum(chain.invoke(row.text).label == row.answer for row in self.confirm) / len(self.confirm)
+
+    # ------------------------------------------------------------------ judging on choose rows
+
+    def _judge(self, setup: Observer, rows: Sequence[Example]) -> list[Judged]:
+        """Cross-validate every reading of one prompt; none where the prompt does not fit the context."""
+        try:
+            self._observe(setup, rows, self.readings[0][0])
+        except PromptTooLong as problem:
+            self.notes.append(f"{setup_name(setup)} was left out: {problem}")
+            return []
+        return [self._cross_validate(Candidate(setup, mode, prior), rows) for mode, prior in self.readings]
+
+    def _cross_validate(self, candidate: Candidate, rows: Sequence[Example]) -> Judged:
+        answers = [row.answer for row in rows]
+        if candidate.mode == "generate":
+            said = [self._said[id(candidate.setup), row.id] for row in rows]
+            return self._judged(candidate, rows, [(one, 1.0) for one in said], None)
+        shares: dict[int, dict[str, float]] = {}
+        for train, held in folds(answers) or [(np.arange(len(rows)), np.arange(len(rows)))]:
+            reader = self._fit(candidate, [rows[at] for at in train])
+            shares |= {int(at): reader.shares(self._of(candidate.setup, rows[at])) for at in held}
+        rest = [at for at in range(len(rows)) if at not in shares]  # labels with a single row were never held out
+        shares |= {at: dict.fromkeys(self.task.labels, 1 / len(self.task.labels)) for at in rest}
+        ordered = [shares[at] for at in range(len(rows))]
+        return self._judged(candidate, rows, [_top(one) for one in ordered], _loss(ordered, answers))
+
+    def _judged(
+        self, candidate: Candidate, rows: Sequence[Example], said: Sequence[tuple[str | None, float]],
+        loss: float | None,
+    ) -> Judged:  # fmt: skip
+        predictions = [label for label, _ in said]
+        right = [is_right(label, row.answer, self.task.labels) for label, row in zip(predictions, rows, strict=True)]
+        gold = [row.answer for row in rows]
+        score = macro_f1(gold, predictions, self.task.labels) if self.task.labels else sum(right) / len(right)
+        tokens = [self._seen[id(candidate.setup), row.id].prompt_tokens for row in rows]
+        cost = sum(tokens) / len(tokens)
+        return Judged(candidate, predictions, [share for _, share in said], loss, right, score, cost)
+
+    def _fit(self, candidate: Candidate, rows: Sequence[Example]) -> Reader:
+        seen, answers = [self._of(candidate.setup, row) for row in rows], [row.answer for row in rows]
+        labels = self.task.labels
+        if candidate.mode != "score":
+            return fit_linear(seen, answers, candidate.setup.blocks(candidate.mode), labels)
+        if candidate.prior == "affine":
+            return fit_affine(seen, answers, labels)
+        texts = set(prior_texts(rows, self.task, seed=self.seed))
+        return PriorReader(mean_shares(
+            one.scores.probabilities for one, row in zip(seen, rows, strict=True) if one.scores and row.text in texts
+        ))  # fmt: skip
+
+    # ------------------------------------------------------------------ observing
+
+    def _of(self, setup: Observer, row: Example) -> Observation:
+        return self._seen[id(setup), row.id]
+
+    def _observe(self, setup: Observer, rows: Sequence[Example], mode: Mode) -> None:
+        """Ask the weak model about rows under one prompt, one after the other, so that the engine keeps its front."""
+        chain = Solver(setup, "generate", "none") if mode == "generate" else None
+        for row in rows:
+            if (id(setup), row.id) in self._seen:
+                continue
+            if chain:
+                self._generate(chain, setup, row)
+            else:
+                self._seen[id(setup), row.id] = setup.observe(row.text, self._blocks)
+            self._done += 1
+            self.progress(setup_name(setup), self._done, max(self._done, self.planned))
+
+    def _generate(self, chain: Solver, setup: Observer, row: Example) -> None:
+        try:
+            answer = chain.answer(row.text)
+        except RejectedReply:
+            self._said[id(setup), row.id], used = None, 0
+        else:
+            self._said[id(setup), row.id] = answer.answer
+            used = answer.usage.get("prompt_tokens", 0)
+        self._seen[id(setup), row.id] = Observation(prompt_tokens=used)
+
+    @cached_property
+    def planned(self) -> int:
+        """Rows to be observed, all prompts together, if none is dropped early."""
+        return len(self.setups) * len(self.choose) + 2 * len(self.confirm)
+
+    # ------------------------------------------------------------------ the recipe
+
+    def outcome(self, best: Candidate) -> dict[str, Any]:
+        """Return the parts of the recipe that were learned, the reader fitted again on all rows."""
+        setup = best.setup
+        if setup.arm == "knn":  # the rows to choose neighbours from are all of them now
+            setup = self._setup("knn", rows=self.rows)
+        reader, calibration = None, None
+        if best.mode != "generate":
+            self._observe(setup, self.rows, best.mode)
+            reader = self._fit(Candidate(setup, best.mode, best.prior), self.rows)
+            calibration = self._calibrate(best)
+        shown = setup.neighbours.rows if setup.neighbours else setup.examples
+        form = form_shown(setup.arm)
+        text = getattr(setup.grimoire, form) if setup.grimoire and form else ""
+        return {
+            "arm": setup.arm, "mode": best.mode, "prior": best.prior,
+            "cue": setup.cue.text if reader else "", "lists_labels": bool(reader) and setup.cue.lists_labels,
+            "grimoire": Shown.of(text, id=setup.grimoire.id) if setup.grimoire and text else None,
+            "examples": [Shown.of(row.text, row.answer, row.id) for row in shown],
+            "reader": reader.to_dict() if reader else None,
+            "calibration": (calibration.slope, calibration.offset) if calibration else None,
+            "verdict": self.verdict, "warnings": self.notes,
+            "trials": sorted(map(self._trial, self.judged), key=lambda one: (one.dropped, -(one.macro_f1 or 0))),
+        }  # fmt: skip
+
+    def _calibrate(self, best: Candidate) -> Calibration:
+        """Fit the calibration on the choose rows' cross-validated answers."""
+        judged = next(one for one in self.judged if one.candidate == best)
+        return fit_calibration(judged.shares, judged.right)
+
+    def _trial(self, one: Judged) -> Trial:
+        shown = one.candidate.setup.grimoire if one.candidate.shows_grimoire else None
+        return Trial(
+            name=one.candidate.name, grimoire=shown.id if shown else None, n=len(one.right),
+            accuracy=sum(one.right) / len(one.right), macro_f1=one.score if self.task.labels else None, loss=one.loss,
+            prompt_tokens=one.cost, dropped=one.dropped,
+        )  # fmt: skip
+
+
+def judge(low: float, high: float, p: float) -> Any:
+    """Return the verdict of a paired test: the interval and the exact test must agree."""
+    if low > 0 and p < LEVEL:
+        return "helps"
+    return "hurts" if high < 0 and p < LEVEL else "no difference shown"
+
+
+def _top(shares: Mapping[str, float]) -> tuple[str, float]:
+    label = max(shares, key=lambda name: shares[name])
+    return label, shares[label]
+
+
+def _loss(shares: Sequence[Mapping[str, float]], answers: Sequence[str]) -> float:
+    """Return the mean cross-entropy, all labels weighing alike."""
+    weights = balance(answers)
+    logs = [-np.log(max(one[answer], 1e-4)) for one, answer in zip(shares, answers, strict=True)]
+    return float((weights * np.array(logs)).mean())
