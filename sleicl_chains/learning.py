@@ -24,7 +24,15 @@ from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observations import Block, Observation
 from sleicl_chains.observer import Observer, StateReader
 from sleicl_chains.priors import mean_shares, prior_texts
-from sleicl_chains.readers import Calibration, PriorReader, Reader, fit_affine, fit_calibration, fit_linear
+from sleicl_chains.readers import (
+    Calibration,
+    PriorReader,
+    Reader,
+    fit_affine,
+    fit_calibration,
+    fit_linear,
+    held_out_linear,
+)
 from sleicl_chains.recipes import Recipe, Shown, Trial, Verdict, stamped, told_by
 from sleicl_chains.samplers import sampler
 from sleicl_chains.solvers import Solver, scoring_problem
@@ -435,14 +443,24 @@ class Gate:
         if candidate.mode == "generate":
             said = [self._said[id(candidate.setup), row.id] for row in rows]
             return self._judged(candidate, rows, [(one, 1.0) for one in said], None)
-        shares: dict[int, dict[str, float]] = {}
+        ordered = self._held_out(candidate, rows, answers)
+        return self._judged(candidate, rows, [_top(one) for one in ordered], _loss(ordered, answers))
+
+    def _held_out(
+        self, candidate: Candidate, rows: Sequence[Example], answers: Sequence[str]
+    ) -> list[dict[str, float]]:  # fmt: skip
+        """Return the shares that each row gets from a fit that had not seen its answer."""
+        labels = self.task.labels
+        if candidate.mode != "score":
+            seen = [self._of(candidate.setup, row) for row in rows]
+            return held_out_linear(seen, answers, candidate.setup.blocks(candidate.mode), labels)
+        # A label with a single row is never held out; such rows get a blind guess.
+        shares = [dict.fromkeys(labels, 1 / len(labels)) for _ in rows]
         for train, held in folds(answers) or [(np.arange(len(rows)), np.arange(len(rows)))]:
             reader = self._fit(candidate, [rows[at] for at in train])
-            shares |= {int(at): reader.shares(self._of(candidate.setup, rows[at])) for at in held}
-        rest = [at for at in range(len(rows)) if at not in shares]  # labels with a single row were never held out
-        shares |= {at: dict.fromkeys(self.task.labels, 1 / len(self.task.labels)) for at in rest}
-        ordered = [shares[at] for at in range(len(rows))]
-        return self._judged(candidate, rows, [_top(one) for one in ordered], _loss(ordered, answers))
+            for at in held:
+                shares[at] = reader.shares(self._of(candidate.setup, rows[at]))
+        return shares
 
     def _judged(
         self, candidate: Candidate, rows: Sequence[Example], said: Sequence[tuple[str | None, float]],
