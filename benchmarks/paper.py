@@ -57,7 +57,7 @@ def main() -> None:
         started = time.monotonic()
         report, learned = run(options, name, mode, int(seed), home)
         print(f"{name}, {mode}, seed {seed}: {time.monotonic() - started:.0f} s\n", flush=True)
-        weak = "" if options.weak == WEAK else f"-{_slug(options.weak)}"
+        weak = "" if options.weak == WEAK else f"-{slug(options.weak)}"
         keep(report, learned, f"{name}-{mode}{weak}-{options.limit}-seed{seed}", Path(report.run))
 
 
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace, name: str, mode: Mode, seed: int, home: Hom
     )
     if mode == "generate" and options.weak == WEAK:
         arms["official"] = official(weak_model(options.weak, home=home, **given), task, grimoire, journal)
-    folder = HERE / "work" / f"{name}-{mode}-{_slug(options.weak)}-{options.sampler}-{options.limit}-seed{seed}"
+    folder = HERE / "work" / f"{name}-{mode}-{slug(options.weak)}-{options.sampler}-{options.limit}-seed{seed}"
     with Meter(arms) as meter:
         report = builder.evaluate(arms, test, options.weak, run=folder, progress=meter)
     print_report(report, builder.notes)
@@ -107,7 +107,8 @@ def learn_recipe(
     return recipe, told | {"seconds": round(seconds, 1), "new_calls": len(journal) - before}
 
 
-def _slug(weak: str) -> str:
+def slug(weak: str) -> str:
+    """Return a model's name as a part of a file name."""
     return weak.replace(":", "-").replace("/", "-")
 
 
