@@ -50,8 +50,13 @@ FEWEST_ROWS = 40
 LEVEL = 0.05
 """The chance of "helps" or "hurts" where there is no difference, both together."""
 
+_KNN_SLOWER = 6
+"""A question with examples of its own takes so many times as long: the engine's cache holds little of its prompt."""
+
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, the rows done and the rows to do, of all together."""
+Notice = Callable[[str], None]
+"""Called with a line for the person who waits."""
 
 
 def learn(
@@ -70,6 +75,7 @@ def learn(
     space: "Embeddings | None" = None,
     journal: Journal | None = None,
     progress: Progress | None = None,
+    notice: Notice | None = None,
 ) -> Recipe:
     """Return the recipe for a task and a weak model, with the verdict on the grimoires.
 
@@ -92,6 +98,8 @@ def learn(
         space: those embeddings, if they are open already.
         journal: keeps every call, so that a stopped run goes on.
         progress: called as the rows are observed.
+        notice: told in words what it will cost: first in questions, calls and tokens, and after three questions, before
+            the rest, in minutes.
 
     Raises:
         InputError: there are no usable rows, all have the same answer, or the budget is too small.
@@ -99,11 +107,14 @@ def learn(
     """
     from sleicl_chains.embedders import embedder, fingerprint
 
-    space = space or embedder(embeddings)
+    space, say = space or embedder(embeddings), notice or (lambda _: None)
+    writer = (strong_name or "the strong model") if strong else None
+    for line in Plan.of(task, examples, seed=seed, grimoires=grimoires, strong=writer).lines():
+        say(line)
     if strong:
         written = _write(task, examples, strong, strong_name, grimoires, seed, budget, space, journal)
         grimoires = [*grimoires, written]
-    gate = Gate(task, tuple(examples), weak, tuple(grimoires), seed, space, journal, progress or (lambda *_: None))
+    gate = Gate(task, tuple(examples), weak, tuple(grimoires), seed, space, journal, progress or (lambda *_: None), say)
     found = gate.run()
     uses_space = found.setup.arm == "knn" or found.mode == "fusion"
     return Recipe(
@@ -259,6 +270,7 @@ class Gate:
     space: "Embeddings"
     journal: Journal | None
     progress: Progress
+    notice: Notice
     notes: list[str] = field(default_factory=list)
     judged: list[Judged] = field(default_factory=list)
     verdict: Verdict = field(default_factory=lambda: Verdict(finding="no difference shown"))
@@ -345,6 +357,7 @@ class Gate:
                 f"{len(self.rows)} labelled rows are too few for a verdict (40 are needed): only the plainest prompts "
                 "were compared, and nothing was tested"
             )
+        self.notice(f"About {self._expected_seconds() / 60:.0f} min at the speed of the first questions.")
         self.race()
         best_without = self._best(lambda one: not one.candidate.shows_grimoire)
         best_with = self._best(lambda one: one.candidate.shows_grimoire)
@@ -357,6 +370,13 @@ class Gate:
             return best_without.candidate
         self.verdict = self._test(best_with.candidate, best_without.candidate)
         return best_with.candidate if self.verdict.finding == "helps" else best_without.candidate
+
+    def _expected_seconds(self) -> float:
+        """Return what all questions take at the pace of the first four, which are asked for this; slow ones left out."""
+        first = self.choose[:4]
+        self._observe(self.setups[0], first, self.readings[0][0])
+        each = sorted(self._of(self.setups[0], row).seconds for row in first)[1]
+        return each * (self.planned + (_KNN_SLOWER - 1) * len(self.choose) * any(one.neighbours for one in self.setups))
 
     def _only(self, best: Judged | None) -> Candidate:
         if best is None:
@@ -509,11 +529,11 @@ class Gate:
         try:
             answer = chain.answer(row.text)
         except RejectedReply:
-            self._said[id(setup), row.id], used = None, 0
+            self._said[id(setup), row.id], used, seconds = None, 0, 0.0
         else:
             self._said[id(setup), row.id] = answer.answer
-            used = answer.usage.get("prompt_tokens", 0)
-        self._seen[id(setup), row.id] = Observation(prompt_tokens=used)
+            used, seconds = answer.usage.get("prompt_tokens", 0), answer.seconds
+        self._seen[id(setup), row.id] = Observation(prompt_tokens=used, seconds=seconds)
 
     @cached_property
     def planned(self) -> int:
