@@ -372,7 +372,7 @@ class Gate:
         return best_with.candidate if self.verdict.finding == "helps" else best_without.candidate
 
     def _expected_seconds(self) -> float:
-        """Return what all questions take at the pace of the first four, which are asked for it; the slowest left out."""
+        """Return what all questions take at the pace of the first four, which are asked for it."""
         first = self.choose[:4]
         self._observe(self.setups[0], first, self.readings[0][0])
         each = sorted(self._of(self.setups[0], row).seconds for row in first)[1]
