@@ -149,7 +149,7 @@ def load_reader(found: Mapping[str, Any]) -> Reader:
         InputError: it is none.
     """
     kinds = {"prior": PriorReader, "affine": AffineReader, "linear": LinearReader}
-    kind = kinds.get(found.get("kind", ""))
+    kind = kinds.get(str(found.get("kind")))
     try:
         if kind is None:
             raise TypeError(f"unknown kind {found.get('kind')!r}")
