@@ -277,6 +277,8 @@ def _fit_logistic(rows: "Array", answers: Sequence[str], known: Sequence[str]) -
     """Return weights and offsets, a row a label in the order of `known`."""
     _, sizes, axes = np.linalg.svd(rows, full_matrices=False)
     axes = axes[sizes > 1e-9 * max(sizes[0], 1e-9)]
+    if not len(axes):  # evidence that never changes
+        return np.zeros((len(known), rows.shape[1])), np.zeros(len(known))
     small = rows @ axes.T
     gold = np.array(answers)
     losses = dict.fromkeys(STRENGTHS, 0.0)
