@@ -97,6 +97,8 @@ def folds(answers: Sequence[str]) -> list[tuple["NDArray[np.int_]", "NDArray[np.
     single = np.array([at for at, answer in enumerate(answers) if counts[answer] == 1], dtype=int)
     if rare == 0 or len(usable) < 2 * parts or sum(count > 1 for count in counts.values()) < 2:
         return []
+    if max(counts.values()) < parts:
+        return []
     rows = np.array(usable)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # it warns where a label has fewer rows than folds
