@@ -61,6 +61,6 @@ def _merged(weak: Answer, strong: Answer) -> Answer:
     if not strong.valid:
         return replace(weak, usage=usage, seconds=seconds, deferred=True, note="the strong model gave no answer")
     return replace(
-        weak, label=strong.label, text=strong.text, valid=True, probability=None, scores={}, usage=usage,
-        seconds=seconds, deferred=True,
+        weak, label=strong.label, text=strong.text, valid=True, probability=None, scores={}, coverage=None, unseen=(),
+        usage=usage, seconds=seconds, note=strong.note, deferred=True,
     )  # fmt: skip

@@ -4,7 +4,8 @@ A reader is a few numbers, fitted on training rows alone, that goes into a file 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -149,7 +150,7 @@ def load_reader(found: Mapping[str, Any]) -> Reader:
         InputError: it is none.
     """
     kinds = {"prior": PriorReader, "affine": AffineReader, "linear": LinearReader}
-    kind = kinds.get(found.get("kind", ""))
+    kind = kinds.get(str(found.get("kind")))
     try:
         if kind is None:
             raise TypeError(f"unknown kind {found.get('kind')!r}")
@@ -199,6 +200,21 @@ def _softmax(labels: Sequence[str], logits: "Array") -> dict[str, float]:
 # ------------------------------------------------------------------ fitting
 
 
+@contextmanager
+def _on_one_thread() -> Iterator[None]:
+    """Keep linear algebra on one thread.
+
+    In matrices of a hundred rows several threads do little but wait for each other: beside other work on two cores a
+    fit took 16 times as long. And on one thread sums are formed in one order, however many cores there are.
+    """
+    import sklearn.linear_model  # noqa: F401  # first: only libraries that are loaded are held
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it has no types
+
+    with threadpool_limits(1):
+        yield
+
+
+@_on_one_thread()
 def fit_affine(seen: Sequence[Observation], answers: Sequence[str], labels: Sequence[str]) -> AffineReader:
     """Fit a slope and an offset for each label on labelled rows (arXiv 2505.23783), all labels weighing alike.
 
@@ -248,6 +264,7 @@ def _log_softmax(logits: "Array") -> "Array":
     return result
 
 
+@_on_one_thread()
 def fit_linear(
     seen: Sequence[Observation], answers: Sequence[str], blocks: Sequence[Block], labels: Sequence[str]
 ) -> LinearReader:
@@ -273,6 +290,7 @@ def fit_linear(
     )  # fmt: skip
 
 
+@_on_one_thread()
 def held_out_linear(
     seen: Sequence[Observation], answers: Sequence[str], blocks: Sequence[Block], labels: Sequence[str]
 ) -> list[dict[str, float]]:
@@ -306,7 +324,7 @@ def _standardised(
 def _spanned(rows: "Array") -> tuple["Array", "Array"]:
     """Return the rows in the space that they span, and its axes."""
     _, sizes, axes = np.linalg.svd(rows, full_matrices=False)
-    axes = axes[sizes > 1e-9 * max(sizes[0], 1e-9)]
+    axes = axes[: max(1, int((sizes > 1e-9 * sizes[0]).sum()))]  # one where the evidence never changes
     return rows @ axes.T, axes
 
 

@@ -208,6 +208,8 @@ class Solver:
             raise Unsupported(f"Mode {self.mode!r} needs {wanted}")
         if reason := mode_problem(shown.weak, self.mode):
             raise Unsupported(f"{reason}; use mode 'generate' or a model embedded:NAME")
+        if self.mode == "schema":
+            held_to_labels(shown.weak, self.task.labels)
         if self.fitted is None:
             self._check_rows()
 
