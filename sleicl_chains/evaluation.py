@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,14 @@ from langchain_core.runnables import Runnable
 from sleicl_chains._folders import write_whole
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, PromptTooLong, RejectedReply, RunError
-from sleicl_chains.statistics import macro_f1, mcnemar, paired_difference, wilson
+from sleicl_chains.statistics import (
+    expected_calibration_error,
+    macro_f1,
+    mcnemar,
+    paired_difference,
+    risk_coverage,
+    wilson,
+)
 from sleicl_chains.tasks import Example, Task, fold
 
 Progress = Callable[[str, int, int], None]
@@ -54,6 +61,10 @@ class ArmResult:
     """Rows without an answer because the prompt was too long or the reply was rejected; they count as wrong."""
     unseen: float = 0.0
     """Mean share of the labels that were out of sight and scored by a floor (Ollama shows 20 tokens)."""
+    calibration_error: float | None = None
+    """How far probabilities are from accuracies, 0 to 1; None unless every valid answer has a probability."""
+    risk_area: float | None = None
+    """Mean share of wrong answers when the least sure are left out, over all shares left out; None likewise."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +196,55 @@ def run_name(task: Task, solvers: Mapping[str, Runnable[str, Answer]], examples:
 def _metadata(chain: Runnable[str, Answer]) -> Mapping[str, Any]:
     config: Mapping[str, Any] = getattr(chain, "config", None) or {}
     return config.get("metadata") or {}
+
+
+# ------------------------------------------------------------------ a finished run, read again
+
+
+def read_report(run: Path) -> Report:
+    """Return the report of a finished run from its folder.
+
+    What a version before or after this one did not or does not know is left at its default.
+
+    Raises:
+        RunError: the folder is no run, or its evaluation has not finished.
+    """
+    found = read_summary(run)
+    known = {field.name for field in fields(Report)} - {"arms", "grimoire", "run"}
+    pair = found.get("grimoire")
+    return Report(
+        arms=[ArmResult(**_known(arm, ArmResult)) for arm in found["arms"]],
+        grimoire=Comparison(**_known(pair, Comparison)) if pair else None,
+        run=str(run),
+        **{name: found[name] for name in known & found.keys()},
+    )
+
+
+def read_summary(run: Path) -> dict[str, Any]:
+    """Return what `summary.json` holds: the report, its date and the version that made it.
+
+    Raises:
+        RunError: as `read_report`.
+    """
+    if not (run / "run.json").is_file():
+        raise RunError(
+            f"{run}: found no run.json; expected the folder of a run, which `sleicl evaluate` names after 'Rows:'"
+        )
+    if not (run / "summary.json").is_file():
+        raise RunError(
+            f"{run}: found no summary.json, so the evaluation has not finished; "
+            f"the same `sleicl evaluate` command again, with --run {run}, goes on where it stopped"
+        )
+    try:
+        found = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+        return {**found, "arms": list(found["arms"])}
+    except (ValueError, KeyError, TypeError) as problem:
+        raise RunError(f"{run}/summary.json: found no report ({problem}); run the same `sleicl evaluate` again") from None
+
+
+def _known(found: Mapping[str, Any], kind: type[ArmResult] | type[Comparison]) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in found.items() if name in names}
 
 
 # ------------------------------------------------------------------ rows on disk
@@ -336,6 +396,7 @@ def _summarise_arm(
     difference = paired_difference(right, baseline) if paired and baseline else (None, None, None)
     covered = [row["coverage"] for row in rows if row["coverage"] is not None]
     first = next((row for row in rows if row["mode"]), rows[0])
+    sure = confidences(rows, right)
     return ArmResult(
         arm=arm,
         mode=first["mode"],
@@ -353,4 +414,14 @@ def _summarise_arm(
         seconds_total=round(sum(row["seconds"] for row in rows), 3),
         failed=sum(row["note"].startswith("failed") for row in rows),
         unseen=sum(len(row.get("unseen", ())) for row in rows) / (len(rows) * max(1, len(labels))),
+        calibration_error=expected_calibration_error(*sure) if sure else None,
+        risk_area=risk_coverage(*sure)[1] if sure else None,
     )
+
+
+def confidences(rows: Sequence[Mapping[str, Any]], right: Sequence[bool]) -> tuple[list[float], list[bool]] | None:
+    """Return the probability of each valid answer and whether it is right; None unless each has a probability."""
+    valid = [(row["probability"], hit) for row, hit in zip(rows, right, strict=True) if row["valid"]]
+    if not valid or any(probability is None for probability, _ in valid):
+        return None
+    return [probability for probability, _ in valid], [hit for _, hit in valid]
