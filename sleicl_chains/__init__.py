@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from sleicl_chains.evaluation import Report, evaluate
     from sleicl_chains.grimoires import Grimoire, load_grimoire
     from sleicl_chains.journal import Journal
+    from sleicl_chains.learning import learn
     from sleicl_chains.models import strong_model, weak_model
+    from sleicl_chains.recipes import Recipe
     from sleicl_chains.retriever import GrimoireRetriever
     from sleicl_chains.samplers import sampler
     from sleicl_chains.solvers import solver
@@ -32,6 +34,7 @@ _HOMES = {
     "GrimoireRetriever": "retriever",
     "GrimoireStore": "store",
     "Journal": "journal",
+    "Recipe": "recipes",
     "Report": "evaluation",
     "SleiclError": "errors",
     "Task": "tasks",
@@ -39,6 +42,7 @@ _HOMES = {
     "evaluate": "evaluation",
     "examples_from_documents": "tasks",
     "grimoire_writer": "writer",
+    "learn": "learning",
     "load_examples": "tasks",
     "load_grimoire": "grimoires",
     "load_task": "tasks",
@@ -59,6 +63,7 @@ __all__ = [
     "GrimoireRetriever",
     "GrimoireStore",
     "Journal",
+    "Recipe",
     "Report",
     "SleiclError",
     "Task",
@@ -66,6 +71,7 @@ __all__ = [
     "evaluate",
     "examples_from_documents",
     "grimoire_writer",
+    "learn",
     "load_examples",
     "load_grimoire",
     "load_task",

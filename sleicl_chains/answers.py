@@ -74,6 +74,8 @@ class Answer:
     """What the model took; a call answered from the journal keeps its first figure."""
     note: str = ""
     """What a reader should know: the reply was cut, or why there is none."""
+    deferred: bool = False
+    """Whether a strong model answered, since the weak one was not sure enough."""
 
     @property
     def answer(self) -> str | None:
@@ -94,4 +96,5 @@ class Answer:
             "coverage": self.coverage,
             "unseen": list(self.unseen),
             "note": self.note,
+            "deferred": self.deferred,
         }

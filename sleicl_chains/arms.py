@@ -22,6 +22,11 @@ from sleicl_chains.tasks import Example, Task, fold
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
 
+    from sleicl_chains.recipes import Recipe
+
+RECIPE = "recipe"
+"""The arm that does as a recipe says."""
+
 READINGS: tuple[Mode, ...] = ("hidden", "fusion")
 """Modes that an arm's name may end in, such as `simple+hidden`."""
 
@@ -60,6 +65,7 @@ class ArmBuilder:
     prior: Prior | None = None
     seed: int = 0
     journal: Journal | None = None
+    recipe: "Recipe | None" = None
     notes: list[str] = field(default_factory=list)
 
     def default_names(self) -> list[str]:
@@ -69,7 +75,12 @@ class ArmBuilder:
             names = ["majority", *(["probe"] if self.task.labels else []), "zero-shot", "few-shot"]
         else:
             self.notes.append("without --train there are no arms majority, probe and few-shot")
-        return names + [form for form in ("simple", "profound") if self.grimoire and getattr(self.grimoire, form)]
+        learned = ["recipe"] if self.recipe else []
+        return [
+            *names,
+            *(form for form in ("simple", "profound") if self.grimoire and getattr(self.grimoire, form)),
+            *learned,
+        ]
 
     def leaked(self, evaluated: Sequence[Example]) -> int:
         """Return how many evaluated rows the grimoire was written from, and note it under the table."""
@@ -87,7 +98,7 @@ class ArmBuilder:
         """
         chosen = list(names or self.default_names())
         for name in chosen:
-            if name not in BASELINES:
+            if name not in (*BASELINES, RECIPE):
                 parts_of(name)
         if len(set(chosen)) < len(chosen):
             raise OptionError(f"An arm stands twice in {','.join(chosen)}; give each once")
@@ -125,6 +136,8 @@ class ArmBuilder:
             return majority(self.task, self.train)
         if name == "probe":
             return probe(self.task, self.train, self.embeddings)
+        if name == RECIPE:
+            return self._recipe()
         shown, reading = parts_of(name)
         mode: Mode | None = reading or self.mode
         examples = self.examples if "few-shot" in shown else []
@@ -141,6 +154,12 @@ class ArmBuilder:
             self.weak, self.task, arm=shown, grimoire=self.grimoire, examples=examples, mode=mode, prior=prior,
             prior_texts=texts, train=self.train, embeddings=self.embeddings, journal=self.journal, name=name,
         )  # fmt: skip
+
+    def _recipe(self) -> Runnable[str, Answer]:
+        if self.recipe is None:
+            raise InputError("The arm 'recipe' needs a recipe; give one with --recipe")
+        self._note(f"recipe: {self.recipe.name}, learned from {self.recipe.rows} labelled rows")
+        return solver(self.recipe, model=self.weak, journal=self.journal)
 
     @cached_property
     def examples(self) -> list[Example]:

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -13,6 +13,9 @@ from rich.text import Text
 
 from sleicl_chains.evaluation import ArmResult, Comparison, Report, asks_a_model
 from sleicl_chains.priors import MEAN_ROWS
+
+if TYPE_CHECKING:
+    from sleicl_chains.recipes import Recipe
 
 
 def say(text: str) -> None:
@@ -131,3 +134,37 @@ def _grimoire_verdict(found: Comparison) -> str:
     if found.high < 0 and found.p < 0.05:
         return f"Grimoires hurt on these rows. {arms}"
     return f"No grimoire is shown to help here. {arms}"
+
+
+def print_recipe(recipe: "Recipe") -> None:
+    """Print what was tried, the verdict on the grimoire, and what the recipe does."""
+    title = f"{recipe.task.name}: {recipe.weak}, {recipe.rows} labelled rows; cross-validated on those to choose on"
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+    for heading in ("prompt and reading", "rows", "accuracy", "macro-F1", "loss", "prompt tokens"):
+        table.add_column(heading, justify="left" if heading == "prompt and reading" else "right", no_wrap=True)
+    for one in recipe.trials:
+        name = f"{one.name} (dropped early)" if one.dropped else one.name
+        numbers = [f"{value:.3f}" if value is not None else "" for value in (one.accuracy, one.macro_f1, one.loss)]
+        table.add_row(Text(name), str(one.n), *numbers, f"{one.prompt_tokens:.0f}")
+    Console(width=max(120, Console().width)).print(table)
+    for line in [*recipe.warnings, *recipe_verdict(recipe)]:
+        print(line)
+
+
+def recipe_verdict(recipe: "Recipe") -> list[str]:
+    """Say in words what the gate found, the unwelcome too."""
+    found = recipe.verdict
+    if found.difference is None:
+        lines = [f"Verdict on the grimoire: {found.finding} ({found.why})."]
+    else:
+        span = f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}], p = {found.p:.3f}"
+        lines = [
+            f"Verdict on the grimoire: {found.finding}. {found.best_with} against {found.best_without} on "
+            f"{found.n} rows set aside: {span}."
+        ]
+    if found.probe is not None and found.chosen is not None and found.probe >= found.chosen:
+        lines.append(
+            f"The probe, a linear model on embeddings without any language model, does as well or better there: "
+            f"{found.probe:.3f} against {found.chosen:.3f}."
+        )
+    return [*lines, f"The recipe: {recipe.name}, read by {recipe.mode}."]

@@ -51,9 +51,12 @@ def learn(
     examples: Sequence[Example],
     *,
     weak: BaseChatModel,
+    strong: BaseChatModel | None = None,
     grimoires: Sequence[Grimoire] = (),
     seed: int = 0,
+    budget: int | None = None,
     weak_name: str = "",
+    strong_name: str | None = None,
     options: Mapping[str, Any] | None = None,
     embeddings: str = "wordllama",
     space: "Embeddings | None" = None,
@@ -62,16 +65,20 @@ def learn(
 ) -> Recipe:
     """Return the recipe for a task and a weak model, with the verdict on the grimoires.
 
-    Costs up to three short weak requests for each labelled row and prompt, all kept in the journal; `plan` tells how
-    many. Random by `seed` alone.
+    Costs up to three short weak requests for each labelled row and prompt, and two or three strong calls with
+    `strong`; all are kept in the journal. `Plan` tells beforehand how many. Random by `seed` alone.
 
     Args:
         task: its labels are the answers; an open-ended task is learned by generating.
         examples: labelled rows; of equal texts one is kept. With fewer than 40 nothing is tested.
         weak: the model that will answer.
-        grimoires: the candidates; without any the choice is among prompts without one.
+        strong: writes a grimoire from a few of the choose rows, so that the test stays clean.
+        grimoires: further candidates; without any the choice is among prompts without one. Rows that they were written
+            from are chosen on, never confirmed on.
         seed: decides the cut and the examples of few-shot prompts.
+        budget: most tokens that the strong model may cost, by estimate before it is asked.
         weak_name: the name under which the recipe opens the model again; by default the model's own.
+        strong_name: recorded as the grimoire's writer.
         options: what the model was opened with, for the recipe.
         embeddings: name of the embeddings for `knn`, `fusion` and the probe.
         space: those embeddings, if they are open already.
@@ -79,12 +86,15 @@ def learn(
         progress: called as the rows are observed.
 
     Raises:
-        InputError: there are no usable rows, or all have the same answer.
-        ModelError: the weak model failed.
+        InputError: there are no usable rows, all have the same answer, or the budget is too small.
+        ModelError: a model failed.
     """
     from sleicl_chains.embedders import embedder, fingerprint
 
     space = space or embedder(embeddings)
+    if strong:
+        written = _write(task, examples, strong, strong_name, grimoires, seed, budget, space, journal)
+        grimoires = [*grimoires, written]
     gate = Gate(task, tuple(examples), weak, tuple(grimoires), seed, space, journal, progress or (lambda *_: None))
     found = gate.run()
     uses_space = found.setup.arm == "knn" or found.mode == "fusion"
@@ -94,6 +104,95 @@ def learn(
         embeddings_fingerprint=fingerprint(space) if uses_space else "", seed=seed, rows=len(gate.rows),
         **gate.outcome(found), **stamped(),
     )  # fmt: skip
+
+
+def _write(
+    task: Task, examples: Sequence[Example], strong: BaseChatModel, strong_name: str | None,
+    grimoires: Sequence[Grimoire], seed: int, budget: int | None, space: "Embeddings", journal: Journal | None,
+) -> Grimoire:  # fmt: skip
+    from sleicl_chains.writer import grimoire_writer
+
+    choose, _ = cut(task, examples, seed, grimoires)
+    draw = sampler("kmeans", per_label=FEW_SHOT_PER_LABEL, seed=seed, embeddings=space)
+    shown = draw.invoke({"task": task, "examples": choose})
+    tokens = strong_tokens(shown)
+    if budget is not None and tokens > budget:
+        raise InputError(f"The grimoire would cost about {tokens} strong tokens; the budget is {budget}")
+    about: dict[str, Any] = {"sampler": "kmeans", "per_label": FEW_SHOT_PER_LABEL, "seed": seed}
+    writer = grimoire_writer(strong, strong_name=strong_name, journal=journal)
+    return writer.invoke({"task": task, "examples": shown, **about})  # type: ignore[typeddict-item]
+
+
+def strong_tokens(shown: Sequence[Example]) -> int:
+    """Estimate what a grimoire costs: the examples and a guide of 1,500 tokens, read twice and written twice."""
+    return sum(len(row.text) for row in shown) // 4 + 4 * 1500
+
+
+def usable(examples: Sequence[Example], seed: int) -> list[Example]:
+    """Return the labelled rows, each text once, in the seeded order of which every beginning has the labels' shares.
+
+    Raises:
+        InputError: they are too few, or all have the same answer.
+    """
+    rows = stratified(distinct(shuffled(examples, seed)), seed)
+    answers = len({row.answer for row in rows})
+    if answers < 2 or len(rows) < 8:
+        raise InputError(
+            f"learn: found {len(rows)} labelled rows with {answers} different answers; expected at least 8 rows with "
+            f"2 answers, and {FEWEST_ROWS} rows for a verdict"
+        )
+    return rows
+
+
+def cut(
+    task: Task, examples: Sequence[Example], seed: int, grimoires: Sequence[Grimoire] = ()
+) -> tuple[list[Example], list[Example]]:
+    """Return the choose and the confirm rows; few rows are all chosen on.
+
+    Rows that a grimoire was written from are chosen on: a test on them would flatter it.
+    """
+    rows = usable(examples, seed)
+    if len(rows) < FEWEST_ROWS:
+        return rows, []
+    known = {id for grimoire in grimoires for id in grimoire.provenance.examples}
+    count = round(CHOOSE_SHARE * len(rows))
+    choose = rows[:count] + [row for row in rows[count:] if row.id in known]
+    return choose, [row for row in rows[count:] if row.id not in known]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What learning will cost, as far as it is known beforehand."""
+
+    choose: int
+    confirm: int
+    prompts: int
+    strong: str | None
+    strong_tokens: int
+
+    @classmethod
+    def of(
+        cls, task: Task, examples: Sequence[Example], *, seed: int, grimoires: Sequence[Grimoire] = (),
+        strong: str | None = None,
+    ) -> "Plan":  # fmt: skip
+        """Return the plan; no model is asked. Raises as `learn` does for unusable rows."""
+        choose, confirm = cut(task, examples, seed, grimoires)
+        each = 2 if confirm else 1
+        forms = sum(bool(form) for one in grimoires for form in (one.simple, one.profound)) + (2 if strong else 0)
+        shown = choose[: FEW_SHOT_PER_LABEL * max(1, len(task.labels))]
+        tokens = strong_tokens(shown) if strong else 0
+        return cls(len(choose), len(confirm), (3 if confirm else 1) + each * forms, strong, tokens)
+
+    def lines(self) -> list[str]:
+        """Say it in words."""
+        asked = self.prompts * self.choose + 2 * self.confirm
+        lines = [
+            f"{self.choose} rows to choose on, {self.confirm} to confirm; {self.prompts} prompts: up to {asked} "
+            "questions to the weak model, fewer where a prompt is dropped early."
+        ]
+        if self.strong:
+            lines.append(f"{self.strong} writes a grimoire first: 2 or 3 calls, about {self.strong_tokens} tokens.")
+        return lines
 
 
 @dataclass(frozen=True)
@@ -132,8 +231,11 @@ class Judged:
     """Of the predicted label, a row."""
     loss: float | None
     right: list[bool]
+    macro_f1: float | None
     score: float
+    """What candidates are compared by: less loss, or accuracy where answers are generated."""
     cost: float
+    """Mean prompt tokens."""
     dropped: bool = False
 
 
@@ -160,35 +262,23 @@ class Gate:
 
     @cached_property
     def rows(self) -> list[Example]:
-        """All labelled rows, each text once, in the seeded order."""
-        rows = stratified(distinct(shuffled(self.examples, self.seed)), self.seed)
-        if len({row.answer for row in rows}) < 2 or len(rows) < 8:
-            raise InputError(
-                f"learn: found {len(rows)} labelled rows with {len({row.answer for row in rows})} different answers; "
-                "expected at least 8 rows with 2 answers (40 for a verdict)"
-            )
-        return rows
+        """All labelled rows."""
+        return usable(self.examples, self.seed)
+
+    @cached_property
+    def choose(self) -> list[Example]:
+        """The rows that everything is fitted and chosen on."""
+        return cut(self.task, self.examples, self.seed, self.grimoires)[0]
+
+    @cached_property
+    def confirm(self) -> list[Example]:
+        """The rows of the one test; none where there are too few rows."""
+        return cut(self.task, self.examples, self.seed, self.grimoires)[1]
 
     @property
     def tested(self) -> bool:
         """Whether there are rows enough to set some aside for a test."""
-        return len(self.rows) >= FEWEST_ROWS
-
-    @cached_property
-    def choose(self) -> list[Example]:
-        """The rows that everything is fitted and chosen on; those that a grimoire was written from are among them."""
-        if not self.tested:
-            return self.rows
-        known = {id for grimoire in self.grimoires for id in grimoire.provenance.examples}
-        count = round(CHOOSE_SHARE * len(self.rows))
-        first, second = self.rows[:count], self.rows[count:]
-        return first + [row for row in second if row.id in known]
-
-    @cached_property
-    def confirm(self) -> list[Example]:
-        """The rows of the one test."""
-        taken = {row.id for row in self.choose}
-        return [row for row in self.rows if row.id not in taken]
+        return bool(self.confirm)
 
     # ------------------------------------------------------------------ candidates
 
@@ -360,11 +450,12 @@ class Gate:
     ) -> Judged:  # fmt: skip
         predictions = [label for label, _ in said]
         right = [is_right(label, row.answer, self.task.labels) for label, row in zip(predictions, rows, strict=True)]
-        gold = [row.answer for row in rows]
-        score = macro_f1(gold, predictions, self.task.labels) if self.task.labels else sum(right) / len(right)
         tokens = [self._seen[id(candidate.setup), row.id].prompt_tokens for row in rows]
         cost = sum(tokens) / len(tokens)
-        return Judged(candidate, predictions, [share for _, share in said], loss, right, score, cost)
+        score = sum(right) / len(right) if loss is None else -loss
+        labels = self.task.labels
+        macro = macro_f1([row.answer for row in rows], predictions, labels) if labels else None
+        return Judged(candidate, predictions, [share for _, share in said], loss, right, macro, score, cost)
 
     def _fit(self, candidate: Candidate, rows: Sequence[Example]) -> Reader:
         seen, answers = [self._of(candidate.setup, row) for row in rows], [row.answer for row in rows]
@@ -434,7 +525,7 @@ class Gate:
             "reader": reader.to_dict() if reader else None,
             "calibration": (calibration.slope, calibration.offset) if calibration else None,
             "verdict": self.verdict, "warnings": self.notes,
-            "trials": sorted(map(self._trial, self.judged), key=lambda one: (one.dropped, -(one.macro_f1 or 0))),
+            "trials": [self._trial(one) for one in sorted(self.judged, key=lambda one: (one.dropped, -one.score))],
         }  # fmt: skip
 
     def _calibrate(self, best: Candidate) -> Calibration:
@@ -446,8 +537,8 @@ class Gate:
         shown = one.candidate.setup.grimoire if one.candidate.shows_grimoire else None
         return Trial(
             name=one.candidate.name, grimoire=shown.id if shown else None, n=len(one.right),
-            accuracy=sum(one.right) / len(one.right), macro_f1=one.score if self.task.labels else None, loss=one.loss,
-            prompt_tokens=one.cost, dropped=one.dropped,
+            accuracy=sum(one.right) / len(one.right), macro_f1=one.macro_f1, loss=one.loss, prompt_tokens=one.cost,
+            dropped=one.dropped,
         )  # fmt: skip
 
 
@@ -463,8 +554,22 @@ def _top(shares: Mapping[str, float]) -> tuple[str, float]:
     return label, shares[label]
 
 
+_TEMPERATURES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
+
+
 def _loss(shares: Sequence[Mapping[str, float]], answers: Sequence[str]) -> float:
-    """Return the mean cross-entropy, all labels weighing alike."""
-    weights = balance(answers)
-    logs = [-np.log(max(one[answer], 1e-4)) for one, answer in zip(shares, answers, strict=True)]
-    return float((weights * np.array(logs)).mean())
+    """Return the mean cross-entropy at the best temperature, all labels weighing alike.
+
+    Candidates are compared by it, since on 60 rows it tells them apart with far less noise than accuracy or F1. The
+    temperature makes those comparable that are right in the same places and only bolder.
+    """
+    weights, labels = balance(answers), list(shares[0])
+    logs = np.log([[max(one[label], 1e-6) for label in labels] for one in shares])
+    gold = [labels.index(answer) for answer in answers]
+
+    def loss(temperature: float) -> float:
+        tempered = logs / temperature
+        tempered -= np.log(np.exp(tempered).sum(axis=1, keepdims=True))
+        return float(-(weights * tempered[np.arange(len(gold)), gold]).mean())
+
+    return min(map(loss, _TEMPERATURES))

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, get_args, overload
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, messages_to_dict
@@ -32,16 +32,47 @@ from sleicl_chains.thinking import without_thinking
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
 
+    from sleicl_chains.recipes import Recipe
+
 _NONE_IN_SIGHT = "no label was among the tokens that the server shows; embedded:ollama/NAME scores them all"
 
 _READING = 4
 """Counted up when replies are parsed or scores corrected differently, so that no run mixes both."""
 
 
+@overload
 def solver(
     weak: BaseChatModel,
     task: Task,
     *,
+    arm: Arm = ...,
+    grimoire: Grimoire | None = ...,
+    examples: Sequence[Example] = ...,
+    mode: Mode | None = ...,
+    prior: Prior | None = ...,
+    prior_texts: Sequence[str] = ...,
+    train: Sequence[Example] = ...,
+    embeddings: "Embeddings | None" = ...,
+    journal: Journal | None = ...,
+    name: str = ...,
+    defer_below: float | None = ...,
+    to: BaseChatModel | None = ...,
+) -> Runnable[str, Answer]: ...
+@overload
+def solver(
+    weak: "Recipe",
+    *,
+    model: BaseChatModel | None = ...,
+    journal: Journal | None = ...,
+    name: str = ...,
+    defer_below: float | None = ...,
+    to: BaseChatModel | None = ...,
+) -> Runnable[str, Answer]: ...
+def solver(
+    weak: "BaseChatModel | Recipe",
+    task: Task | None = None,
+    *,
+    model: BaseChatModel | None = None,
     arm: Arm = "zero-shot",
     grimoire: Grimoire | None = None,
     examples: Sequence[Example] = (),
@@ -52,12 +83,17 @@ def solver(
     embeddings: "Embeddings | None" = None,
     journal: Journal | None = None,
     name: str = "",
+    defer_below: float | None = None,
+    to: BaseChatModel | None = None,
 ) -> Runnable[str, Answer]:
     """Return a chain that answers one question with one weak call (see below for what else is asked, once).
 
+    `solver(recipe)` answers as a recipe says, and takes nothing but `model` (the weak model, if it is open already),
+    `journal`, `name` and the last two arguments.
+
     Args:
-        weak: any chat model; mode `score` needs one that gives label probabilities, `hidden` and `fusion` one that
-            gives its state (embedded models).
+        weak: any chat model, or a recipe. The modes `score` and `fusion` need a model that gives label
+            probabilities, `hidden` one that gives its state (embedded models).
         task: its labels are the possible answers; without labels the answer is free text.
         arm: what stands before the question.
         grimoire: for the arms `simple` and `profound`.
@@ -76,12 +112,41 @@ def solver(
         embeddings: for `knn` and `fusion`; `wordllama` by default.
         journal: keeps every call; a repeated one is answered from it.
         name: what to call the chain in tables; by default the arm.
+        model: with a recipe, its weak model.
+        defer_below: answers of a lower probability, or of none, are asked again of the model `to`, which costs one
+            call each; `Answer.deferred` tells which.
+        to: a strong model.
 
     Raises:
         InputError: the arm lacks its grimoire, examples or rows, or a name is unknown.
         Unsupported: a mode that the model or task does not have.
         PromptTooLong: (when asked) the prompt does not fit; nothing is ever cut.
     """
+    if (defer_below is None) != (to is None):
+        raise InputError("defer_below and to belong together: a probability, and the model that then answers")
+    from sleicl_chains.recipes import Recipe
+
+    if isinstance(weak, Recipe):
+        steps = weak.steps(model, journal=journal, name=name or "recipe")
+    elif task is None:
+        raise InputError("solver: a model needs a task; a recipe has its own")
+    else:
+        steps = _steps(
+            weak, task, arm, grimoire, examples, mode, prior, prior_texts, train, embeddings, journal, name
+        )  # fmt: skip
+    chain = chain_of(steps)
+    if to is None or defer_below is None:
+        return chain
+    from sleicl_chains.deferring import deferring
+
+    return deferring(chain, to, steps.task, below=defer_below, journal=journal)
+
+
+def _steps(
+    weak: BaseChatModel, task: Task, arm: Arm, grimoire: Grimoire | None, examples: Sequence[Example],
+    mode: Mode | None, prior: Prior | None, prior_texts: Sequence[str], train: Sequence[Example],
+    embeddings: "Embeddings | None", journal: Journal | None, name: str,
+) -> "Solver":  # fmt: skip
     reason = scoring_problem(weak) if task.labels and mode is None else ""
     mode = mode or ("score" if task.labels and not reason else "generate")
     chosen = prior or ("mean" if prior_texts else "content-free")
@@ -98,7 +163,7 @@ def solver(
         Neighbours(train, embeddings) if arm == "knn" and embeddings else None,
         cue_texts=tuple(prior_texts), embeddings=embeddings, journal=journal,
     )  # fmt: skip
-    return chain_of(Solver(observer, mode, chosen, tuple(prior_texts), tuple(train), note, name=name))
+    return Solver(observer, mode, chosen, tuple(prior_texts), tuple(train), note, name=name)
 
 
 def chain_of(steps: "Solver") -> Runnable[str, Answer]:

@@ -186,7 +186,7 @@ def test_the_prior_is_what_the_model_thinks_without_a_question(weak: EmbeddedMod
     question = "My dog is ill."
     for prior, texts in (("content-free", ["N/A", "", "[MASK]"]), ("mean", ["I won!", "I lost."])):
         prior_texts = texts if prior == "mean" else []
-        found = solver(weak, task, prior=prior, prior_texts=prior_texts).invoke(question)  # type: ignore[arg-type]
+        found = solver(weak, task, prior=prior, prior_texts=prior_texts).invoke(question)  # type: ignore[call-overload]
         means = {label: sum(shares(text)[label] for text in texts) / len(texts) for label in task.labels}
         ratios = {label: shares(question)[label] / means[label] for label in task.labels}
         wanted = {label: ratio / sum(ratios.values()) for label, ratio in ratios.items()}

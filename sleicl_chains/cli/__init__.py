@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from sleicl_chains.cli import answering, library, models, rows
+from sleicl_chains.cli import answering, learning, library, models, rows
 from sleicl_chains.errors import OptionError, SleiclError
 
 _INTERRUPTED = 130
@@ -19,7 +19,15 @@ app = typer.Typer(
     help="A strong model studies a task once and writes a grimoire; a weak local model answers with it.",
     no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False,
 )  # fmt: skip
-for command in (answering.demo, rows.init, rows.sample, library.write, answering.evaluate, answering.ask):
+for command in (
+    answering.demo,
+    rows.init,
+    rows.sample,
+    library.write,
+    learning.learn,
+    answering.evaluate,
+    answering.ask,
+):
     app.command()(command)
 app.add_typer(library.app, name="grimoires")
 app.add_typer(models.app, name="models")

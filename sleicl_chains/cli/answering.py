@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,17 +13,24 @@ from sleicl_chains.cli.options import (
     GrimoireOption,
     HomeOption,
     JsonOption,
+    MaybeTask,
+    MaybeWeak,
     ModelOption,
     ModeOption,
     NoJournal,
     PriorOption,
+    RecipeOption,
     RowsOption,
     SeedOption,
     TaskOption,
-    WeakOption,
 )
 from sleicl_chains.cli.steps import find_grimoire, journal_of, model_options, print_json, read, read_card, say, weak_of
-from sleicl_chains.errors import SleiclError
+from sleicl_chains.errors import InputError, OptionError, SleiclError
+
+if TYPE_CHECKING:
+    from sleicl_chains.answers import Answer
+    from sleicl_chains.recipes import Recipe
+    from sleicl_chains.tasks import Task
 
 
 def demo(
@@ -40,12 +47,13 @@ def demo(
 def evaluate(
     card: TaskOption,
     rows: RowsOption,
-    weak: WeakOption,
+    weak: MaybeWeak = None,
     train: Annotated[Path | None, typer.Option(help="Rows for priors, probe and examples.")] = None,
     arms: Annotated[
         str | None, typer.Option(help="Comma-separated: majority,probe,zero-shot,few-shot,simple,profound ...")
     ] = None,
     grimoire: GrimoireOption = None,
+    recipe: RecipeOption = None,
     mode: ModeOption = None,
     prior: PriorOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The N rows with the smallest content hash.")] = None,
@@ -67,8 +75,11 @@ def evaluate(
     place = Home.at(home)
     task, examples = read(card, rows)
     examples = limited(examples, limit)
+    learned = _recipe(recipe, task)
+    name = weak or (learned.weak if learned else _no_weak())
+    given = (learned.options if learned else {}) | model_options(option, base_url)
     builder = ArmBuilder(
-        task, weak_of(weak, task, place, **model_options(option, base_url)), embedder(embeddings, home=place),
+        task, weak_of(name, task, place, **given), embedder(embeddings, home=place), recipe=learned,
         train=_train(train, task, examples), grimoire=find_grimoire(grimoire, task, place), mode=_any(mode),
         prior=_any(prior), seed=seed, journal=journal_of(place, no_journal),
     )  # fmt: skip
@@ -77,7 +88,7 @@ def evaluate(
     solvers = builder.build([name.strip() for name in arms.split(",")] if arms else None)
     with Meter(solvers) as meter:
         report = builder.evaluate(
-            solvers, examples, weak, run=run, runs=None if no_journal else place.runs, max_concurrency=concurrency,
+            solvers, examples, name, run=run, runs=None if no_journal else place.runs, max_concurrency=concurrency,
             progress=meter,
         )  # fmt: skip
     if as_json:
@@ -100,16 +111,34 @@ def _train(file: Path | None, task: Any, evaluated: list[Any]) -> list[Any]:
     return kept
 
 
+def _recipe(path: Path | None, task: "Task | None" = None) -> "Recipe | None":
+    """Return a recipe; a card of other labels is refused."""
+    from sleicl_chains.recipes import Recipe
+
+    if path is None:
+        return None
+    recipe = Recipe.load(path)
+    if task and set(task.labels) != set(recipe.task.labels):
+        found = ", ".join(task.labels) or "none"
+        raise InputError(f"{path} was learned for the labels {', '.join(recipe.task.labels)}; the card has {found}")
+    return recipe
+
+
+def _no_weak() -> str:
+    raise OptionError("--weak is missing: name a model, say embedded:smollm2, or give a --recipe, which names its own")
+
+
 def _any(value: str | None) -> Any:
     """Hand a name on to the library, which checks it."""
     return value
 
 
 def ask(
-    card: TaskOption,
-    weak: WeakOption,
     question: Annotated[str | None, typer.Argument(help="The question; - reads it from stdin.")] = None,
+    card: MaybeTask = None,
+    weak: MaybeWeak = None,
     grimoire: GrimoireOption = None,
+    recipe: RecipeOption = None,
     arm: Annotated[
         str | None, typer.Option(help="simple or profound; profound with a grimoire, else zero-shot.")
     ] = None,
@@ -117,27 +146,58 @@ def ask(
     seed: SeedOption = 0,
     mode: ModeOption = None,
     prior: PriorOption = None,
+    defer_below: Annotated[
+        float | None, typer.Option(help="Ask the model of --to where the probability is lower than this.")
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="The strong model of --defer-below.")] = None,
     base_url: BaseUrl = None,
     option: ModelOption = None,
     as_json: JsonOption = False,
     no_journal: NoJournal = False,
     home: HomeOption = None,
 ) -> None:
-    """Answer one question."""
-    from sleicl_chains.priors import prior_texts
+    """Answer one question, by a recipe or by a card and a model."""
+    from sleicl_chains.models import strong_model
     from sleicl_chains.solvers import solver
+
+    place, journal = Home.at(home), journal_of(Home.at(home), no_journal)
+    learned, task = _recipe(recipe), read_card(card) if card else None
+    second = strong_model(to, home=place) if to else None
+    options = model_options(option, base_url)
+    if learned:
+        _without_recipe(grimoire=grimoire, arm=arm, train=train, mode=mode, prior=prior)
+        model = weak_of(weak or learned.weak, learned.task, place, **learned.options | options)
+        chain = solver(learned, model=model, journal=journal, defer_below=defer_below, to=second)
+    elif task is None:
+        raise OptionError("--task is missing: give a card, or a --recipe, which has its own")
+    else:
+        shown = find_grimoire(grimoire, task, place)
+        chosen = arm or (("profound" if shown.profound else "simple") if shown else "zero-shot")
+        chain = solver(
+            weak_of(weak or _no_weak(), task, place, **options), task, arm=_any(chosen), grimoire=shown,
+            mode=_any(mode), prior=_any(prior), **_rows_for(train, task, seed), journal=journal,
+            defer_below=defer_below, to=second,
+        )  # fmt: skip
+    asked = sys.stdin.read() if question in (None, "-") else question
+    answer = chain.invoke((asked or "").strip())
+    _print_answer(answer, (learned.task if learned else task) or _any(None), as_json)
+
+
+def _without_recipe(**given: object) -> None:
+    """Refuse options that a recipe decides."""
+    if found := [f"--{name}" for name, value in given.items() if value is not None]:
+        raise OptionError(f"{found[0]} does not go with --recipe, which says what is shown and how answers are read")
+
+
+def _rows_for(train: Path | None, task: "Task", seed: int) -> dict[str, Any]:
+    from sleicl_chains.priors import prior_texts
     from sleicl_chains.tasks import load_examples
 
-    place, task = Home.at(home), read_card(card)
-    texts = prior_texts(load_examples(train, task), task, seed=seed) if train else []
-    text = sys.stdin.read() if question in (None, "-") else question
-    shown = find_grimoire(grimoire, task, place)
-    chosen = arm or (("profound" if shown.profound else "simple") if shown else "zero-shot")
-    chain = solver(
-        weak_of(weak, task, place, **model_options(option, base_url)), task, arm=_any(chosen), grimoire=shown,
-        mode=_any(mode), prior=_any(prior), prior_texts=texts, journal=journal_of(place, no_journal),
-    )  # fmt: skip
-    answer = chain.invoke((text or "").strip())
+    rows = load_examples(train, task) if train else []
+    return {"prior_texts": prior_texts(rows, task, seed=seed) if rows else [], "train": rows}
+
+
+def _print_answer(answer: "Answer", task: "Task", as_json: bool) -> None:
     if as_json:
         print_json(answer.to_dict(labelled=bool(task.labels)))
         return

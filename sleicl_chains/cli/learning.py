@@ -1,0 +1,73 @@
+"""`sleicl learn`: from labelled rows to a recipe, with the verdict on the grimoire."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sleicl_chains._folders import Home
+from sleicl_chains.cli.options import (
+    BaseUrl,
+    EmbedderOption,
+    HomeOption,
+    JsonOption,
+    ModelOption,
+    NoJournal,
+    RowsOption,
+    SeedOption,
+    StrongName,
+    TaskOption,
+    WeakOption,
+)
+from sleicl_chains.cli.steps import find_grimoire, journal_of, model_options, print_json, read, say, weak_of
+from sleicl_chains.errors import InputError, OptionError
+
+
+def learn(
+    card: TaskOption,
+    rows: RowsOption,
+    weak: WeakOption,
+    recipe: Annotated[Path, typer.Option("--recipe", help="The file to write.")],
+    strong: Annotated[str | None, typer.Option("--strong", help="Let this model write a grimoire first.")] = None,
+    grimoire: Annotated[
+        list[str] | None, typer.Option("--grimoire", help="A grimoire's id or file; repeatable.")
+    ] = None,
+    budget: Annotated[int | None, typer.Option(min=1, help="Most tokens that the strong model may cost.")] = None,
+    seed: SeedOption = 0,
+    strong_name: StrongName = None,
+    embeddings: EmbedderOption = "wordllama",
+    base_url: BaseUrl = None,
+    option: ModelOption = None,
+    as_json: JsonOption = False,
+    no_journal: NoJournal = False,
+    home: HomeOption = None,
+) -> None:
+    """Find the prompt and the reading that suit a weak model, and test whether a grimoire helps it."""
+    from sleicl_chains.console import Meter, print_recipe
+    from sleicl_chains.embedders import embedder
+    from sleicl_chains.learning import Plan
+    from sleicl_chains.learning import learn as learn_task
+    from sleicl_chains.models import strong_model
+
+    if strong and grimoire:
+        raise OptionError("--strong writes a grimoire and --grimoire names one; give one of the two")
+    if not recipe.parent.is_dir():
+        raise InputError(f"{recipe}: there is no folder {recipe.parent}; make it first")
+    place, (task, examples) = Home.at(home), read(card, rows)
+    given = model_options(option, base_url)
+    shown = [one for name in grimoire or [] if (one := find_grimoire(name, task, place))]
+    writer = strong_model(strong, home=place) if strong else None
+    space = embedder(embeddings, home=place)
+    say(Plan.of(task, examples, seed=seed, grimoires=shown, strong=strong).lines())
+    with Meter(["all prompts"]) as meter:
+        found = learn_task(
+            task, examples, weak=weak_of(weak, task, place, **given), strong=writer, grimoires=shown, seed=seed,
+            budget=budget, weak_name=weak, strong_name=strong_name or strong, options=given, embeddings=embeddings,
+            space=space, journal=journal_of(place, no_journal), progress=meter,
+        )  # fmt: skip
+    found.save(recipe)
+    say([f"{recipe} holds {len(found.examples)} training rows as text." if found.examples else f"Written: {recipe}"])
+    if as_json:
+        print_json(found.model_dump(mode="json", exclude={"reader", "examples", "grimoire"}))
+        return
+    print_recipe(found)
