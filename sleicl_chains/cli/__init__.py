@@ -37,7 +37,7 @@ def main() -> None:
     """Run the command line: exit 0, 1 with one plain line on failure, 2 on misuse."""
     warnings.showwarning = _say_warning
     try:
-        app()
+        app(prog_name="sleicl")
     except OptionError as problem:
         _fail(str(problem), 2)
     except SleiclError as problem:
