@@ -216,12 +216,15 @@ def read_report(run: Path) -> Report:
     found = read_summary(run)
     known = {field.name for field in fields(Report)} - {"arms", "grimoire", "run"}
     pair = found.get("grimoire")
-    return Report(
-        arms=[ArmResult(**_known(arm, ArmResult)) for arm in found["arms"]],
-        grimoire=Comparison(**_known(pair, Comparison)) if pair else None,
-        run=str(run),
-        **{name: found[name] for name in known & found.keys()},
-    )
+    try:
+        return Report(
+            arms=[ArmResult(**_known(arm, ArmResult)) for arm in found["arms"]],
+            grimoire=Comparison(**_known(pair, Comparison)) if pair else None,
+            run=str(run),
+            **{name: found[name] for name in known & found.keys()},
+        )
+    except (TypeError, AttributeError) as problem:
+        raise _no_report(run, problem) from None
 
 
 def read_summary(run: Path) -> dict[str, Any]:
@@ -242,8 +245,12 @@ def read_summary(run: Path) -> dict[str, Any]:
     try:
         found = json.loads((run / "summary.json").read_text(encoding="utf-8"))
         return {**found, "arms": list(found["arms"])}
-    except (ValueError, KeyError, TypeError) as problem:
-        raise RunError(f"{run}/summary.json: found no report ({problem}); run the same `sleicl evaluate` again") from None
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise _no_report(run, problem) from None
+
+
+def _no_report(run: Path, problem: Exception) -> RunError:
+    return RunError(f"{run}/summary.json: found no report ({problem}); run the same `sleicl evaluate` again")
 
 
 def _known(found: Mapping[str, Any], kind: type[ArmResult] | type[Comparison]) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """A kept run, read again: its report, its rows, and the texts that the rows leave out."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sleicl_chains._folders import Home, write_whole
 from sleicl_chains.errors import RunError, SleiclError
@@ -19,6 +20,7 @@ from sleicl_chains.evaluation import (
     read_report,
     read_summary,
     row_keys,
+    shows_grimoire,
 )
 from sleicl_chains.grimoires import Grimoire, load_grimoire
 from sleicl_chains.tasks import load_examples, load_task
@@ -62,14 +64,39 @@ class Run:
         return confidences(self.rows[arm], self.right[arm])
 
     def grimoire(self, arm: str) -> str | None:
-        """Return the id of the grimoire that an arm was shown most often; None where it was shown none."""
-        shown = Counter(row["grimoire"] for row in self.rows[arm] if row["grimoire"])
-        return shown.most_common(1)[0][0] if shown else None
+        """Return the id of the grimoire that an arm shows; None where it shows none."""
+        return next((row["grimoire"] for row in self.rows[arm] if row["grimoire"]), None)
+
+    def cues(self, arm: str) -> list[str]:
+        """Return what the weak model's turn began with, in each way that an arm's rows note."""
+        return sorted({row["cue"] for row in self.rows[arm] if row.get("cue")})
+
+    def confusion(self, arm: str) -> dict[str, Counter[str | None]]:
+        """Return how often each answer was given to the rows of each right answer; None stands for no answer."""
+        found: dict[str, Counter[str | None]] = {label: Counter() for label in self.labels}
+        for row in self.rows[arm]:
+            found[row["gold"]][row["prediction"]] += 1
+        return found
 
     @cached_property
     def weak_arms(self) -> list[ArmResult]:
         """The arms in which the weak model answers, best first; of equals the earlier first."""
         return sorted((arm for arm in self.report.arms if asks_a_model(arm.arm)), key=lambda arm: -arm.accuracy)
+
+    @cached_property
+    def pair(self) -> tuple[str, str] | None:
+        """The best arm with a grimoire, and the best without of the same mode, or else of any; None without both."""
+        shown = [arm for arm in self.weak_arms if shows_grimoire(arm.arm, self.rows[arm.arm])]
+        plain = [arm for arm in self.weak_arms if arm not in shown]
+        if not shown or not plain:
+            return None
+        alike = [arm for arm in plain if arm.mode == shown[0].mode]
+        return shown[0].arm, (alike or plain)[0].arm
+
+    def changed(self, arm: str, baseline: str) -> tuple[list[int], list[int]]:
+        """Return which rows only `arm` has right and which only `baseline` has, by their place."""
+        pairs = list(enumerate(zip(self.right[arm], self.right[baseline], strict=True)))
+        return [at for at, (a, b) in pairs if a and not b], [at for at, (a, b) in pairs if b and not a]
 
 
 def read_run(folder: Path) -> Run:
@@ -85,7 +112,7 @@ def read_run(folder: Path) -> Run:
         for line in file.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             found.get(row["arm"], {})[row["row"]] = row
-    except (OSError, ValueError, KeyError) as problem:
+    except (OSError, ValueError, KeyError, TypeError) as problem:
         raise RunError(f"{file} cannot be read ({problem}); the same `sleicl evaluate` again mends it") from None
     order = list(next(iter(found.values()), {}))
     if lacking := [arm for arm, rows in found.items() if len(rows) != report.n or rows.keys() != set(order)]:
@@ -100,66 +127,104 @@ def read_run(folder: Path) -> Run:
 
 
 @dataclass(frozen=True)
+class Source:
+    """Where the text of a grimoire is."""
+
+    kind: Literal["file", "store", "recipe"]
+    place: str
+    """A path, in the store an id."""
+    sha256: str
+    """Of both texts, so that one changed since is not taken for the one that was shown."""
+
+    @classmethod
+    def of(cls, grimoire: Grimoire, name: str) -> "Source":
+        """Return the source of a grimoire that was named by a file or an id."""
+        if Path(name).is_file():
+            return cls("file", str(Path(name).resolve()), _digest(grimoire))
+        return cls("store", name, _digest(grimoire))
+
+    @classmethod
+    def of_recipe(cls, grimoire: Grimoire, file: Path) -> "Source":
+        """Return the source of a grimoire that a recipe shows."""
+        return cls("recipe", str(file.resolve()), _digest(grimoire))
+
+
+@dataclass(frozen=True)
 class Texts:
     """The texts of a run, as far as they were found."""
 
     questions: Mapping[str, str] = field(default_factory=dict)
     """By row key; of every row or of none."""
-    grimoire: Grimoire | None = None
+    grimoires: Mapping[str, Grimoire] = field(default_factory=dict)
+    """By id."""
     missing: Sequence[str] = ()
     """What could not be found, and why."""
 
 
-def note_sources(run: Path, *, rows: Path, card: Path, grimoire: str | None, home: Home) -> None:
-    """Note in a run's folder where its texts are, for the owner's eyes alone."""
-    shown = str(Path(grimoire).resolve()) if grimoire and Path(grimoire).is_file() else grimoire
-    places = {"rows": str(rows.resolve()), "card": str(card.resolve()), "grimoire": shown}
-    whole = json.dumps(places | {"home": str(home.root.resolve())}, indent=1) + "\n"
-    write_whole(run / SOURCES, whole, mode=0o600)
+def note_sources(run: Path, *, rows: Path, card: Path, grimoires: Mapping[str, Source], home: Home) -> None:
+    """Note in a run's folder where its texts are, grimoires by their ids; for the owner's eyes alone."""
+    places = {"rows": str(rows.resolve()), "card": str(card.resolve()), "home": str(home.root.resolve())}
+    whole = places | {"grimoires": {id: asdict(source) for id, source in grimoires.items()}}
+    write_whole(run / SOURCES, json.dumps(whole, indent=1) + "\n", mode=0o600)
 
 
 def find_texts(folder: Path, run: Run, home: Home | None = None) -> Texts:
-    """Return the run's questions and its grimoire from where its evaluation took them."""
+    """Return the run's questions and its grimoires from where its evaluation took them."""
     try:
-        sources = json.loads((folder / SOURCES).read_text(encoding="utf-8"))
-        rows, card, name = Path(sources["rows"]), Path(sources["card"]), sources["grimoire"]
-        place = home or Home(Path(sources["home"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return Texts(missing=[f"The run does not say where its texts are: there is no {SOURCES} that can be read."])
-    questions, why = _questions(rows, card, run)
-    grimoire, what = _grimoire(name, card, place, run)
-    return Texts(questions, grimoire, [line for line in (why, what) if line])
+        found = json.loads((folder / SOURCES).read_text(encoding="utf-8"))
+        rows, card = Path(found["rows"]), Path(found["card"])
+        place = home or Home(Path(found["home"]))
+        sources = {id: Source(**source) for id, source in found["grimoires"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Texts(missing=[f"The run does not say where its texts are: it has no {SOURCES} that can be read."])
+    questions, *missing = _questions(rows, card, run)
+    grimoires = {}
+    for id in sorted({id for arm in run.rows if (id := run.grimoire(arm))}):
+        try:
+            grimoires[id] = _grimoire(id, sources, card, place)
+        except SleiclError as problem:
+            missing.append(f"The grimoire {id} could not be found: {_sentence(problem)}")
+    return Texts(questions, grimoires, [line for line in missing if line])
 
 
 def _questions(rows: Path, card: Path, run: Run) -> tuple[dict[str, str], str]:
+    """Return the questions by row key, and what is to be said where they are not there."""
     wanted = [row["row"] for row in next(iter(run.rows.values()))]
     try:
         examples = load_examples(rows, load_task(card))
     except SleiclError as problem:
-        return {}, f"The questions could not be found: {problem}."
+        return {}, f"The questions could not be found: {_sentence(problem)}"
     found = {key: example.text for key, example in zip(row_keys(examples), examples, strict=True)}
     if lost := sum(key not in found for key in wanted):
         return {}, f"The questions could not be found: {rows} has changed and lacks {lost} of the {len(wanted)} rows."
     return {key: found[key] for key in wanted}, ""
 
 
-def _grimoire(name: str | None, card: Path, home: Home, run: Run) -> tuple[Grimoire | None, str]:
-    shown = {id for arm in run.rows if (id := run.grimoire(arm))}
-    if not shown:
-        return None, ""
-    if name is None:
-        return None, "The grimoire could not be found: the run does not say which file or id it has."
-    try:
-        found = load_grimoire(Path(name), load_task(card)) if Path(name).is_file() else _stored(name, home)
-    except SleiclError as problem:
-        return None, f"The grimoire could not be found: {problem}."
-    if found.id not in shown:
-        return None, f"The grimoire has changed: found {found.id}; the run was shown {', '.join(sorted(shown))}."
-    return found, ""
+def _grimoire(id: str, sources: Mapping[str, Source], card: Path, home: Home) -> Grimoire:
+    if id not in sources:
+        raise RunError("the run does not say where it is from")
+    source = sources[id]
+    found = _loaded(source, card, home)
+    if found is None or _digest(found) != source.sha256:
+        raise RunError(f"{source.place} has other texts than the run was shown")
+    return found
 
 
-def _stored(name: str, home: Home) -> Grimoire:
-    from sleicl_chains.embedders import embedder
+def _loaded(source: Source, card: Path, home: Home) -> Grimoire | None:
+    if source.kind == "file":
+        return load_grimoire(Path(source.place), load_task(card) if card.is_file() else None)
+    if source.kind == "recipe":
+        from sleicl_chains.recipes import Recipe
+
+        return Recipe.load(source.place).shown_grimoire()
     from sleicl_chains.store import GrimoireStore
 
-    return GrimoireStore(home, embedder(home=home)).get(name)
+    return GrimoireStore(home).get(source.place)
+
+
+def _digest(grimoire: Grimoire) -> str:
+    return hashlib.sha256("\0".join([grimoire.profound, grimoire.simple]).encode()).hexdigest()
+
+
+def _sentence(problem: Exception) -> str:
+    return f"{str(problem).rstrip('.')}."
