@@ -72,9 +72,12 @@ class Run:
         return sorted({row["cue"] for row in self.rows[arm] if row.get("cue")})
 
     def confusion(self, arm: str) -> dict[str, Counter[str | None]]:
-        """Return how often each answer was given to the rows of each right answer; None stands for no answer."""
+        """Return how often each answer was given to the rows of each label; None stands for no answer.
+
+        Empty for an open-ended task.
+        """
         found: dict[str, Counter[str | None]] = {label: Counter() for label in self.labels}
-        for row in self.rows[arm]:
+        for row in self.rows[arm] if found else ():
             found[row["gold"]][row["prediction"]] += 1
         return found
 
