@@ -247,7 +247,7 @@ def test_the_same_run_gives_the_same_page_and_nothing_global_is_changed(
     import matplotlib
 
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # an import of it now fails
-    names = ("svg.hashsalt", "svg.fonttype", "text.color", "text.parse_math", "font.size")
+    names: tuple[Any, ...] = ("svg.hashsalt", "svg.fonttype", "text.color", "text.parse_math", "font.size")
     before = [matplotlib.rcParams[name] for name in names]
     assert render(run, texts) == render(run, texts)
     assert [matplotlib.rcParams[name] for name in names] == before
@@ -305,6 +305,12 @@ def test_report_as_json_and_where_texts_have_moved(kept: Path, desk: Desk, tmp_p
     assert found["page"] == str(tmp_path / "page.html") and found["n"] == 8 and len(found["verdict"]) >= 1
     assert found["missing"][0].startswith("The questions could not be found: ") and found["missing"][0] in done.err
     assert "there is no such file" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_the_help_names_its_options() -> None:
+    shown = sleicl("report", "--help").out
+    assert all(option in shown for option in ("RUN", "--out", "--no-text", "--json", "--home"))
+    assert "\n  report " in sleicl("--help").out
 
 
 def test_report_refuses_what_is_no_run_and_no_place(kept: Path, tmp_path: Path) -> None:
