@@ -373,11 +373,14 @@ def summarise(
     results = [_summarise_arm(arm, found, labels, right[arm], right.get("zero-shot")) for arm, found in ordered.items()]
     top = next((result.accuracy for result in results if result.arm == "majority"), None)
     name = task.name if task else ""
-    return {"task": name, "n": len(examples), "majority": top, "arms": results, "grimoire": _compare(right, ordered)}
+    return {"task": name, "n": len(examples), "majority": top, "arms": results, "grimoire": compare(right, ordered)}
 
 
-def _compare(right: Mapping[str, list[bool]], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Comparison | None:
-    """Set the best arm with a grimoire against the best one without; a tie goes to the earlier arm."""
+def compare(right: Mapping[str, list[bool]], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Comparison | None:
+    """Set the best arm with a grimoire against the best one without; a tie goes to the earlier arm.
+
+    Takes by arm whether each answer is right, and the rows. None where there is only one kind of arm.
+    """
     models = [arm for arm in right if asks_a_model(arm)]
     shown = [arm for arm in models if shows_grimoire(arm, rows[arm])]
     plain = [arm for arm in models if arm not in shown]

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from sleicl_chains.evaluation import (
     ArmResult,
     Report,
     asks_a_model,
+    compare,
     confidences,
     is_right,
     read_report,
@@ -123,7 +124,9 @@ def read_run(folder: Path) -> Run:
             f"{file}: found {len(found[lacking[0]])} rows of {lacking[0]}; expected the {report.n} of the report; "
             "the same `sleicl evaluate` again answers what is missing"
         )
-    return Run(report, date, {arm: [rows[key] for key in order] for arm, rows in found.items()})
+    run = Run(report, date, {arm: [rows[key] for key in order] for arm, rows in found.items()})
+    # Earlier versions compared no arms, or took a recipe for an arm without a grimoire.
+    return replace(run, report=replace(report, grimoire=compare(run.right, run.rows)))
 
 
 # ------------------------------------------------------------------ texts

@@ -15,6 +15,7 @@ from sleicl_chains.answers import Answer
 from sleicl_chains.errors import RunError
 from sleicl_chains.evaluation import evaluate, read_report
 from sleicl_chains.grimoires import Grimoire, Provenance, load_grimoire
+from sleicl_chains.recipes import Recipe, Shown, Verdict
 from sleicl_chains.runs import SOURCES, Source, find_texts, note_sources, read_run
 from sleicl_chains.store import GrimoireStore
 from sleicl_chains.tasks import Example, Task
@@ -106,7 +107,8 @@ def test_a_run_of_an_earlier_version_is_read_with_defaults(folder: Path) -> None
     old = [{key: value for key, value in row.items() if key not in ("deferred", "cue")} for row in rows]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old), encoding="utf-8")
     run = read_run(folder)
-    assert (run.report.arms[2].accuracy, run.report.arms[2].deferred, run.report.grimoire) == (0.75, 0.0, None)
+    assert (run.report.arms[2].accuracy, run.report.arms[2].deferred) == (0.75, 0.0)
+    assert run.report.grimoire and run.report.grimoire.best_with == "simple"  # from the rows
     assert run.cues("simple") == [] and run.confidences("simple") == ([0.8] * 4, [True, True, False, True])
 
 
@@ -185,6 +187,24 @@ def test_a_grimoire_of_the_library_is_found_by_its_id(
     assert find_texts(folder, read_run(folder)).grimoires == {SEEN: kept}
     other = find_texts(folder, read_run(folder), Home(home.root / "other"))
     assert other.grimoires == {} and other.missing[0].startswith(f"The grimoire {SEEN} could not be found: ")
+
+
+def test_the_grimoire_of_a_recipe_is_found_in_it(
+    folder: Path, card: Path, table: Path, task: Task, home: Home, tmp_path: Path
+) -> None:
+    verdict = Verdict(finding="no difference shown")
+    recipe = Recipe(
+        task=task, weak="toy", model={}, arm="simple", mode="score", prior="none", verdict=verdict, trials=[], rows=4,
+        seed=0, grimoire=Shown.of("Laughter is happy.", id=SEEN),
+    )  # fmt: skip
+    recipe.save(tmp_path / "recipe.json")
+    shown = recipe.shown_grimoire()
+    assert shown
+    source = Source.of_recipe(shown, tmp_path / "recipe.json")
+    note_sources(folder, rows=table, card=card, grimoires={SEEN: source}, home=home)
+    assert find_texts(folder, read_run(folder)).grimoires[SEEN].simple == "Laughter is happy."
+    (tmp_path / "recipe.json").unlink()
+    assert "recipe.json: there is no such file" in find_texts(folder, read_run(folder)).missing[0]
 
 
 def test_a_run_without_sources_says_so(folder: Path) -> None:
