@@ -403,7 +403,9 @@ def test_default_arms_and_keys(desk: Desk, shared: Path, guide: Path, tmp_path: 
     assert [arm["arm"] for arm in report["arms"]] == [
         "majority", "probe", "zero-shot", "few-shot", "simple", "profound",
     ]  # fmt: skip
-    assert all(list(arm) == [*ARM_KEYS, "failed", "unseen"] for arm in report["arms"])
+    added = ["failed", "unseen", "calibration_error", "risk_area", "deferred"]
+    added += ["strong_prompt_tokens_total", "strong_reply_tokens_total"]
+    assert all(list(arm) == [*ARM_KEYS, *added] for arm in report["arms"])
     head = {key: report[key] for key in REPORT_KEYS if key != "arms"}
     assert head == {"task": "desk", "n": 8, "weak": "embedded:smollm2", "train_rows": 4, "majority": 0.5}
     arms = {arm["arm"]: arm for arm in report["arms"]}

@@ -136,7 +136,7 @@ def test_the_make_targets_of_the_readme_exist() -> None:
 def test_every_file_that_the_readme_names_exists() -> None:
     named = re.findall(r"`((?:sleicl_chains|prompts|vectorstore|benchmarks|examples)/[\w./]*)`", README)
     linked = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
-    pages = [link for page in (OLLAMA, LEARNING) for link in re.findall(r"\]\(([^)]+)\)", page)]
-    linked += [f"docs/{link}" for link in pages if not link.startswith("http")]
+    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md"))
+    linked += [f"docs/{link}" for link in re.findall(r"\]\(([^)]+)\)", pages) if not link.startswith("http")]
     assert len(named) >= 9 and linked
     assert [name for name in [*named, *linked] if not (ROOT / name).exists()] == []

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from sleicl_chains.cli import answering, learning, library, models, rows
+from sleicl_chains.cli import answering, learning, library, models, reporting, rows
 from sleicl_chains.errors import OptionError, SleiclError
 
 _INTERRUPTED = 130
@@ -26,6 +26,7 @@ for command in (
     library.write,
     learning.learn,
     answering.evaluate,
+    reporting.report,
     answering.ask,
 ):
     app.command()(command)
