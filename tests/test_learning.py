@@ -169,7 +169,8 @@ def test_the_reader_is_fitted_on_all_rows(mode: str) -> None:
     setup = recipe.steps(model).observer
     everything, choose = usable(rows(100), 0), usable(rows(100), 0)[:60]
     assert recipe.reader == fitted_anew(recipe, setup, everything).to_dict()
-    assert recipe.reader != fitted_anew(recipe, setup, choose).to_dict()
+    if mode == "hidden":  # as many texts of each label go into the prior, whatever the rows
+        assert recipe.reader != fitted_anew(recipe, setup, choose).to_dict()
 
 
 def test_its_probability_is_how_often_it_is_right() -> None:
