@@ -1,10 +1,11 @@
-"""The weak model on the paper's tasks: every arm, both answer modes, one table.
+"""The weak model on the paper's tasks: every arm and the recipe that `learn` makes, one table a task and seed.
 
     python benchmarks/paper.py --data DIR --grimoires DIR [--weak MODEL] [--tasks TREC,Subj] [--arms A,B] [--home DIR]
 
 DIR/TASK/{task.json,train.jsonl,test.jsonl} are the rows and DIR/TASK/*.json the grimoires that
 GPT-4 wrote. Rows go to `work/` beside this file (not committed); what is kept in `results/` holds row
-hashes, labels, predictions and scores, no text. A stopped run goes on when started again.
+hashes, labels, predictions and what was learned, no text. A stopped run goes on when started again.
+`paper_summary.py` puts tasks and seeds together.
 """
 
 import argparse
@@ -13,28 +14,32 @@ import os
 import time
 from itertools import product
 from pathlib import Path
+from typing import Any
 
+from langchain_core.language_models import BaseChatModel
 from official import official
 
 from sleicl_chains._folders import Home
 from sleicl_chains.answers import Mode
-from sleicl_chains.arms import ArmBuilder, limited, without_overlap
+from sleicl_chains.arms import RECIPE, ArmBuilder, limited, without_overlap
 from sleicl_chains.baselines import probe
 from sleicl_chains.cli.steps import model_options
-from sleicl_chains.console import Meter, print_report
+from sleicl_chains.console import Meter, print_recipe, print_report
 from sleicl_chains.embedders import embedder
 from sleicl_chains.evaluation import Report
-from sleicl_chains.grimoires import load_grimoire
+from sleicl_chains.grimoires import Grimoire, load_grimoire
 from sleicl_chains.journal import Journal
+from sleicl_chains.learning import learn
 from sleicl_chains.models import weak_model
+from sleicl_chains.recipes import Recipe
 from sleicl_chains.splits import distinct, stratified
-from sleicl_chains.tasks import load_examples, load_task
+from sleicl_chains.tasks import Example, Task, load_examples, load_task
 
 HERE = Path(__file__).parent
 TASKS = "TREC,Subj,AgNews,SST5,RTE,hate_speech18"
 ARMS = (
-    "zero-shot,few-shot,knn,simple,profound,zero-shot+hidden,simple+hidden,profound+hidden,zero-shot+fusion,"
-    "few-shot+fusion,simple+fusion,profound+fusion"
+    "zero-shot,few-shot,simple,profound,zero-shot+hidden,few-shot+hidden,simple+hidden,profound+hidden,"
+    "zero-shot+fusion,few-shot+fusion,simple+fusion,profound+fusion,recipe"
 )
 WEAK = "embedded:smollm2"
 TRAIN_ROWS = 100
@@ -48,15 +53,15 @@ def main() -> None:
     print(
         f"{os.cpu_count()} cores; {options.weak}; {options.limit} test rows a task; seeds {options.seeds}", flush=True
     )
-    for name, seed, mode in product(options.tasks.split(","), options.seeds.split(","), options.modes.split(",")):
+    for seed, name, mode in product(options.seeds.split(","), options.tasks.split(","), options.modes.split(",")):
         started = time.monotonic()
-        report = run(options, name, mode, int(seed), home)
+        report, learned = run(options, name, mode, int(seed), home)
         print(f"{name}, {mode}, seed {seed}: {time.monotonic() - started:.0f} s\n", flush=True)
-        weak = "" if options.weak == WEAK else f"-{_slug(options.weak)}"
-        keep(report, f"{name}-{mode}{weak}-{options.limit}-seed{seed}", Path(report.run))
+        weak = "" if options.weak == WEAK else f"-{slug(options.weak)}"
+        keep(report, learned, f"{name}-{mode}{weak}-{options.limit}-seed{seed}", Path(report.run))
 
 
-def run(options: argparse.Namespace, name: str, mode: Mode, seed: int, home: Home) -> Report:
+def run(options: argparse.Namespace, name: str, mode: Mode, seed: int, home: Home) -> tuple[Report, dict[str, Any]]:
     """Evaluate one task in one mode; the answers already in `work/` are not asked again."""
     data = Path(options.data) / name
     task = load_task(data / "task.json")
@@ -68,41 +73,58 @@ def run(options: argparse.Namespace, name: str, mode: Mode, seed: int, home: Hom
     given = model_options(options.option)
     weak, journal = weak_model(options.weak, home=home, **LIMITS[mode] | given), Journal(home.journal)
     builder = ArmBuilder(task, weak, embedder(), train=train, grimoire=grimoire, mode=mode, seed=seed, journal=journal)
-    baselines = builder.build(["majority", "probe"])
+    names = options.arms.split(",")
+    learned: dict[str, Any] = {}
+    if RECIPE in names:
+        builder.recipe, learned = learn_recipe(task, train, weak, options.weak, grimoire, seed, journal)
     arms = (
-        baselines
+        builder.build(["majority", "probe"])
         | {"probe-minilm": probe(task, train, embedder("minilm", home=home))}
-        | builder.build(options.arms.split(","))
+        | builder.build(names)
     )
     if mode == "generate" and options.weak == WEAK:
         arms["official"] = official(weak_model(options.weak, home=home, **given), task, grimoire, journal)
-    folder = HERE / "work" / f"{name}-{mode}-{_slug(options.weak)}-{options.sampler}-{options.limit}-seed{seed}"
+    folder = HERE / "work" / f"{name}-{mode}-{slug(options.weak)}-{options.sampler}-{options.limit}-seed{seed}"
     with Meter(arms) as meter:
         report = builder.evaluate(arms, test, options.weak, run=folder, progress=meter)
     print_report(report, builder.notes)
-    return report
+    return report, learned
 
 
-def _slug(weak: str) -> str:
+def learn_recipe(
+    task: Task, train: list[Example], weak: BaseChatModel, weak_name: str, grimoire: Grimoire, seed: int,
+    journal: Journal,
+) -> tuple[Recipe, dict[str, Any]]:  # fmt: skip
+    """Learn from the labelled rows alone; return the recipe, and what of it may be published."""
+    started, before = time.monotonic(), len(journal)
+    recipe = learn(
+        task, train, weak=weak, weak_name=weak_name, grimoires=[grimoire], seed=seed, journal=journal
+    )  # fmt: skip
+    seconds = time.monotonic() - started
+    print_recipe(recipe)
+    print(f"learned in {seconds:.0f} s", flush=True)
+    told = recipe.model_dump(mode="json", include={"arm", "mode", "prior", "verdict", "trials", "warnings", "rows"})
+    return recipe, told | {"seconds": round(seconds, 1), "new_calls": len(journal) - before}
+
+
+def slug(weak: str) -> str:
+    """Return a model's name as a part of a file name."""
     return weak.replace(":", "-").replace("/", "-")
 
 
-def keep(report: Report, name: str, folder: Path) -> None:
-    """Write the summary and the rows without any text."""
+def keep(report: Report, learned: dict[str, Any], name: str, folder: Path) -> None:
+    """Write the summary, what was learned and every prediction, without any text."""
     results = HERE / "results" / "paper"
     results.mkdir(parents=True, exist_ok=True)
-    summary = {key: value for key, value in report.to_dict().items() if key != "run"}
+    summary = {key: value for key, value in report.to_dict().items() if key != "run"} | {"recipe": learned}
     (results / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    wanted = ("arm", "row", "gold", "prediction", "valid", "coverage", "scores", "cue", "lists_labels", "unseen")
     rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
-    lines = [json.dumps({key: _rounded(row[key]) for key in wanted if key in row}) for row in rows]
-    (results / f"{name}.rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _rounded(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
-    return round(value, 5) if isinstance(value, float) else value
+    found: dict[str, Any] = {"gold": {row["row"]: row["gold"] for row in rows}, "predictions": {}}
+    for row in rows:
+        found["predictions"].setdefault(row["arm"], {})[row["row"]] = row["prediction"]
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in found["predictions"].items()]
+    text = f'{{"gold": {json.dumps(found["gold"])},\n"predictions": {{\n' + ",\n".join(lines) + "\n}}\n"
+    (results / f"{name}.predictions.json").write_text(text, encoding="utf-8")
 
 
 def _options() -> argparse.Namespace:

@@ -15,11 +15,15 @@ def data_folder(name: str) -> Traversable:
     return shipped if shipped.is_dir() else Path(__file__).parent.parent / name
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there wholly or not at all, even after a power cut."""
+def write_whole(path: Path, text: str, *, mode: int = 0o666) -> None:
+    """Write a file so that it is there wholly or not at all, even after a power cut.
+
+    `mode` is what others may do with it, less what the process's umask takes away.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
+    temporary.unlink(missing_ok=True)  # one that a crash left may have another mode
+    with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         file.write(text.encode())
         file.flush()
         os.fsync(file.fileno())

@@ -79,10 +79,12 @@ def print_report(report: Report, notes: Sequence[str] = ()) -> None:
     """Print the table of an evaluation, and in words whether anything beats doing without a grimoire."""
     title = f"{report.task}: {report.n} rows, {report.weak}, {report.train_rows} training rows"
     table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
-    for heading in ("arm", "mode", "accuracy", "95% interval", "macro-F1", "valid", "coverage", "vs zero-shot", "s"):
+    headings = ["arm", "mode", "accuracy", "95% interval", "macro-F1", "valid", "coverage", "vs zero-shot", "s"]
+    deferring = any(arm.deferred for arm in report.arms)
+    for heading in [*headings, *(["deferred", "strong tokens"] if deferring else [])]:
         table.add_column(heading, justify="left" if heading in ("arm", "mode") else "right", no_wrap=True)
     for arm in report.arms:
-        table.add_row(*map(Text, _cells(arm)))
+        table.add_row(*map(Text, [*_cells(arm), *(_deferred(arm) if deferring else [])]))
     Console(width=max(120, Console().width)).print(table)
     for note in [*notes, *verdict(report)]:
         print(note)
@@ -101,6 +103,11 @@ def _cells(arm: ArmResult) -> list[str]:
         arm.arm, "" if mode == "none" else mode, rate(arm.accuracy), interval, rate(arm.macro_f1), rate(arm.valid),
         rate(arm.coverage), difference, f"{arm.seconds_total:.1f}",
     ]  # fmt: skip
+
+
+def _deferred(arm: ArmResult) -> list[str]:
+    tokens = arm.strong_prompt_tokens_total + arm.strong_reply_tokens_total
+    return [f"{arm.deferred:.3f}", str(tokens)] if arm.deferred else ["", ""]
 
 
 def verdict(report: Report) -> list[str]:

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,14 @@ from langchain_core.runnables import Runnable
 from sleicl_chains._folders import write_whole
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, PromptTooLong, RejectedReply, RunError
-from sleicl_chains.statistics import macro_f1, mcnemar, paired_difference, wilson
+from sleicl_chains.statistics import (
+    expected_calibration_error,
+    macro_f1,
+    mcnemar,
+    paired_difference,
+    risk_coverage,
+    wilson,
+)
 from sleicl_chains.tasks import Example, Task, fold
 
 Progress = Callable[[str, int, int], None]
@@ -54,6 +61,14 @@ class ArmResult:
     """Rows without an answer because the prompt was too long or the reply was rejected; they count as wrong."""
     unseen: float = 0.0
     """Mean share of the labels that were out of sight and scored by a floor (Ollama shows 20 tokens)."""
+    calibration_error: float | None = None
+    """How far probabilities are from accuracies, 0 to 1; None unless each valid answer of the weak model has one."""
+    risk_area: float | None = None
+    """Mean share of wrong answers when the least sure are left out, over all shares left out; None likewise."""
+    deferred: float = 0.0
+    """Share of the rows that a strong model answered, since the weak one was not sure enough."""
+    strong_prompt_tokens_total: int = 0
+    strong_reply_tokens_total: int = 0
 
 
 @dataclass(frozen=True)
@@ -187,6 +202,62 @@ def _metadata(chain: Runnable[str, Answer]) -> Mapping[str, Any]:
     return config.get("metadata") or {}
 
 
+# ------------------------------------------------------------------ a finished run, read again
+
+
+def read_report(run: Path) -> Report:
+    """Return the report of a finished run from its folder.
+
+    What a version before or after this one did not or does not know is left at its default.
+
+    Raises:
+        RunError: the folder is no run, or its evaluation has not finished.
+    """
+    found = read_summary(run)
+    known = {field.name for field in fields(Report)} - {"arms", "grimoire", "run"}
+    pair = found.get("grimoire")
+    try:
+        return Report(
+            arms=[ArmResult(**_known(arm, ArmResult)) for arm in found["arms"]],
+            grimoire=Comparison(**_known(pair, Comparison)) if pair else None,
+            run=str(run),
+            **{name: found[name] for name in known & found.keys()},
+        )
+    except (TypeError, AttributeError) as problem:
+        raise _no_report(run, problem) from None
+
+
+def read_summary(run: Path) -> dict[str, Any]:
+    """Return what `summary.json` holds: the report, its date and the version that made it.
+
+    Raises:
+        RunError: as `read_report`.
+    """
+    if not (run / "run.json").is_file():
+        raise RunError(
+            f"{run}: found no run.json; expected the folder of a run, which `sleicl evaluate` names after 'Rows:'"
+        )
+    if not (run / "summary.json").is_file():
+        raise RunError(
+            f"{run}: found no summary.json, so the evaluation has not finished; "
+            f"the same `sleicl evaluate` command again, with --run {run}, goes on where it stopped"
+        )
+    try:
+        found = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+        return {**found, "arms": list(found["arms"])}
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise _no_report(run, problem) from None
+
+
+def _no_report(run: Path, problem: Exception) -> RunError:
+    return RunError(f"{run}/summary.json: found no report ({problem}); run the same `sleicl evaluate` again")
+
+
+def _known(found: Mapping[str, Any], kind: type[ArmResult] | type[Comparison]) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in found.items() if name in names}
+
+
 # ------------------------------------------------------------------ rows on disk
 
 
@@ -253,9 +324,10 @@ class _Rows:
         about = {"mode": answer.mode, "prior": answer.prior, "grimoire": answer.grimoire, "note": answer.note}
         numbers = {"probability": answer.probability, "coverage": answer.coverage, "scores": dict(answer.scores)}
         said: dict[str, Any] = {"reply": answer.text} if answer.mode == "generate" else {}
-        if answer.mode == "score":
+        if answer.mode in ("score", "hidden", "fusion"):
             said = {"cue": answer.cue, "lists_labels": answer.lists_labels, "unseen": list(answer.unseen)}
-        return row | about | numbers | said | {"usage": dict(answer.usage), "seconds": answer.seconds}
+        cost = {"usage": dict(answer.usage), "seconds": answer.seconds, "deferred": answer.deferred}
+        return row | about | numbers | said | cost
 
 
 def row_keys(examples: Sequence[Example]) -> list[str]:
@@ -301,13 +373,16 @@ def summarise(
     results = [_summarise_arm(arm, found, labels, right[arm], right.get("zero-shot")) for arm, found in ordered.items()]
     top = next((result.accuracy for result in results if result.arm == "majority"), None)
     name = task.name if task else ""
-    return {"task": name, "n": len(examples), "majority": top, "arms": results, "grimoire": _compare(right)}
+    return {"task": name, "n": len(examples), "majority": top, "arms": results, "grimoire": compare(right, ordered)}
 
 
-def _compare(right: Mapping[str, list[bool]]) -> Comparison | None:
-    """Set the best arm with a grimoire against the best one without; a tie goes to the earlier arm."""
+def compare(right: Mapping[str, list[bool]], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Comparison | None:
+    """Set the best arm with a grimoire against the best one without; a tie goes to the earlier arm.
+
+    Takes by arm whether each answer is right, and the rows. None where there is only one kind of arm.
+    """
     models = [arm for arm in right if asks_a_model(arm)]
-    shown = [arm for arm in models if arm.startswith(("simple", "profound"))]
+    shown = [arm for arm in models if shows_grimoire(arm, rows[arm])]
     plain = [arm for arm in models if arm not in shown]
     if not shown or not plain:
         return None
@@ -319,6 +394,11 @@ def _compare(right: Mapping[str, list[bool]]) -> Comparison | None:
 def asks_a_model(arm: str) -> bool:
     """Say whether an arm of a table asks the weak model; the baselines do not."""
     return arm != "majority" and not arm.startswith("probe")
+
+
+def shows_grimoire(arm: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Say whether an arm of a table shows a grimoire: by its name, or like a recipe by what its rows note."""
+    return arm.startswith(("simple", "profound")) or any(row["grimoire"] for row in rows)
 
 
 def is_right(prediction: str | None, gold: str, labels: Sequence[str]) -> bool:
@@ -336,6 +416,11 @@ def _summarise_arm(
     difference = paired_difference(right, baseline) if paired and baseline else (None, None, None)
     covered = [row["coverage"] for row in rows if row["coverage"] is not None]
     first = next((row for row in rows if row["mode"]), rows[0])
+    sure = confidences(rows, right)
+
+    def tokens(kind: str) -> int:
+        return sum(row["usage"].get(kind, 0) for row in rows)
+
     return ArmResult(
         arm=arm,
         mode=first["mode"],
@@ -349,8 +434,25 @@ def _summarise_arm(
         difference=difference[0],
         difference_low=difference[1],
         difference_high=difference[2],
-        prompt_tokens_total=sum(row["usage"].get("prompt_tokens", 0) for row in rows),
+        prompt_tokens_total=tokens("prompt_tokens"),
         seconds_total=round(sum(row["seconds"] for row in rows), 3),
         failed=sum(row["note"].startswith("failed") for row in rows),
         unseen=sum(len(row.get("unseen", ())) for row in rows) / (len(rows) * max(1, len(labels))),
+        calibration_error=expected_calibration_error(*sure) if sure else None,
+        risk_area=risk_coverage(*sure)[1] if sure else None,
+        deferred=sum(row.get("deferred", False) for row in rows) / len(rows),
+        strong_prompt_tokens_total=tokens("strong_prompt_tokens"),
+        strong_reply_tokens_total=tokens("strong_reply_tokens"),
     )
+
+
+def confidences(rows: Sequence[Mapping[str, Any]], right: Sequence[bool]) -> tuple[list[float], list[bool]] | None:
+    """Return the probability of each valid answer and whether it is right; None unless each has a probability.
+
+    What a strong model answered is left out: its probability is not known.
+    """
+    pairs = zip(rows, right, strict=True)
+    valid = [(row["probability"], hit) for row, hit in pairs if row["valid"] and not row.get("deferred")]
+    if not valid or any(probability is None for probability, _ in valid):
+        return None
+    return [probability for probability, _ in valid], [hit for _, hit in valid]

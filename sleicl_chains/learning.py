@@ -24,7 +24,15 @@ from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observations import Block, Observation
 from sleicl_chains.observer import Observer, StateReader
 from sleicl_chains.priors import mean_shares, prior_texts
-from sleicl_chains.readers import Calibration, PriorReader, Reader, fit_affine, fit_calibration, fit_linear
+from sleicl_chains.readers import (
+    Calibration,
+    PriorReader,
+    Reader,
+    fit_affine,
+    fit_calibration,
+    fit_linear,
+    held_out_linear,
+)
 from sleicl_chains.recipes import Recipe, Shown, Trial, Verdict, stamped, told_by
 from sleicl_chains.samplers import sampler
 from sleicl_chains.solvers import Solver, scoring_problem
@@ -42,8 +50,13 @@ FEWEST_ROWS = 40
 LEVEL = 0.05
 """The chance of "helps" or "hurts" where there is no difference, both together."""
 
+_KNN_SLOWER = 6
+"""A question with examples of its own takes so many times as long: the engine's cache holds little of its prompt."""
+
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, the rows done and the rows to do, of all together."""
+Notice = Callable[[str], None]
+"""Called with a line for the person who waits."""
 
 
 def learn(
@@ -62,6 +75,7 @@ def learn(
     space: "Embeddings | None" = None,
     journal: Journal | None = None,
     progress: Progress | None = None,
+    notice: Notice | None = None,
 ) -> Recipe:
     """Return the recipe for a task and a weak model, with the verdict on the grimoires.
 
@@ -84,6 +98,8 @@ def learn(
         space: those embeddings, if they are open already.
         journal: keeps every call, so that a stopped run goes on.
         progress: called as the rows are observed.
+        notice: told in words what it will cost: first in questions, calls and tokens, and after three questions, before
+            the rest, in minutes.
 
     Raises:
         InputError: there are no usable rows, all have the same answer, or the budget is too small.
@@ -91,11 +107,14 @@ def learn(
     """
     from sleicl_chains.embedders import embedder, fingerprint
 
-    space = space or embedder(embeddings)
+    space, say = space or embedder(embeddings), notice or (lambda _: None)
+    writer = (strong_name or "the strong model") if strong else None
+    for line in Plan.of(task, examples, seed=seed, grimoires=grimoires, strong=writer).lines():
+        say(line)
     if strong:
         written = _write(task, examples, strong, strong_name, grimoires, seed, budget, space, journal)
         grimoires = [*grimoires, written]
-    gate = Gate(task, tuple(examples), weak, tuple(grimoires), seed, space, journal, progress or (lambda *_: None))
+    gate = Gate(task, tuple(examples), weak, tuple(grimoires), seed, space, journal, progress or (lambda *_: None), say)
     found = gate.run()
     uses_space = found.setup.arm == "knn" or found.mode == "fusion"
     return Recipe(
@@ -251,6 +270,7 @@ class Gate:
     space: "Embeddings"
     journal: Journal | None
     progress: Progress
+    notice: Notice
     notes: list[str] = field(default_factory=list)
     judged: list[Judged] = field(default_factory=list)
     verdict: Verdict = field(default_factory=lambda: Verdict(finding="no difference shown"))
@@ -337,6 +357,7 @@ class Gate:
                 f"{len(self.rows)} labelled rows are too few for a verdict (40 are needed): only the plainest prompts "
                 "were compared, and nothing was tested"
             )
+        self.notice(f"About {self._expected_seconds() / 60:.0f} min at the speed of the first questions.")
         self.race()
         best_without = self._best(lambda one: not one.candidate.shows_grimoire)
         best_with = self._best(lambda one: one.candidate.shows_grimoire)
@@ -349,6 +370,13 @@ class Gate:
             return best_without.candidate
         self.verdict = self._test(best_with.candidate, best_without.candidate)
         return best_with.candidate if self.verdict.finding == "helps" else best_without.candidate
+
+    def _expected_seconds(self) -> float:
+        """Return what all questions take at the pace of the first four, which are asked for it."""
+        first = self.choose[:4]
+        self._observe(self.setups[0], first, self.readings[0][0])
+        each = sorted(self._of(self.setups[0], row).seconds for row in first)[1]
+        return each * (self.planned + (_KNN_SLOWER - 1) * len(self.choose) * any(one.neighbours for one in self.setups))
 
     def _only(self, best: Judged | None) -> Candidate:
         if best is None:
@@ -435,14 +463,24 @@ class Gate:
         if candidate.mode == "generate":
             said = [self._said[id(candidate.setup), row.id] for row in rows]
             return self._judged(candidate, rows, [(one, 1.0) for one in said], None)
-        shares: dict[int, dict[str, float]] = {}
+        ordered = self._held_out(candidate, rows, answers)
+        return self._judged(candidate, rows, [_top(one) for one in ordered], _loss(ordered, answers))
+
+    def _held_out(
+        self, candidate: Candidate, rows: Sequence[Example], answers: Sequence[str]
+    ) -> list[dict[str, float]]:  # fmt: skip
+        """Return the shares that each row gets from a fit that had not seen its answer."""
+        labels = self.task.labels
+        if candidate.mode != "score":
+            seen = [self._of(candidate.setup, row) for row in rows]
+            return held_out_linear(seen, answers, candidate.setup.blocks(candidate.mode), labels)
+        # A label with a single row is never held out; such rows get a blind guess.
+        shares = [dict.fromkeys(labels, 1 / len(labels)) for _ in rows]
         for train, held in folds(answers) or [(np.arange(len(rows)), np.arange(len(rows)))]:
             reader = self._fit(candidate, [rows[at] for at in train])
-            shares |= {int(at): reader.shares(self._of(candidate.setup, rows[at])) for at in held}
-        rest = [at for at in range(len(rows)) if at not in shares]  # labels with a single row were never held out
-        shares |= {at: dict.fromkeys(self.task.labels, 1 / len(self.task.labels)) for at in rest}
-        ordered = [shares[at] for at in range(len(rows))]
-        return self._judged(candidate, rows, [_top(one) for one in ordered], _loss(ordered, answers))
+            for at in held:
+                shares[at] = reader.shares(self._of(candidate.setup, rows[at]))
+        return shares
 
     def _judged(
         self, candidate: Candidate, rows: Sequence[Example], said: Sequence[tuple[str | None, float]],
@@ -491,11 +529,11 @@ class Gate:
         try:
             answer = chain.answer(row.text)
         except RejectedReply:
-            self._said[id(setup), row.id], used = None, 0
+            self._said[id(setup), row.id], used, seconds = None, 0, 0.0
         else:
             self._said[id(setup), row.id] = answer.answer
-            used = answer.usage.get("prompt_tokens", 0)
-        self._seen[id(setup), row.id] = Observation(prompt_tokens=used)
+            used, seconds = answer.usage.get("prompt_tokens", 0), answer.seconds
+        self._seen[id(setup), row.id] = Observation(prompt_tokens=used, seconds=seconds)
 
     @cached_property
     def planned(self) -> int:

@@ -275,39 +275,86 @@ def fit_linear(
     log-loss. With more features than rows the fit is made in the space that the rows span, which gives the same
     model. No randomness beyond a fixed fold seed.
     """
-    raw = features(seen, blocks, labels)
-    mean, spread = raw.mean(axis=0), raw.std(axis=0)
-    sizes = [len(features(seen[:1], (block,), labels)[0]) for block in blocks]
-    scale = np.where(spread > 1e-9, spread, 1.0) * np.sqrt(np.repeat(sizes, sizes))
-    known = tuple(label for label in labels if label in set(answers))
+    rows, mean, scale = _standardised(seen, blocks, labels)
+    known = _known(labels, answers)
     if len(known) == 1:
-        weights, offsets = np.zeros((1, raw.shape[1])), np.zeros(1)
+        weights, offsets = np.zeros((1, rows.shape[1])), np.zeros(1)
     else:
-        weights, offsets = _fit_logistic((raw - mean) / scale, answers, known)
+        small, axes = _spanned(rows)
+        strength, _ = _held_out(small, answers, known)
+        weights, offsets = _weights(_logistic(small, np.array(answers), strength), known)
+        weights = weights @ axes
     return LinearReader(
         known, tuple(blocks), _floats(mean), _floats(scale), tuple(map(_floats, weights)), _floats(offsets),
         tuple(labels),
     )  # fmt: skip
 
 
-def _fit_logistic(rows: "Array", answers: Sequence[str], known: Sequence[str]) -> tuple["Array", "Array"]:
-    """Return weights and offsets, a row a label in the order of `known`."""
+@_on_one_thread()
+def held_out_linear(
+    seen: Sequence[Observation], answers: Sequence[str], blocks: Sequence[Block], labels: Sequence[str]
+) -> list[dict[str, float]]:
+    """Return the shares that each row gets from a fit that had not seen its answer.
+
+    They are of the strength that `fit_linear` takes. One cross-validation serves both its choice and these shares,
+    which flatters all candidates by the best of six; a nested one costs five times the fits.
+    """
+    known = _known(labels, answers)
+    if len(known) == 1:
+        return [dict.fromkeys(labels, 0.0) | {known[0]: 1.0} for _ in seen]
+    _, logs = _held_out(_spanned(_standardised(seen, blocks, labels)[0])[0], answers, known)
+    return [dict.fromkeys(labels, 0.0) | _softmax(known, row) for row in logs]
+
+
+def _known(labels: Sequence[str], answers: Sequence[str]) -> tuple[str, ...]:
+    return tuple(label for label in labels if label in set(answers))
+
+
+def _standardised(
+    seen: Sequence[Observation], blocks: Sequence[Block], labels: Sequence[str]
+) -> tuple["Array", "Array", "Array"]:
+    """Return the features less their mean and divided by their scale, that mean, and that scale."""
+    raw = features(seen, blocks, labels)
+    mean, spread = raw.mean(axis=0), raw.std(axis=0)
+    sizes = [len(features(seen[:1], (block,), labels)[0]) for block in blocks]
+    scale = np.where(spread > 1e-9, spread, 1.0) * np.sqrt(np.repeat(sizes, sizes))
+    return (raw - mean) / scale, mean, scale
+
+
+def _spanned(rows: "Array") -> tuple["Array", "Array"]:
+    """Return the rows in the space that they span, and its axes."""
     _, sizes, axes = np.linalg.svd(rows, full_matrices=False)
-    axes = axes[sizes > 1e-9 * max(sizes[0], 1e-9)]
-    if not len(axes):  # evidence that never changes
-        return np.zeros((len(known), rows.shape[1])), np.zeros(len(known))
-    small = rows @ axes.T
-    gold = np.array(answers)
-    losses = dict.fromkeys(STRENGTHS, 0.0)
-    for train, held in folds(answers):
-        weight = balance([answers[at] for at in held])
-        for strength in losses:
-            losses[strength] += _held_out_loss(
-                _logistic(small[train], gold[train], strength), small[held], gold[held], weight
-            )
-    best = min(STRENGTHS, key=lambda strength: losses[strength]) if any(losses.values()) else 3.0
-    model = _logistic(small, gold, best)
-    weights, offsets = model.coef_ @ axes, model.intercept_
+    axes = axes[: max(1, int((sizes > 1e-9 * sizes[0]).sum()))]  # one where the evidence never changes
+    return rows @ axes.T, axes
+
+
+def _held_out(rows: "Array", answers: Sequence[str], known: Sequence[str]) -> tuple[float, "Array"]:
+    """Return the strength of least held-out loss and its held-out log-probabilities, a row a row.
+
+    Without folds the strength is a middling one. A row that was never held out, and a label that the other folds
+    lack, get a blind guess.
+    """
+    gold, weight = np.array(answers), balance(answers)
+    column = {label: at for at, label in enumerate(known)}
+    logs = {strength: np.full((len(rows), len(known)), _BLIND) for strength in STRENGTHS}
+    parts = folds(answers)
+    for train, held in parts:
+        for strength, table in logs.items():
+            model = _logistic(rows[train], gold[train], strength)
+            columns = np.array([column[label] for label in model.classes_])
+            table[np.ix_(held, columns)] = model.predict_log_proba(rows[held])
+    places = np.array([column[answer] for answer in answers])
+    losses = {strength: -float(weight @ table[np.arange(len(rows)), places]) for strength, table in logs.items()}
+    best = min(STRENGTHS, key=lambda strength: losses[strength]) if parts else 3.0
+    return best, logs[best]
+
+
+_BLIND = math.log(1e-3)
+
+
+def _weights(model: Any, known: Sequence[str]) -> tuple["Array", "Array"]:
+    """Return a fitted model's weights and offsets, a row a label in the order of `known`."""
+    weights, offsets = model.coef_, model.intercept_
     if len(known) == 2:  # scikit-learn keeps one row for two labels
         weights, offsets = np.vstack([-weights / 2, weights / 2]), np.array([-offsets[0] / 2, offsets[0] / 2])
     order = [list(model.classes_).index(label) for label in known]
@@ -318,17 +365,6 @@ def _logistic(rows: "Array", gold: Any, strength: float) -> Any:
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(C=strength, class_weight="balanced", max_iter=2000).fit(rows, gold)
-
-
-def _held_out_loss(model: Any, rows: "Array", gold: Any, weight: "Array") -> float:
-    logs = model.predict_log_proba(rows)
-    place = {label: at for at, label in enumerate(model.classes_)}
-    # A label that the other folds lack gets the loss of a blind guess.
-    blind = -math.log(1e-3)
-    return float(sum(
-        w * (-logs[at][place[label]] if label in place else blind)
-        for at, (label, w) in enumerate(zip(gold, weight, strict=True))
-    ))  # fmt: skip
 
 
 # ------------------------------------------------------------------ plain data

@@ -212,12 +212,13 @@ class Recipe(BaseModel):
         rows = tuple(Example(shown.text, shown.answer) for shown in self.examples)
         neighbours = Neighbours(rows, space) if self.arm == "knn" and space else None
         return Observer(
-            weak, self.task, self.arm, self._grimoire(), () if neighbours else rows, neighbours,
+            weak, self.task, self.arm, self.shown_grimoire(), () if neighbours else rows, neighbours,
             given_cue=Cue(self.cue, self.lists_labels) if self.reader is not None else None, embeddings=space,
             journal=journal,
         )  # fmt: skip
 
-    def _grimoire(self) -> Grimoire | None:
+    def shown_grimoire(self) -> Grimoire | None:
+        """Return the grimoire as far as the recipe shows it: one of its two texts."""
         if self.grimoire is None:
             return None
         texts = {"profound": "", "simple": "", form_shown(self.arm): self.grimoire.text}

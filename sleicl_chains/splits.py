@@ -92,12 +92,10 @@ def folds(answers: Sequence[str]) -> list[tuple["NDArray[np.int_]", "NDArray[np.
 
     counts = Counter(answers)
     rare = min((count for count in counts.values() if count > 1), default=0)
-    parts = min(FOLDS, max(rare, 3))
+    parts = min(FOLDS, max(rare, 3), max(counts.values(), default=0))
     usable = [at for at, answer in enumerate(answers) if counts[answer] > 1]
     single = np.array([at for at, answer in enumerate(answers) if counts[answer] == 1], dtype=int)
     if rare == 0 or len(usable) < 2 * parts or sum(count > 1 for count in counts.values()) < 2:
-        return []
-    if max(counts.values()) < parts:
         return []
     rows = np.array(usable)
     with warnings.catch_warnings():

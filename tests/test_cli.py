@@ -403,7 +403,9 @@ def test_default_arms_and_keys(desk: Desk, shared: Path, guide: Path, tmp_path: 
     assert [arm["arm"] for arm in report["arms"]] == [
         "majority", "probe", "zero-shot", "few-shot", "simple", "profound",
     ]  # fmt: skip
-    assert all(list(arm) == [*ARM_KEYS, "failed", "unseen"] for arm in report["arms"])
+    added = ["failed", "unseen", "calibration_error", "risk_area", "deferred"]
+    added += ["strong_prompt_tokens_total", "strong_reply_tokens_total"]
+    assert all(list(arm) == [*ARM_KEYS, *added] for arm in report["arms"])
     head = {key: report[key] for key in REPORT_KEYS if key != "arms"}
     assert head == {"task": "desk", "n": 8, "weak": "embedded:smollm2", "train_rows": 4, "majority": 0.5}
     arms = {arm["arm"]: arm for arm in report["arms"]}
@@ -456,7 +458,7 @@ def test_ask_the_real_model(desk: Desk, shared: Path, guide: Path) -> None:
     command = ("ask", "--task", desk.card, "--weak", "embedded:smollm2", "--home", shared)
     answer = sleicl(*command, "--json", "--grimoire", guide, "the bill is wrong").json()
     keys = ["label", "probability", "valid", "grimoire", "mode", "prior", "usage", "seconds"]
-    assert list(answer) == [*keys, "coverage", "unseen", "note"]
+    assert list(answer) == [*keys, "coverage", "unseen", "note", "deferred"]
     assert answer["label"] in ("billing", "technical") and 0.5 <= answer["probability"] <= 1
     assert (answer["valid"], answer["grimoire"], answer["mode"]) == (True, DESK_GUIDE, "score")
     assert answer["usage"]["prompt_tokens"] > 20 and answer["seconds"] > 0
@@ -626,7 +628,7 @@ def test_ask_labels_and_words(desk: Desk, parrot: Parrot, guide: Path, tmp_path:
         "label": "technical", "probability": None, "valid": True, "grimoire": answer["grimoire"], "mode": "generate",
         "prior": "none",
         "usage": {"prompt_tokens": 100, "reply_tokens": 10}, "coverage": None, "unseen": [],
-        "note": "generated and parsed: ChatOpenAI gives no label probabilities",
+        "note": "generated and parsed: ChatOpenAI gives no label probabilities", "deferred": False,
     }  # fmt: skip
     assert "a thing that fails" in parrot.shown(0)[0][1]  # profound by default
     assert sleicl(*command, "--grimoire", guide, "--arm", "simple", "my tv is dark").out == "technical\n"

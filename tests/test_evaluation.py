@@ -57,6 +57,8 @@ def test_the_whole_table(task: Task, examples: list[Example]) -> None:
         "arm": "simple", "mode": "generate", "prior": "none", "accuracy": 0.5, "low": 0.15004, "high": 0.84996,
         "macro_f1": 0.4, "valid": 0.75, "coverage": None, "difference": 0.0, "difference_low": -1.0,
         "difference_high": 1.0, "prompt_tokens_total": 28, "seconds_total": 2.0, "failed": 0, "unseen": 0.0,
+        "calibration_error": None, "risk_area": None, "deferred": 0.0, "strong_prompt_tokens_total": 0,
+        "strong_reply_tokens_total": 0,
     }.items()}  # fmt: skip
     assert rows["simple"] == simple
     assert (rows["zero-shot"]["difference"], rows["zero-shot"]["coverage"]) == (None, 0.5)
@@ -140,8 +142,46 @@ def test_rows_on_disk_hold_no_question(task: Task, examples: list[Example], tmp_
     assert json.loads(text.splitlines()[1]) == {
         "arm": "a", "row": examples[1].id, "gold": "sad", "prediction": "happy", "valid": True, "mode": "generate",
         "prior": "none", "grimoire": None, "note": "", "probability": None, "coverage": None, "scores": {},
-        "reply": "happy", "usage": {"prompt_tokens": 7}, "seconds": 0.5,
+        "reply": "happy", "usage": {"prompt_tokens": 7}, "seconds": 0.5, "deferred": False,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["score", "hidden", "fusion"])
+def test_a_row_on_disk_says_under_which_cue_it_was_read(
+    task: Task, examples: list[Example], tmp_path: Path, mode: str
+) -> None:
+    said: Any = RunnableLambda(lambda q: always("sad", mode=mode, cue="Label:"), name="a")
+    evaluate([said], examples, task=task, run=tmp_path / "run")
+    (first, *_) = (tmp_path / "run" / "rows.jsonl").read_text().splitlines()
+    assert json.loads(first)["cue"] == "Label:"
+
+
+def test_what_was_deferred_is_counted_with_its_cost(task: Task, examples: list[Example]) -> None:
+    """Rows 1 and 2 are the weak model's, at .9 and .6: one right, one wrong. The strong one answers the rest, unsure.
+
+    Calibration, a bin a row: (|.9 - 1| + |.6 - 0|) / 2 = .35. Risk: 0 of the surest, 1/2 of both; mean .25.
+    """
+    weak = {examples[0].text: 0.9, examples[1].text: 0.6}
+
+    def answer(question: str) -> Answer:
+        if question in weak:
+            return always("happy", mode="score", probability=weak[question], usage={"prompt_tokens": 7})
+        usage = {"prompt_tokens": 7, "strong_prompt_tokens": 100, "strong_reply_tokens": 2}
+        return always("happy", mode="score", deferred=True, usage=usage)
+
+    (arm,) = evaluate([RunnableLambda(answer, name="recipe")], examples, task=task).arms
+    assert (arm.deferred, arm.prompt_tokens_total) == (0.5, 28)
+    assert (arm.strong_prompt_tokens_total, arm.strong_reply_tokens_total) == (200, 4)
+    assert arm.calibration_error == pytest.approx(0.35) and arm.risk_area == pytest.approx(0.25)
+
+
+def test_a_recipe_with_a_grimoire_is_an_arm_with_one(task: Task, examples: list[Example]) -> None:
+    right = {example.text: example.answer for example in examples}
+    recipe: Any = RunnableLambda(lambda q: always(right[q], grimoire="moods-1234abcd"), name="recipe")
+    found = evaluate([recipe, RunnableLambda(zero, name="zero-shot")], examples, task=task).grimoire
+    assert found and (found.best_with, found.best_without, found.difference) == ("recipe", "zero-shot", 0.5)
+    plain: Any = RunnableLambda(lambda q: always(right[q]), name="recipe")
+    assert evaluate([plain, RunnableLambda(zero, name="zero-shot")], examples, task=task).grimoire is None
 
 
 def test_equal_rows_each_count(task: Task) -> None:

@@ -80,7 +80,7 @@ def test_a_fit_tells_new_rows_apart(labels: tuple[str, ...]) -> None:
     assert sum(map(str.__eq__, answered(reader, seen), answers)) >= 0.95 * len(answers)
 
 
-@pytest.mark.parametrize("answers", ["aabb", "abbb", "aabbc", "aabbcc"])
+@pytest.mark.parametrize("answers", ["aab", "abbb", "aabc", "abbbc"])
 def test_with_more_features_than_rows_the_fit_is_that_of_scikit_learn(answers: str) -> None:
     """Too few rows for folds: the strength is 3. Each feature is standardised and divided by the root of their number.
 

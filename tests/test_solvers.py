@@ -57,7 +57,7 @@ def test_a_generated_answer_is_parsed(task: Task) -> None:
     assert said.to_dict() == {
         "label": "sad", "probability": None, "valid": True, "grimoire": None, "mode": "generate", "prior": "none",
         "coverage": None, "unseen": [], "note": "generated and parsed: FakeListChatModel gives no label probabilities",
-        "usage": {}, "seconds": round(said.seconds, 4),
+        "usage": {}, "seconds": round(said.seconds, 4), "deferred": False,
     }  # fmt: skip
 
 

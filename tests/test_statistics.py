@@ -6,7 +6,15 @@ import pytest
 from scipy.stats import binom, binomtest
 from sklearn.metrics import f1_score
 
-from sleicl_chains.statistics import macro_f1, mcnemar, paired_difference, wilson
+from sleicl_chains.statistics import (
+    calibration_bins,
+    expected_calibration_error,
+    macro_f1,
+    mcnemar,
+    paired_difference,
+    risk_coverage,
+    wilson,
+)
 
 Z = 1.959963984540054
 
@@ -165,3 +173,86 @@ def test_mcnemar_at_the_ends() -> None:
 def test_mcnemar_agrees_with_scipy(won: int, lost: int) -> None:
     right, baseline = [True] * won + [False] * lost, [False] * won + [True] * lost
     assert mcnemar(right, baseline) == pytest.approx(binomtest(won, won + lost).pvalue)
+
+
+# ------------------------------------------------------------------ calibration
+
+SURE = [0.9, 0.8, 0.6, 0.4]
+HITS = [True, False, True, False]
+
+
+def test_calibration_by_hand() -> None:
+    """Two bins of two: .4 and .6, mean .5, half right: off by 0. .8 and .9, mean .85, half right: off by .35.
+
+    The error is (2 * 0 + 2 * .35) / 4 = .175.
+    """
+    low, high = calibration_bins(SURE, HITS, 2)
+    assert low == pytest.approx((2, 0.5, 0.5)) and high == pytest.approx((2, 0.85, 0.5))
+    assert expected_calibration_error(SURE, HITS, 2) == pytest.approx(0.175)
+
+
+def test_a_bin_an_answer_where_there_are_fewer_answers_than_bins() -> None:
+    """.1 + .8 + .4 + .4 over four."""
+    assert [part.rows for part in calibration_bins(SURE, HITS)] == [1, 1, 1, 1]
+    assert expected_calibration_error(SURE, HITS) == pytest.approx(0.425)
+
+
+def test_bins_are_of_equal_mass() -> None:
+    """Equal widths would put 95 of these into one bin."""
+    probability = [0.97] * 95 + [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert {part.rows for part in calibration_bins(probability, [True] * 100)} == {10}
+    assert [part.rows for part in calibration_bins(SURE * 6, HITS * 6)] == [2, 3, 2, 3, 2, 2, 3, 2, 3, 2]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_order_of_rows_does_not_matter_where_probabilities_tie(seed: int) -> None:
+    draw = random.Random(seed)
+    pairs = [(draw.choice([0.5, 0.7, 0.9]), draw.random() < 0.6) for _ in range(40)]
+    found = []
+    for _ in range(2):
+        probability, hits = [value for value, _ in pairs], [hit for _, hit in pairs]
+        found.append((expected_calibration_error(probability, hits), risk_coverage(probability, hits)[1]))
+        draw.shuffle(pairs)
+    assert found[0] == pytest.approx(found[1], abs=1e-12)
+
+
+def test_calibration_at_the_ends() -> None:
+    assert expected_calibration_error([1.0] * 20, [True] * 20) == 0.0
+    assert expected_calibration_error([1.0] * 20, [False] * 20) == 1.0
+    assert (calibration_bins([], []), expected_calibration_error([], [])) == ([], 0.0)
+    assert expected_calibration_error([0.75] * 4, [True, True, True, False]) == pytest.approx(0)
+    with pytest.raises(ValueError):
+        calibration_bins([0.5], [])
+
+
+# ------------------------------------------------------------------ risk and coverage
+
+
+def test_risk_and_coverage_by_hand() -> None:
+    """Kept by falling probability: right, wrong, right, wrong. Risks 0, 1/2, 1/3, 2/4; mean 1/3."""
+    points, area = risk_coverage(SURE, HITS)
+    assert [kept for kept, _ in points] == [0.25, 0.5, 0.75, 1.0]
+    assert [risk for _, risk in points] == pytest.approx([0, 1 / 2, 1 / 3, 1 / 2])
+    assert area == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 2) / 4)
+
+
+def test_equal_probabilities_are_kept_in_random_order() -> None:
+    """Two of three of one probability are right, so each of the three counts as 1/3 wrong; then comes a wrong one.
+
+    Risks 1/3, 1/3, 1/3 and (1 + 1) / 4; mean 3/8.
+    """
+    points, area = risk_coverage([0.9, 0.9, 0.9, 0.2], [True, False, True, False])
+    assert [risk for _, risk in points] == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1 / 2])
+    assert area == pytest.approx(3 / 8)
+
+
+def test_risk_at_full_coverage_is_the_error_rate_and_perfect_order_is_best() -> None:
+    draw = random.Random(0)
+    hits = [draw.random() < 0.7 for _ in range(50)]
+    wrong = hits.count(False) / 50
+    best, any_order = risk_coverage([float(hit) for hit in hits], hits), risk_coverage([0.5] * 50, hits)
+    worst = risk_coverage([1 - float(hit) for hit in hits], hits)
+    for found in (best, any_order, worst):
+        assert found[0][-1] == pytest.approx((1.0, wrong))
+    assert best[1] < any_order[1] < worst[1] and any_order[1] == pytest.approx(wrong)
+    assert risk_coverage([], []) == ([], 0.0)

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import typer
 
-from sleicl_chains.cli import answering, learning, library, models, rows
+from sleicl_chains.cli import answering, learning, library, models, reporting, rows
 from sleicl_chains.errors import OptionError, SleiclError
 
 _INTERRUPTED = 130
@@ -26,6 +26,7 @@ for command in (
     library.write,
     learning.learn,
     answering.evaluate,
+    reporting.report,
     answering.ask,
 ):
     app.command()(command)
@@ -37,7 +38,7 @@ def main() -> None:
     """Run the command line: exit 0, 1 with one plain line on failure, 2 on misuse."""
     warnings.showwarning = _say_warning
     try:
-        app()
+        app(prog_name="sleicl")
     except OptionError as problem:
         _fail(str(problem), 2)
     except SleiclError as problem:

@@ -29,7 +29,9 @@ from sleicl_chains.errors import InputError, OptionError, SleiclError
 
 if TYPE_CHECKING:
     from sleicl_chains.answers import Answer
+    from sleicl_chains.arms import ArmBuilder
     from sleicl_chains.recipes import Recipe
+    from sleicl_chains.runs import Source
     from sleicl_chains.tasks import Task
 
 
@@ -71,6 +73,7 @@ def evaluate(
     from sleicl_chains.arms import ArmBuilder, limited
     from sleicl_chains.console import Meter, print_report
     from sleicl_chains.embedders import embedder
+    from sleicl_chains.runs import note_sources
 
     place = Home.at(home)
     task, examples = read(card, rows)
@@ -83,6 +86,7 @@ def evaluate(
         train=_train(train, task, examples), grimoire=find_grimoire(grimoire, task, place), mode=_any(mode),
         prior=_any(prior), seed=seed, journal=journal_of(place, no_journal),
     )  # fmt: skip
+    sources = _sources(builder, grimoire, recipe)  # before the run: a file may change while it lasts
     if leaked := builder.leaked(examples):
         say([f"Warning: {leaked} evaluated rows are among those that the grimoire was written from."])
     solvers = builder.build([name.strip() for name in arms.split(",")] if arms else None)
@@ -91,6 +95,8 @@ def evaluate(
             solvers, examples, name, run=run, runs=None if no_journal else place.runs, max_concurrency=concurrency,
             progress=meter,
         )  # fmt: skip
+    if report.run:
+        note_sources(Path(report.run), rows=rows, card=card, grimoires=sources, home=place)
     if as_json:
         say(builder.notes)
         print_json(report.to_dict() | {"notes": builder.notes})
@@ -109,6 +115,18 @@ def _train(file: Path | None, task: Any, evaluated: list[Any]) -> list[Any]:
     if dropped:
         say([f"Warning: {dropped} rows of {file} are among the evaluated ones and were left out of it."])
     return kept
+
+
+def _sources(builder: "ArmBuilder", name: str | None, recipe: Path | None) -> "dict[str, Source]":
+    """Return where the grimoires of an evaluation are from, by id."""
+    from sleicl_chains.runs import Source
+
+    found = {}
+    if recipe and builder.recipe and (shown := builder.recipe.shown_grimoire()):
+        found[shown.id] = Source.of_recipe(shown, recipe)
+    if name and builder.grimoire:
+        found[builder.grimoire.id] = Source.of(builder.grimoire, name)
+    return found
 
 
 def _recipe(path: Path | None, task: "Task | None" = None) -> "Recipe | None":

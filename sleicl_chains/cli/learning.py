@@ -45,7 +45,6 @@ def learn(
     """Find the prompt and the reading that suit a weak model, and test whether a grimoire helps it."""
     from sleicl_chains.console import Meter, print_recipe
     from sleicl_chains.embedders import embedder
-    from sleicl_chains.learning import Plan
     from sleicl_chains.learning import learn as learn_task
     from sleicl_chains.models import strong_model
 
@@ -58,12 +57,12 @@ def learn(
     shown = [one for name in grimoire or [] if (one := find_grimoire(name, task, place))]
     writer = strong_model(strong, home=place) if strong else None
     space = embedder(embeddings, home=place)
-    say(Plan.of(task, examples, seed=seed, grimoires=shown, strong=strong).lines())
     with Meter(["all prompts"]) as meter:
         found = learn_task(
             task, examples, weak=weak_of(weak, task, place, **given), strong=writer, grimoires=shown, seed=seed,
             budget=budget, weak_name=weak, strong_name=strong_name or strong, options=given, embeddings=embeddings,
             space=space, journal=journal_of(place, no_journal), progress=meter,
+            notice=lambda line: say([line]),
         )  # fmt: skip
     found.save(recipe)
     say([f"{recipe} holds {len(found.examples)} training rows as text." if found.examples else f"Written: {recipe}"])

@@ -1,0 +1,217 @@
+"""What `paper.py` found, tasks and seeds together: figures, verdicts, and whether the recipe reaches its goal.
+
+    python benchmarks/paper_summary.py [--weak MODEL] [--tasks TREC,Subj] [--limit 300]
+
+Reads `results/paper/` alone. The recipe is set against the best single method without a grimoire: one method for all
+tasks, taken by its mean macro-F1 on the rows that the recipes were chosen on. Intervals are paired bootstraps
+over test rows (2,000 draws within each task, all seeds of a row together).
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from paper import HERE, TASKS, WEAK, slug
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+DRAWS = 2000
+LEVEL = 0.05
+BASELINES = ("majority", "probe", "probe-minilm")
+METHODS = {
+    "zero-shot / mean": "zero-shot", "few-shot / mean": "few-shot", "zero-shot+hidden": "zero-shot+hidden",
+    "few-shot+hidden": "few-shot+hidden", "zero-shot+fusion": "zero-shot+fusion", "few-shot+fusion": "few-shot+fusion",
+}  # fmt: skip
+"""Methods without a grimoire: the name in a recipe's trials, and in the table."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One task: its seeds' reports and predictions, rows in the same order everywhere."""
+
+    task: str
+    reports: list[dict[str, Any]]
+    kept: list[dict[str, Any]]
+
+    @cached_property
+    def rows(self) -> list[str]:
+        """The row hashes."""
+        return sorted(self.kept[0]["gold"])
+
+    @cached_property
+    def gold(self) -> list[str]:
+        """The right answers."""
+        return [self.kept[0]["gold"][row] for row in self.rows]
+
+    @cached_property
+    def arms(self) -> list[str]:
+        """The arms that every seed has."""
+        return [arm for arm in self.kept[0]["predictions"] if all(arm in one["predictions"] for one in self.kept)]
+
+    def predictions(self, arm: str) -> list[list[str | None]]:
+        """Return an arm's answers, a list a seed."""
+        return [[one["predictions"][arm][row] for row in self.rows] for one in self.kept]
+
+    def accuracy(self, arm: str, weights: "Array") -> "Array":
+        """Return the accuracy under each draw of row weights (draws x rows), the mean over seeds."""
+        right = [
+            [answer == gold for answer, gold in zip(said, self.gold, strict=True)] for said in self.predictions(arm)
+        ]
+        found: Array = (weights @ np.array(right, dtype=float).T / len(self.rows)).mean(axis=1)
+        return found
+
+    def macro_f1(self, arm: str, weights: "Array") -> "Array":
+        """Return the macro-F1 under each draw of row weights (draws x rows), the mean over seeds."""
+        return np.mean([self._f1(said, weights) for said in self.predictions(arm)], axis=0)  # type: ignore[no-any-return]
+
+    def _f1(self, said: Sequence[str | None], weights: "Array") -> "Array":
+        labels = sorted({*self.gold, *(label for label in said if label is not None)})
+        gold = np.array([[answer == label for label in labels] for answer in self.gold], dtype=float)
+        told = np.array([[answer == label for label in labels] for answer in said], dtype=float)
+        involved = weights @ (gold + told)
+        scores = np.where(involved > 0, 2 * (weights @ (gold * told)) / np.maximum(involved, 1e-9), np.nan)
+        found: Array = np.nanmean(scores, axis=1)
+        return found
+
+    def whole(self) -> "Array":
+        """Return the weights of the rows as they are."""
+        return np.ones((1, len(self.rows)))
+
+    def draws(self) -> "Array":
+        """Return the weights of `DRAWS` bootstrap samples."""
+        n = len(self.rows)
+        return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=DRAWS).astype(float)
+
+
+def main() -> None:
+    """Print everything."""
+    options = _options()
+    found = [one for task in options.tasks.split(",") if (one := read(task, options.weak, options.limit))]
+    if not found:
+        raise SystemExit("results/paper has nothing of this model; run paper.py first")
+    seeds = ", ".join(f"{one.task} {len(one.kept)}" for one in found)
+    print(f"{options.weak}; seeds: {seeds}; test rows: " + ", ".join(f"{one.task} {len(one.rows)}" for one in found))
+    print_table("accuracy", found)
+    print_table("macro-F1", found)
+    for one in found:
+        print_verdicts(one)
+    able = [one for one in found if can_do(one)]
+    unable = ", ".join(one.task for one in found if one not in able) or "none"
+    print(f"\nThis model cannot do this (no arm shown above majority, Bonferroni): {unable}")
+    if able and all("recipe" in one.arms for one in found):
+        print_goal(able, best_method(found))
+
+
+def read(task: str, weak: str, limit: int) -> Found | None:
+    """Return what is kept of a task; None where nothing is."""
+    model = "" if weak == WEAK else f"-{slug(weak)}"
+    summaries = sorted((HERE / "results" / "paper").glob(f"{task}-score{model}-{limit}-seed?.json"))
+    texts = [(path, path.with_suffix(".predictions.json")) for path in summaries]
+    pairs = [(json.loads(a.read_text("utf-8")), json.loads(b.read_text("utf-8"))) for a, b in texts if b.exists()]
+    return Found(task, [report for report, _ in pairs], [kept for _, kept in pairs]) if pairs else None
+
+
+# ------------------------------------------------------------------ tables
+
+
+def print_table(what: str, found: Sequence[Found]) -> None:
+    """Print one figure of every arm on every task, the mean over seeds."""
+    arms = list(dict.fromkeys(arm for one in found for arm in one.arms))
+    print(f"\n| {what} | " + " | ".join(one.task for one in found) + " |\n|---|" + "---:|" * len(found))
+    for arm in arms:
+        print(f"| {arm} | " + " | ".join(_figure(one, arm, what) for one in found) + " |")
+
+
+def _figure(one: Found, arm: str, what: str) -> str:
+    if arm not in one.arms:
+        return ""
+    value = one.accuracy(arm, one.whole()) if what == "accuracy" else one.macro_f1(arm, one.whole())
+    return f"{value[0]:.3f}"
+
+
+def print_verdicts(one: Found) -> None:
+    """Print each seed's verdict on the grimoire, as the recipe has it, and what the recipe took."""
+    for seed, report in enumerate(one.reports):
+        recipe = report.get("recipe")
+        if not recipe:
+            continue
+        verdict, name = recipe["verdict"], f"{recipe['arm']}, {recipe['mode']}"
+        span = f"{verdict['difference']:+.3f} [{verdict['low']:+.3f}, {verdict['high']:+.3f}], p {verdict['p']:.3f}"
+        print(
+            f"{one.task}, seed {seed}: {verdict['finding']}: {verdict['best_with']} against {verdict['best_without']}, "
+            f"n {verdict['n']}: {span}; recipe: {name}; learned in {recipe['seconds']:.0f} s "
+            f"({recipe['new_calls']} new calls)"
+        )
+
+
+# ------------------------------------------------------------------ the goal
+
+
+def can_do(one: Found) -> bool:
+    """Say whether some arm of the model is shown to be more accurate than the most frequent label."""
+    arms = [arm for arm in one.arms if arm not in BASELINES]
+    weights = one.draws()
+    floor = one.accuracy("majority", weights)
+    level = 100 * LEVEL / 2 / len(arms)
+    return any(np.percentile(one.accuracy(arm, weights) - floor, level) > 0 for arm in arms)
+
+
+def best_method(found: Iterable[Found]) -> str:
+    """Return the method without a grimoire that is best over all tasks, on the rows that recipes were chosen on."""
+    scores: dict[str, list[float]] = defaultdict(list)
+    for report in (report for one in found for report in one.reports):
+        for trial in report["recipe"]["trials"]:
+            if trial["name"] in METHODS:
+                scores[METHODS[trial["name"]]].append(trial["macro_f1"])
+    full = max(map(len, scores.values()))
+    means = {name: float(np.mean(values)) for name, values in scores.items() if len(values) == full}
+    print("\nMean macro-F1 on choose rows: " + ", ".join(f"{name} {mean:.3f}" for name, mean in means.items()))
+    return max(means, key=lambda name: means[name])
+
+
+def print_goal(able: Sequence[Found], method: str) -> None:
+    """Print the recipe against the best single method, and against zero-shot task by task."""
+    names = ", ".join(one.task for one in able)
+    for rival in dict.fromkeys([method, "zero-shot", "probe", "probe-minilm"]):
+        mean, low, high = _over_tasks(able, rival)
+        print(f"recipe less {rival}, macro-F1 over {names}: {mean:+.3f} [{low:+.3f}, {high:+.3f}]")
+    below = {one.task: _below(one, "zero-shot") for one in able}
+    for rank, task in enumerate(sorted(below, key=lambda name: below[name])):
+        held = below[task] * (len(below) - rank) >= LEVEL
+        print(f"{task}: recipe below zero-shot: p = {below[task]:.3f}, Holm: {'not shown' if held else 'BELOW'}")
+        if held:
+            break
+
+
+def _over_tasks(able: Sequence[Found], rival: str) -> tuple[float, float, float]:
+    def steps(one: Found, weights: "Array") -> "Array":
+        return one.macro_f1("recipe", weights) - one.macro_f1(rival, weights)
+
+    low, high = np.percentile(np.mean([steps(one, one.draws()) for one in able], axis=0), [2.5, 97.5])
+    return float(np.mean([steps(one, one.whole()) for one in able])), float(low), float(high)
+
+
+def _below(one: Found, rival: str) -> float:
+    """Return the two-sided bootstrap p of the recipe being below a rival; 1 where it is not below at all."""
+    steps = one.macro_f1("recipe", one.draws()) - one.macro_f1(rival, one.draws())
+    return min(1.0, 2 * float((steps >= 0).mean())) if np.median(steps) < 0 else 1.0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weak", default=WEAK)
+    parser.add_argument("--tasks", default=TASKS)
+    parser.add_argument("--limit", type=int, default=300)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

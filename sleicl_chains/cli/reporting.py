@@ -1,0 +1,48 @@
+"""`sleicl report`: a finished evaluation as a page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sleicl_chains._folders import Home, write_whole
+from sleicl_chains.cli.options import HomeOption, JsonOption
+from sleicl_chains.cli.steps import print_json, say
+from sleicl_chains.errors import InputError
+
+
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its name in the home's runs.")],
+    out: Annotated[Path | None, typer.Option("--out", help="The page; else report.html in the run's folder.")] = None,
+    no_text: Annotated[
+        bool, typer.Option("--no-text", help="No text of a question, a reply or a grimoire: a page to publish.")
+    ] = False,
+    as_json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Write one HTML page about a finished evaluation; it needs no network."""
+    from sleicl_chains.console import verdict
+    from sleicl_chains.pages import render
+    from sleicl_chains.runs import find_texts, read_run
+
+    folder = _folder(run, Home.at(home))
+    page = out or folder / ("report-no-text.html" if no_text else "report.html")
+    if not page.parent.is_dir() or page.is_dir():
+        raise InputError(f"{page} cannot be written; expected a file in a folder that is there")
+    found = read_run(folder)
+    texts = None if no_text else find_texts(folder, found, Home.at(home) if home else None)
+    # Rows may be private: a page with their texts is for its owner alone, as the run's files are.
+    write_whole(page, render(found, texts), mode=0o666 if no_text else 0o600)
+    missing = list(texts.missing) if texts else []
+    say(missing)
+    if as_json:
+        about = {"page": str(page), "missing": missing, "verdict": verdict(found.report)}
+        print_json(found.report.to_dict() | about)
+        return
+    print(page)
+
+
+def _folder(run: Path, home: Home) -> Path:
+    """Return the folder of a run; a bare name may be one of the home's."""
+    named = home.runs / run
+    return named if not run.exists() and named.is_dir() else run

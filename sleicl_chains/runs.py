@@ -1,0 +1,236 @@
+"""A kept run, read again: its report, its rows, and the texts that the rows leave out."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from sleicl_chains._folders import Home, write_whole
+from sleicl_chains.errors import RunError, SleiclError
+from sleicl_chains.evaluation import (
+    ArmResult,
+    Report,
+    asks_a_model,
+    compare,
+    confidences,
+    is_right,
+    read_report,
+    read_summary,
+    row_keys,
+    shows_grimoire,
+)
+from sleicl_chains.grimoires import Grimoire, load_grimoire
+from sleicl_chains.tasks import load_examples, load_task
+
+SOURCES = "sources.json"
+"""Where the texts of a run are; the rows themselves hold none."""
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished evaluation and its rows."""
+
+    report: Report
+    date: str
+    """UTC, as 2026-01-31T12:00:00+00:00; empty when not known."""
+    rows: Mapping[str, Sequence[Row]]
+    """By arm, each in the same order of rows."""
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The labels in the card's order where an arm scored them, else sorted; none for an open-ended task."""
+        if all(arm.macro_f1 is None for arm in self.report.arms):
+            return ()
+        every = [row for rows in self.rows.values() for row in rows]
+        scored = next((list(row["scores"]) for row in every if row["scores"]), [])
+        named = {label for row in every for label in (row["gold"], row["prediction"]) if label is not None}
+        return tuple(scored + sorted(named - set(scored)))
+
+    @cached_property
+    def right(self) -> dict[str, list[bool]]:
+        """Whether each answer is right, by arm."""
+        return {
+            arm: [is_right(row["prediction"], row["gold"], self.labels) for row in rows]
+            for arm, rows in self.rows.items()
+        }
+
+    def confidences(self, arm: str) -> tuple[list[float], list[bool]] | None:
+        """Return the probabilities of an arm's valid answers and whether they are right, as in the table."""
+        return confidences(self.rows[arm], self.right[arm])
+
+    def grimoire(self, arm: str) -> str | None:
+        """Return the id of the grimoire that an arm shows; None where it shows none."""
+        return next((row["grimoire"] for row in self.rows[arm] if row["grimoire"]), None)
+
+    def cues(self, arm: str) -> list[str]:
+        """Return what the weak model's turn began with, in each way that an arm's rows note."""
+        return sorted({row["cue"] for row in self.rows[arm] if row.get("cue")})
+
+    def confusion(self, arm: str) -> dict[str, Counter[str | None]]:
+        """Return how often each answer was given to the rows of each label; None stands for no answer.
+
+        Empty for an open-ended task.
+        """
+        found: dict[str, Counter[str | None]] = {label: Counter() for label in self.labels}
+        for row in self.rows[arm] if found else ():
+            found[row["gold"]][row["prediction"]] += 1
+        return found
+
+    @cached_property
+    def weak_arms(self) -> list[ArmResult]:
+        """The arms in which the weak model answers, best first; of equals the earlier first."""
+        return sorted((arm for arm in self.report.arms if asks_a_model(arm.arm)), key=lambda arm: -arm.accuracy)
+
+    @cached_property
+    def pair(self) -> tuple[str, str] | None:
+        """The best arm with a grimoire, and the best without of the same mode, or else of any; None without both."""
+        shown = [arm for arm in self.weak_arms if shows_grimoire(arm.arm, self.rows[arm.arm])]
+        plain = [arm for arm in self.weak_arms if arm not in shown]
+        if not shown or not plain:
+            return None
+        alike = [arm for arm in plain if arm.mode == shown[0].mode]
+        return shown[0].arm, (alike or plain)[0].arm
+
+    def changed(self, arm: str, baseline: str) -> tuple[list[int], list[int]]:
+        """Return which rows only `arm` has right and which only `baseline` has, by their place."""
+        pairs = list(enumerate(zip(self.right[arm], self.right[baseline], strict=True)))
+        return [at for at, (a, b) in pairs if a and not b], [at for at, (a, b) in pairs if b and not a]
+
+
+def read_run(folder: Path) -> Run:
+    """Return a finished run.
+
+    Raises:
+        RunError: the folder is no run, its evaluation has not finished, or rows are missing.
+    """
+    report, date = read_report(folder), str(read_summary(folder).get("date", ""))
+    file = folder / "rows.jsonl"
+    found: dict[str, dict[str, Row]] = {arm.arm: {} for arm in report.arms}
+    try:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            found.get(row["arm"], {})[row["row"]] = row
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise RunError(f"{file} cannot be read ({problem}); the same `sleicl evaluate` again mends it") from None
+    order = list(next(iter(found.values()), {}))
+    if lacking := [arm for arm, rows in found.items() if len(rows) != report.n or rows.keys() != set(order)]:
+        raise RunError(
+            f"{file}: found {len(found[lacking[0]])} rows of {lacking[0]}; expected the {report.n} of the report; "
+            "the same `sleicl evaluate` again answers what is missing"
+        )
+    run = Run(report, date, {arm: [rows[key] for key in order] for arm, rows in found.items()})
+    # Earlier versions compared no arms, or took a recipe for an arm without a grimoire.
+    return replace(run, report=replace(report, grimoire=compare(run.right, run.rows)))
+
+
+# ------------------------------------------------------------------ texts
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the text of a grimoire is."""
+
+    kind: Literal["file", "store", "recipe"]
+    place: str
+    """A path, in the store an id."""
+    sha256: str
+    """Of both texts, so that one changed since is not taken for the one that was shown."""
+
+    @classmethod
+    def of(cls, grimoire: Grimoire, name: str) -> "Source":
+        """Return the source of a grimoire that was named by a file or an id."""
+        if Path(name).is_file():
+            return cls("file", str(Path(name).resolve()), _digest(grimoire))
+        return cls("store", name, _digest(grimoire))
+
+    @classmethod
+    def of_recipe(cls, grimoire: Grimoire, file: Path) -> "Source":
+        """Return the source of a grimoire that a recipe shows."""
+        return cls("recipe", str(file.resolve()), _digest(grimoire))
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of a run, as far as they were found."""
+
+    questions: Mapping[str, str] = field(default_factory=dict)
+    """By row key; of every row or of none."""
+    grimoires: Mapping[str, Grimoire] = field(default_factory=dict)
+    """By id."""
+    missing: Sequence[str] = ()
+    """What could not be found, and why."""
+
+
+def note_sources(run: Path, *, rows: Path, card: Path, grimoires: Mapping[str, Source], home: Home) -> None:
+    """Note in a run's folder where its texts are, grimoires by their ids; for the owner's eyes alone."""
+    places = {"rows": str(rows.resolve()), "card": str(card.resolve()), "home": str(home.root.resolve())}
+    whole = places | {"grimoires": {id: asdict(source) for id, source in grimoires.items()}}
+    write_whole(run / SOURCES, json.dumps(whole, indent=1) + "\n", mode=0o600)
+
+
+def find_texts(folder: Path, run: Run, home: Home | None = None) -> Texts:
+    """Return the run's questions and its grimoires from where its evaluation took them."""
+    try:
+        found = json.loads((folder / SOURCES).read_text(encoding="utf-8"))
+        rows, card = Path(found["rows"]), Path(found["card"])
+        place = home or Home(Path(found["home"]))
+        sources = {id: Source(**source) for id, source in found["grimoires"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Texts(missing=[f"The run does not say where its texts are: it has no {SOURCES} that can be read."])
+    questions, *missing = _questions(rows, card, run)
+    grimoires = {}
+    for id in sorted({id for arm in run.rows if (id := run.grimoire(arm))}):
+        try:
+            grimoires[id] = _grimoire(id, sources, card, place)
+        except SleiclError as problem:
+            missing.append(f"The grimoire {id} could not be found: {_sentence(problem)}")
+    return Texts(questions, grimoires, [line for line in missing if line])
+
+
+def _questions(rows: Path, card: Path, run: Run) -> tuple[dict[str, str], str]:
+    """Return the questions by row key, and what is to be said where they are not there."""
+    wanted = [row["row"] for row in next(iter(run.rows.values()))]
+    try:
+        examples = load_examples(rows, load_task(card))
+    except SleiclError as problem:
+        return {}, f"The questions could not be found: {_sentence(problem)}"
+    found = {key: example.text for key, example in zip(row_keys(examples), examples, strict=True)}
+    if lost := sum(key not in found for key in wanted):
+        return {}, f"The questions could not be found: {rows} has changed and lacks {lost} of the {len(wanted)} rows."
+    return {key: found[key] for key in wanted}, ""
+
+
+def _grimoire(id: str, sources: Mapping[str, Source], card: Path, home: Home) -> Grimoire:
+    if id not in sources:
+        raise RunError("the run does not say where it is from")
+    source = sources[id]
+    found = _loaded(source, card, home)
+    if found is None or _digest(found) != source.sha256:
+        raise RunError(f"{source.place} has other texts than the run was shown")
+    return found
+
+
+def _loaded(source: Source, card: Path, home: Home) -> Grimoire | None:
+    if source.kind == "file":
+        return load_grimoire(Path(source.place), load_task(card) if card.is_file() else None)
+    if source.kind == "recipe":
+        from sleicl_chains.recipes import Recipe
+
+        return Recipe.load(source.place).shown_grimoire()
+    from sleicl_chains.store import GrimoireStore
+
+    return GrimoireStore(home).get(source.place)
+
+
+def _digest(grimoire: Grimoire) -> str:
+    return hashlib.sha256("\0".join([grimoire.profound, grimoire.simple]).encode()).hexdigest()
+
+
+def _sentence(problem: Exception) -> str:
+    return f"{str(problem).rstrip('.')}."
