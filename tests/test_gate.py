@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from sleicl_chains.errors import PromptTooLong
+from sleicl_chains.errors import InputError, PromptTooLong
 from sleicl_chains.grimoires import Grimoire, Provenance
 from sleicl_chains.learning import Gate, cut
 from sleicl_chains.tasks import Example
-from tests.fake_models import Scorer, question_of
+from tests.fake_models import Scorer, Stater, question_of
 from tests.gate_task import (
     CLUE,
     GUIDE,
@@ -17,6 +17,7 @@ from tests.gate_task import (
     TASK,
     knows,
     learned,
+    number,
     only_with_grimoire,
     rows,
     scorer,
@@ -33,7 +34,7 @@ def one_strength(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def gate(model: Any, examples: list[Example], grimoires: tuple[Grimoire, ...] = (CLUE,)) -> Gate:
-    return Gate(TASK, tuple(examples), model, grimoires, 0, SPACE, None, lambda *_: None)
+    return Gate(TASK, tuple(examples), model, grimoires, 0, SPACE, None, lambda *_: None, lambda _: None)
 
 
 def written_from(examples: list[Example]) -> Grimoire:
@@ -81,7 +82,11 @@ def test_where_a_grimoire_was_written_from_all_confirm_rows_the_warning_says_why
     _, confirm = cut(TASK, rows(100), 0)
     recipe = learned(writer(only_with_grimoire), grimoires=[written_from(confirm)])
     assert recipe.verdict.n == 0
-    assert "written from" in recipe.warnings[0] and "too few" not in recipe.warnings[0]
+    assert recipe.verdict.why == "no labelled row is left that no grimoire was written from"
+    assert recipe.warnings == [
+        "no labelled row is left that no grimoire was written from, so only the plainest prompts were compared and "
+        "nothing was tested"
+    ]
 
 
 # ------------------------------------------------------------------ order
@@ -105,9 +110,8 @@ def test_nothing_to_confirm_on_is_looked_at_before_the_choice(make: Any, monkeyp
     after = [question_of(prompt + "\nai: ") for _, prompt in model.calls[at + 1 :]]
     assert set(before) == choose and len(before) == 5 * 60
     assert set(after) == confirm and len(after) == 2 * 40
-    shown = {prompt.rpartition("\nhuman: ")[0].count(row) for row in confirm for _, prompt in model.calls}
-    assert shown == {0} or not any(f": {row}\n" in prompt.rpartition("\nhuman: ")[0] for row in confirm
-                                   for _, prompt in model.calls)  # fmt: skip
+    shown = "".join(prompt.rpartition("\nhuman: ")[0] for _, prompt in model.calls)
+    assert not [text for text in confirm if f"\nhuman: {text}\n" in shown]
 
 
 def test_the_answers_to_confirm_on_have_no_say_in_the_choice() -> None:
@@ -128,9 +132,6 @@ def test_the_answers_to_confirm_on_have_no_say_in_the_choice() -> None:
 
 def test_each_row_is_judged_by_a_fit_that_had_not_seen_it() -> None:
     """Scores that know nothing, next to a state of sixty numbers: a fit on the same rows would have them all right."""
-    from tests.fake_models import Stater
-    from tests.gate_task import number
-
     model = Stater(
         think=lambda prompt: dict.fromkeys(LABELS, 1.0),
         feel=lambda prompt: [number(f"{at}{prompt}") / 500 - 1 for at in range(60)],
@@ -193,8 +194,6 @@ def test_a_prompt_that_does_not_fit_is_left_out_and_named() -> None:
 
 
 def test_where_no_prompt_fits_learning_says_what_helps() -> None:
-    from sleicl_chains.errors import InputError
-
     with pytest.raises(InputError, match=r"no prompt fits the weak model's context; give a larger one"):
         learned(narrow(5))
 
@@ -207,4 +206,10 @@ def test_one_row_that_does_not_fit_does_not_end_it_all(part: str) -> None:
     long = cut(TASK, examples, 0)[part == "confirm"][place]
     grown = [row if row != long else Example(row.text + " very" * 60, row.answer) for row in examples]
     recipe = learned(narrow(60), examples=grown)
-    assert recipe.verdict.n == 40
+    whole = learned(narrow(60))
+    assert recipe.verdict.n == 40 and recipe.verdict.finding == "helps"
+    assert recipe.warnings[-1] == (
+        "1 of 100 rows do not fit the weak model's context under the prompt that was chosen; they count as wrong"
+    )
+    taken = {one.name: one for one in recipe.trials}[recipe.verdict.best_with or ""]
+    assert taken.n == 60 and recipe.rows == 100 and len(whole.warnings) == len(recipe.warnings) - 1

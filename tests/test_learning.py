@@ -106,11 +106,15 @@ def test_few_rows_give_a_warning_and_no_test() -> None:
     model = scorer(only_with_grimoire)
     recipe = learned(model, FEWEST_ROWS - 1)
     assert recipe.warnings == [
-        "39 labelled rows are too few for a verdict (40 are needed): only the plainest prompts were compared, and "
+        "39 labelled rows are too few for a verdict (40 are needed), so only the plainest prompts were compared and "
         "nothing was tested"
     ]
     found = recipe.verdict
-    assert (found.finding, found.n, found.why) == ("no difference shown", 0, "39 rows are too few for a test")
+    assert (found.finding, found.n, found.why) == (
+        "no difference shown",
+        0,
+        "39 labelled rows are too few for a verdict (40 are needed)",
+    )
     assert (found.difference, found.low, found.high, found.p, found.chosen) == (None,) * 5
     assert recipe.arm == "zero-shot" and recipe.grimoire is None
     assert {trial.name.split(" ")[0].split("+")[0] for trial in recipe.trials} == {"zero-shot", "simple"}
