@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -25,7 +25,7 @@ LINEAR: dict[str, Any] = {
 
 
 def weak(kind: type[Writer] = Scorer) -> Any:
-    return kind(**({"think": lambda prompt: {"happy": 0.8, "sad": 0.2}} if kind is not Writer else {}))
+    return kind() if kind is Writer else cast(type[Scorer], kind)(think=lambda prompt: {"happy": 0.8, "sad": 0.2})
 
 
 def recipe(kind: type[Writer] = Scorer, **changes: Any) -> Recipe:
@@ -44,7 +44,7 @@ def recipe(kind: type[Writer] = Scorer, **changes: Any) -> Recipe:
 
 def bare(kind: type[Writer], **changes: Any) -> Recipe:
     """Return one that generates, without anything shown."""
-    empty = {"reader": None, "calibration": None, "cue": "", "grimoire": None, "examples": []}
+    empty: dict[str, Any] = {"reader": None, "calibration": None, "cue": "", "grimoire": None, "examples": []}
     return recipe(kind, arm="zero-shot", mode="generate", prior="none", **empty, **changes)
 
 
@@ -123,7 +123,7 @@ def test_what_is_no_recipe_is_refused_in_one_line(tmp_path: Path, text: str, com
         ("reader", {"kind": "oracle"}, "a fitted reader cannot be read (unknown kind 'oracle')"),
         ("reader", {"kind": "prior", "prior": {"happy": 1.0}}, "the reader"),
         ("reader", {"kind": "affine", "labels": ["happy"], "slopes": [1.0], "offsets": [0.0]}, "the reader"),
-        ("reader", LINEAR | {"mean": [0.0]}, "the reader gives no shares over the labels happy, sad"),
+        ("reader", LINEAR | {"mean": [0.0] * 3}, "the reader gives no shares over the labels happy, sad"),
         ("reader", LINEAR | {"weights": [["much"] * 4] * 2}, "the reader"),
     ],
 )
@@ -192,7 +192,7 @@ def test_the_prompt_of_states_is_what_they_are_read_at() -> None:
     prompt = found.prompt("It rains.", model)
     said = solver(found, model=model).invoke("It rains.")
     assert model.calls == [("state", prompt.removesuffix("\nai: Mood:")), ("state", prompt)]
-    assert (said.label, said.probability) == ("happy", pytest.approx(1 / (1 + 2.718281828**-3)))
+    assert said.label == "happy" and said.probability == pytest.approx(1 / (1 + 2.718281828**-3))
 
 
 def test_the_prompt_of_words_is_what_is_answered() -> None:
