@@ -276,6 +276,8 @@ class Gate:
     verdict: Verdict = field(default_factory=lambda: Verdict(finding="no difference shown"))
     _seen: dict[tuple[int, str], Observation] = field(default_factory=dict)
     _said: dict[tuple[int, str], str | None] = field(default_factory=dict)
+    _too_long: dict[tuple[int, str], str] = field(default_factory=dict)
+    """Rows that do not fit the context, with the complaint; they count as wrong."""
     _done: int = 0
 
     # ------------------------------------------------------------------ rows
@@ -353,10 +355,7 @@ class Gate:
     def run(self) -> Candidate:
         """Race, confirm and return the candidate that the recipe takes."""
         if not self.tested:
-            self.notes.append(
-                f"{len(self.rows)} labelled rows are too few for a verdict (40 are needed): only the plainest prompts "
-                "were compared, and nothing was tested"
-            )
+            self.notes.append(f"{self._untested}, so only the plainest prompts were compared and nothing was tested")
         self.notice(f"About {self._expected_seconds() / 60:.0f} min at the speed of the first questions.")
         self.race()
         best_without = self._best(lambda one: not one.candidate.shows_grimoire)
@@ -366,16 +365,24 @@ class Gate:
             self.verdict = self.verdict.model_copy(update={"why": why})
             return self._only(best_without or best_with)
         if not self.tested:
-            self.verdict = self.verdict.model_copy(update={"why": f"{len(self.rows)} rows are too few for a test"})
+            self.verdict = self.verdict.model_copy(update={"why": self._untested})
             return best_without.candidate
         self.verdict = self._test(best_with.candidate, best_without.candidate)
         return best_with.candidate if self.verdict.finding == "helps" else best_without.candidate
+
+    @property
+    def _untested(self) -> str:
+        """Why there is no test."""
+        if len(self.rows) < FEWEST_ROWS:
+            return f"{len(self.rows)} labelled rows are too few for a verdict ({FEWEST_ROWS} are needed)"
+        return "no labelled row is left that no grimoire was written from"
 
     def _expected_seconds(self) -> float:
         """Return what all questions take at the pace of the first four, which are asked for it."""
         first = self.choose[:4]
         self._observe(self.setups[0], first, self.readings[0][0])
-        each = sorted(self._of(self.setups[0], row).seconds for row in first)[1]
+        times = sorted(self._of(self.setups[0], row).seconds for row in first if self._fits(self.setups[0], row))
+        each = times[len(times) // 4] if times else 0.0
         return each * (self.planned + (_KNN_SLOWER - 1) * len(self.choose) * any(one.neighbours for one in self.setups))
 
     def _only(self, best: Judged | None) -> Candidate:
@@ -432,11 +439,14 @@ class Gate:
 
     def _right_on_confirm(self, candidate: Candidate) -> list[bool]:
         self._observe(candidate.setup, self.confirm, candidate.mode)
+        setup = candidate.setup
         if candidate.mode == "generate":
-            said = [self._said[id(candidate.setup), row.id] for row in self.confirm]
+            said = [self._said.get((id(setup), row.id)) for row in self.confirm]
         else:
             reader = self._fit(candidate, self.choose)
-            said = [_top(reader.shares(self._of(candidate.setup, row)))[0] for row in self.confirm]
+            said = [
+                _top(reader.shares(self._of(setup, row)))[0] if self._fits(setup, row) else None for row in self.confirm
+            ]
         return [is_right(a, row.answer, self.task.labels) for a, row in zip(said, self.confirm, strict=True)]
 
     def _probe_on_confirm(self) -> float | None:
@@ -450,21 +460,26 @@ class Gate:
     # ------------------------------------------------------------------ judging on choose rows
 
     def _judge(self, setup: Observer, rows: Sequence[Example]) -> list[Judged]:
-        """Cross-validate every reading of one prompt; none where the prompt does not fit the context."""
-        try:
-            self._observe(setup, rows, self.readings[0][0])
-        except PromptTooLong as problem:
-            self.notes.append(f"{setup_name(setup)} was left out: {problem}")
+        """Cross-validate every reading of one prompt; none where it does not fit the context for most rows."""
+        self._observe(setup, rows, self.readings[0][0])
+        long = [row for row in rows if not self._fits(setup, row)]
+        if 2 * len(long) > len(rows):
+            self.notes.append(f"{setup_name(setup)} was left out: {self._too_long[id(setup), long[0].id]}")
             return []
         return [self._cross_validate(Candidate(setup, mode, prior), rows) for mode, prior in self.readings]
 
     def _cross_validate(self, candidate: Candidate, rows: Sequence[Example]) -> Judged:
-        answers = [row.answer for row in rows]
+        setup, labels = candidate.setup, self.task.labels
         if candidate.mode == "generate":
-            said = [self._said[id(candidate.setup), row.id] for row in rows]
-            return self._judged(candidate, rows, [(one, 1.0) for one in said], None)
-        ordered = self._held_out(candidate, rows, answers)
-        return self._judged(candidate, rows, [_top(one) for one in ordered], _loss(ordered, answers))
+            said = [(self._said.get((id(setup), row.id)), 1.0) for row in rows]
+            return self._judged(candidate, rows, said, None)
+        fitting = [at for at, row in enumerate(rows) if self._fits(setup, row)]
+        shares = [dict.fromkeys(labels, 1 / len(labels)) for _ in rows]  # a blind guess where nothing was seen
+        top: list[tuple[str | None, float]] = [(None, 0.0) for _ in rows]
+        found = self._held_out(candidate, [rows[at] for at in fitting], [rows[at].answer for at in fitting])
+        for at, one in zip(fitting, found, strict=True):
+            shares[at], top[at] = one, _top(one)
+        return self._judged(candidate, rows, top, _loss(shares, [row.answer for row in rows]))
 
     def _held_out(
         self, candidate: Candidate, rows: Sequence[Example], answers: Sequence[str]
@@ -488,7 +503,8 @@ class Gate:
     ) -> Judged:  # fmt: skip
         predictions = [label for label, _ in said]
         right = [is_right(label, row.answer, self.task.labels) for label, row in zip(predictions, rows, strict=True)]
-        tokens = [self._seen[id(candidate.setup), row.id].prompt_tokens for row in rows]
+        fitting = [row for row in rows if self._fits(candidate.setup, row)]
+        tokens = [self._of(candidate.setup, row).prompt_tokens for row in fitting]
         cost = sum(tokens) / len(tokens)
         score = sum(right) / len(right) if loss is None else -loss
         labels = self.task.labels
@@ -496,6 +512,7 @@ class Gate:
         return Judged(candidate, predictions, [share for _, share in said], loss, right, macro, score, cost)
 
     def _fit(self, candidate: Candidate, rows: Sequence[Example]) -> Reader:
+        rows = [row for row in rows if self._fits(candidate.setup, row)]
         seen, answers = [self._of(candidate.setup, row) for row in rows], [row.answer for row in rows]
         labels = self.task.labels
         if candidate.mode != "score":
@@ -512,16 +529,22 @@ class Gate:
     def _of(self, setup: Observer, row: Example) -> Observation:
         return self._seen[id(setup), row.id]
 
+    def _fits(self, setup: Observer, row: Example) -> bool:
+        return (id(setup), row.id) not in self._too_long
+
     def _observe(self, setup: Observer, rows: Sequence[Example], mode: Mode) -> None:
         """Ask the weak model about rows under one prompt, one after the other, so that the engine keeps its front."""
         chain = Solver(setup, "generate", "none") if mode == "generate" else None
         for row in rows:
-            if (id(setup), row.id) in self._seen:
+            if (id(setup), row.id) in self._seen or not self._fits(setup, row):
                 continue
-            if chain:
-                self._generate(chain, setup, row)
-            else:
-                self._seen[id(setup), row.id] = setup.observe(row.text, self._blocks)
+            try:
+                if chain:
+                    self._generate(chain, setup, row)
+                else:
+                    self._seen[id(setup), row.id] = setup.observe(row.text, self._blocks)
+            except PromptTooLong as problem:
+                self._too_long[id(setup), row.id] = str(problem)
             self._done += 1
             self.progress(setup_name(setup), self._done, max(self._done, self.planned))
 
@@ -552,6 +575,11 @@ class Gate:
             self._observe(setup, self.rows, best.mode)
             reader = self._fit(Candidate(setup, best.mode, best.prior), self.rows)
             calibration = self._calibrate(best)
+        if long := sum(not self._fits(setup, row) for row in self.rows):
+            self.notes.append(
+                f"{long} of {len(self.rows)} rows do not fit the weak model's context under the prompt that was "
+                "chosen; they count as wrong"
+            )
         shown = setup.neighbours.rows if setup.neighbours else setup.examples
         form = form_shown(setup.arm)
         text = getattr(setup.grimoire, form) if setup.grimoire and form else ""
@@ -569,7 +597,8 @@ class Gate:
     def _calibrate(self, best: Candidate) -> Calibration:
         """Fit the calibration on the choose rows' cross-validated answers."""
         judged = next(one for one in self.judged if one.candidate == best)
-        return fit_calibration(judged.shares, judged.right)
+        answered = [at for at, label in enumerate(judged.predictions) if label is not None]
+        return fit_calibration([judged.shares[at] for at in answered], [judged.right[at] for at in answered])
 
     def _trial(self, one: Judged) -> Trial:
         shown = one.candidate.setup.grimoire if one.candidate.shows_grimoire else None
