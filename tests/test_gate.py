@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from sleicl_chains.errors import InputError, PromptTooLong
+from sleicl_chains.gate import Gate, cut
 from sleicl_chains.grimoires import Grimoire, Provenance
-from sleicl_chains.learning import Gate, cut
 from sleicl_chains.tasks import Example
 from tests.fake_models import Scorer, Stater, question_of
 from tests.gate_task import (

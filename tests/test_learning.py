@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from sleicl_chains.errors import InputError
+from sleicl_chains.gate import FEWEST_ROWS, judge, usable
 from sleicl_chains.journal import Journal
-from sleicl_chains.learning import FEWEST_ROWS, Plan, judge, usable
+from sleicl_chains.learning import Plan
 from sleicl_chains.observations import Observation
 from sleicl_chains.observer import Observer
 from sleicl_chains.priors import mean_shares, prior_texts
