@@ -22,7 +22,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	cd benchmarks && ../$(BIN)/mypy --strict paper.py paper_summary.py official.py
+	cd benchmarks && ../$(BIN)/mypy --strict paper.py paper_summary.py official.py false_alarms.py
 	$(BIN)/mypy --strict --explicit-package-bases -m benchmarks.overhead -m benchmarks.failures -m benchmarks.agreement
 
 test: check
