@@ -1,12 +1,15 @@
 """How often the gate says "helps" where there is nothing to find, and how often it finds what is there.
 
-    python benchmarks/false_alarms.py [--runs 200] [--rows 40,100,200] [--gains 0] [--readings all]
+    python -m benchmarks.false_alarms [--runs 200] [--rows 40,100,200] [--grimoires 1,3] [--gains 0] [--readings all]
 
-No language model is asked. A made-up one draws label scores and states around each row's right answer, with noise that
-hangs on the whole prompt: all prompts are equally good by construction, and no two agree on their mistakes. `--gains`
-makes prompts with a grimoire better by about so much accuracy. `--shuffled` takes all signal away, as shuffling the
-labels does. Each run draws new rows and goes through `learn` itself, from the cut to the verdict. Prints rates with
-Wilson intervals and appends them to `results/false_alarms.jsonl`.
+No language model is asked. A made-up one draws label scores and states around each row's right answer. Half of the
+noise is the row's own, the same under every prompt, the other half hangs on the whole prompt: all prompts are equally
+good by construction, and they disagree about the harder rows. `--gains 5,10,20` makes prompts with a grimoire better by
+so many points of accuracy, as the likeliest label has it. `--shuffled` shuffles the labels of the rows instead, so that
+nothing can be found. Each run draws new rows and goes through `learn` itself, from the cut to the verdict.
+
+Prints a table of all that was ever run, with Wilson intervals, and keeps the counts in `results/gate.jsonl`, a line for
+twenty runs; what stands there is not run again.
 """
 
 import argparse
@@ -16,7 +19,8 @@ import re
 import time
 from collections import Counter
 from collections.abc import Sequence
-from functools import cached_property
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,21 +31,28 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
+from numpy.typing import NDArray
 
 from sleicl_chains.answers import LabelScores, State
 from sleicl_chains.gate import LEVEL
 from sleicl_chains.grimoires import Grimoire, Provenance
 from sleicl_chains.learning import learn
+from sleicl_chains.recipes import Verdict
 from sleicl_chains.statistics import wilson
 from sleicl_chains.tasks import Example, Task
+
+Array = NDArray[np.float64]
 
 LABELS = ("north", "east", "south")
 RULES = "Rules of the made-up task."
 SIGNAL = 1.0
 """Distance of the right answer's evidence from the others', in standard deviations of the noise."""
+SHARED = 0.5
+"""The part of the noise's variance that is the row's own, under every prompt the same."""
 WIDTH = 24
 """Numbers in a made-up state."""
-RESULTS = Path(__file__).parent / "results" / "false_alarms.jsonl"
+BATCH = 20
+RESULTS = Path(__file__).parent / "results" / "gate.jsonl"
 
 
 class Speaker(BaseChatModel):
@@ -52,17 +63,16 @@ class Speaker(BaseChatModel):
     bonus: float
     draw: int
 
-    def evidence(self, prompt: str, width: int) -> tuple[np.random.Generator, int, float]:
+    def evidence(self, prompt: str, width: int) -> tuple[Array, int, float]:
         """Return the noise of a prompt, the place of its right answer, and how far that stands out."""
         question = re.findall(r"case \d+", prompt)[-1]
-        digest = hashlib.sha256(f"{self.draw}:{width}:{prompt}".encode()).digest()
         signal = self.signal + (self.bonus if RULES in prompt else 0.0)
-        return np.random.default_rng(int.from_bytes(digest[:8], "big")), LABELS.index(self.gold[question]), signal
+        own, shared = (noise(width, f"{self.draw}:{width}:{text}") for text in (prompt, question))
+        return (1 - SHARED) ** 0.5 * own + SHARED**0.5 * shared, LABELS.index(self.gold[question]), signal
 
-    def logits(self, prompt: str) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    def logits(self, prompt: str) -> Array:
         """Return a score for each label."""
-        noise, place, signal = self.evidence(prompt, len(LABELS))
-        found = noise.normal(size=len(LABELS))
+        found, place, signal = self.evidence(prompt, len(LABELS))
         found[place] += signal
         return found
 
@@ -92,8 +102,7 @@ class Scorer(Speaker):
 
     def read_state(self, prompt: str) -> State:
         """Return the evidence in a few directions among noise."""
-        noise, place, signal = self.evidence(prompt, WIDTH)
-        found = noise.normal(size=WIDTH)
+        found, place, signal = self.evidence(prompt, WIDTH)
         found[place * 2 : place * 2 + 2] += signal
         return State([float(value) for value in found], len(prompt) // 4)
 
@@ -107,8 +116,13 @@ class Space(Embeddings):
 
     def embed_query(self, text: str) -> list[float]:
         """Return noise fixed by the text."""
-        digest = hashlib.sha256(text.encode()).digest()
-        return [float(value) for value in np.random.default_rng(int.from_bytes(digest[:8], "big")).normal(size=8)]
+        return [float(value) for value in noise(8, text)]
+
+
+def noise(width: int, source: str) -> Array:
+    """Return normal numbers fixed by a text."""
+    digest = hashlib.sha256(source.encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "big")).normal(size=width)
 
 
 def text_of(messages: Sequence[BaseMessage]) -> str:
@@ -116,52 +130,136 @@ def text_of(messages: Sequence[BaseMessage]) -> str:
     return "\n".join(message.text for message in messages)
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What a line of the table is about."""
+
+    readings: str
+    """`all`: label scores, state and both; `generate`: words alone."""
+    rows: int
+    grimoires: int
+    gain: int
+    shuffled: bool
+
+    @property
+    def prompts(self) -> int:
+        """Prompts that the gate compares: each grimoire's two texts, with examples and without, and three others."""
+        return 3 + 4 * self.grimoires
+
+
+@dataclass(frozen=True)
 class Run:
     """One made-up task and model."""
 
-    def __init__(self, kind: type[Speaker], rows: int, bonus: float, signal: float, draw: int) -> None:
-        self.kind, self.rows, self.bonus, self.signal, self.draw = kind, rows, bonus, signal, draw
+    setting: Setting
+    draw: int
+
+    @cached_property
+    def gold(self) -> dict[str, str]:
+        """What the model's evidence points at, by text; the texts tell nothing but their number."""
+        answers = np.random.default_rng(self.draw).choice(LABELS, size=self.setting.rows)
+        return {f"case {number}": str(answer) for number, answer in enumerate(answers)}
 
     @cached_property
     def examples(self) -> list[Example]:
-        """Rows whose texts tell nothing but their number."""
-        answers = np.random.default_rng(self.draw).choice(LABELS, size=self.rows)
-        return [Example(f"case {number}", str(answer)) for number, answer in enumerate(answers)]
+        """The labelled rows."""
+        answers = list(self.gold.values())
+        if self.setting.shuffled:
+            answers = list(np.random.default_rng([self.draw, 1]).permutation(answers))
+        return [Example(text, str(answer)) for text, answer in zip(self.gold, answers, strict=True)]
 
-    def verdict(self) -> str:
-        """Learn, and return the finding."""
+    def verdict(self) -> Verdict:
+        """Learn, and return what the gate says."""
         task = Task(name="made-up", task_type="classification", description="Say where each case lies.", labels=LABELS)
         card = (task.name, task.task_type, task.description, task.labels)
-        rules = Grimoire("made-up-1", *card, f"{RULES} In full.", f"{RULES} In short.", Provenance())
-        weak = self.kind(
-            gold={row.text: row.answer for row in self.examples}, signal=self.signal, bonus=self.bonus, draw=self.draw
-        )
-        found = learn(task, self.examples, weak=weak, grimoires=[rules], seed=self.draw, space=Space())
-        return found.verdict.finding
+        rules = [
+            Grimoire(f"made-up-{number}", *card, f"{RULES} In full, {number}.", f"{RULES} {number}.", Provenance())
+            for number in range(self.setting.grimoires)
+        ]
+        kind = KINDS[self.setting.readings]
+        weak = kind(gold=self.gold, signal=SIGNAL, bonus=bonus(self.setting.gain), draw=self.draw)
+        return learn(task, self.examples, weak=weak, grimoires=rules, seed=self.draw, space=Space()).verdict
+
+
+KINDS: dict[str, type[Speaker]] = {"all": Scorer, "generate": Speaker}
+
+
+def accuracy(signal: float) -> float:
+    """Return how often the right label's score is the highest: the integral of p(z - signal) P(z)^(labels - 1)."""
+    from scipy.stats import norm
+
+    at = np.linspace(-8, 8 + signal, 4001)
+    return float(np.trapezoid(norm.pdf(at - signal) * norm.cdf(at) ** (len(LABELS) - 1), at))
+
+
+@cache
+def bonus(gain: int) -> float:
+    """Return what is to be added to the signal for so many more points of accuracy."""
+    from scipy.optimize import brentq
+
+    wanted = accuracy(SIGNAL) + gain / 100
+    return float(brentq(lambda more: accuracy(SIGNAL + more) - wanted, 0, 10)) if gain else 0.0
 
 
 def main() -> None:
-    """Count verdicts under every setting."""
+    """Run what is missing, and print the table."""
     options = _options()
-    kinds: dict[str, type[Speaker]] = {"all": Scorer, "generate": Speaker}
-    print(f"{options.runs} runs each; level {LEVEL} both sides together; signal {0 if options.shuffled else SIGNAL}")
-    for reading, rows, gain in product(options.readings, options.rows, options.gains):
-        started = time.monotonic()
-        signal = 0.0 if options.shuffled else SIGNAL
-        # Near the middle of the curve a tenth of a standard deviation is worth about two points of accuracy.
-        runs = [Run(kinds[reading], rows, gain / 20, signal, draw) for draw in range(options.runs)]
-        found = Counter(run.verdict() for run in runs)
-        record = {
-            "readings": reading, "rows": rows, "gain": gain, "shuffled": options.shuffled, "runs": options.runs,
-            **{name: found[name] for name in ("helps", "no difference shown", "hurts")},
-        }  # fmt: skip
-        low, high = wilson(found["helps"], options.runs)
+    started = time.monotonic()
+    print(f"level {LEVEL} both sides together; accuracy without a grimoire {accuracy(SIGNAL):.3f}", flush=True)
+    wanted = product(options.readings, options.rows, options.grimoires, options.gains, [options.shuffled])
+    settings = [Setting(*values) for values in wanted]
+    for first, setting in product(range(0, options.runs, BATCH), settings):
+        if not any(record["first"] == first for record in kept(setting)):
+            run_batch(setting, first)
+            print(f"{setting}, {first + BATCH} runs: {time.monotonic() - started:.0f} s", flush=True)
+    print_table()
+
+
+def run_batch(setting: Setting, first: int) -> None:
+    """Run twenty draws and keep their counts."""
+    verdicts = [Run(setting, draw).verdict() for draw in range(first, first + BATCH)]
+    count = Counter(verdict.finding for verdict in verdicts)
+    total = sum(verdict.difference or 0.0 for verdict in verdicts)
+    record = {
+        **asdict(setting), "first": first, "runs": BATCH, "helps": count["helps"], "hurts": count["hurts"],
+        "difference": round(total / BATCH, 5),
+    }  # fmt: skip
+    with RESULTS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+def kept(setting: Setting) -> list[dict[str, Any]]:
+    """Return what was counted under a setting."""
+    return [record for record in _records() if _setting(record) == setting]
+
+
+def _records() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in RESULTS.read_text("utf-8").splitlines()] if RESULTS.exists() else []
+
+
+def _setting(record: dict[str, Any]) -> Setting:
+    return Setting(**{name: record[name] for name in Setting.__dataclass_fields__})
+
+
+def print_table() -> None:
+    """Print all settings; the last column is the mean difference that the one test saw, in points."""
+    print("| labels | gain | readings | rows | prompts | runs | helps | hurts | points seen |")
+    print("|---|---:|---|---:|---:|---:|---:|---:|---:|")
+    for setting in sorted({_setting(record) for record in _records()}, key=lambda one: tuple(asdict(one).values())):
+        records = kept(setting)
+        runs = sum(record["runs"] for record in records)
+        seen = sum(record["difference"] * record["runs"] for record in records) / runs
+        cells = [_rate(sum(record[name] for record in records), runs) for name in ("helps", "hurts")]
+        labels = "shuffled" if setting.shuffled else "right"
         print(
-            f"{reading}, {rows} rows, gain {gain}: helps {found['helps'] / options.runs:.3f} [{low:.3f}, {high:.3f}], "
-            f"hurts {found['hurts'] / options.runs:.3f}; {time.monotonic() - started:.0f} s", flush=True,
-        )  # fmt: skip
-        with RESULTS.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            f"| {labels} | {setting.gain} | {setting.readings} | {setting.rows} | {setting.prompts} | {runs} | "
+            f"{' | '.join(cells)} | {100 * seen:+.1f} |"
+        )
+
+
+def _rate(count: int, runs: int) -> str:
+    low, high = wilson(count, runs)
+    return f"{count / runs:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _options() -> argparse.Namespace:
@@ -171,7 +269,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--rows", type=numbers, default=[40, 100, 200])
-    parser.add_argument("--gains", type=numbers, default=[0], help="points of accuracy, about")
+    parser.add_argument("--grimoires", type=numbers, default=[1])
+    parser.add_argument("--gains", type=numbers, default=[0], help="points of accuracy")
     parser.add_argument("--readings", type=lambda text: text.split(","), default=["all", "generate"])
     parser.add_argument("--shuffled", action="store_true")
     return parser.parse_args()
