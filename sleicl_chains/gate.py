@@ -33,7 +33,7 @@ from sleicl_chains.readers import (
     fit_linear,
     held_out_linear,
 )
-from sleicl_chains.recipes import Shown, Trial, Verdict
+from sleicl_chains.recipes import Finding, Shown, Trial, Verdict
 from sleicl_chains.samplers import sampler
 from sleicl_chains.solvers import Solver, scoring_problem
 from sleicl_chains.splits import balance, distinct, folds, shuffled, stratified
@@ -244,7 +244,7 @@ class Gate:
         if not self.tested:
             self.verdict = self.verdict.model_copy(update={"why": self._untested})
             return best_without.candidate
-        self.verdict = self._test(best_with.candidate, best_without.candidate)
+        self.verdict = self._test(best_with, best_without)
         return best_with.candidate if self.verdict.finding == "helps" else best_without.candidate
 
     @property
@@ -302,16 +302,17 @@ class Gate:
         these = [one for one in self.judged if kind(one) and not one.dropped]
         return max(these, key=lambda one: (one.score, -one.cost), default=None)
 
-    def _test(self, best_with: Candidate, best_without: Candidate) -> Verdict:
+    def _test(self, best_with: Judged, best_without: Judged) -> Verdict:
         """Make the one paired test, on rows that nothing was fitted or chosen on."""
-        ours, theirs = self._right_on_confirm(best_with), self._right_on_confirm(best_without)
+        ours, theirs = (self._right_on_confirm(one.candidate) for one in (best_with, best_without))
         difference, low, high = paired_difference(ours, theirs)
         p = mcnemar(ours, theirs)
-        finding = judge(low, high, p)
+        finding = judge(low, high, p, best_with.score - best_without.score)
         chosen = ours if finding == "helps" else theirs
         return Verdict(
-            finding=finding, best_with=best_with.name, best_without=best_without.name, difference=difference, low=low,
-            high=high, p=p, n=len(ours), probe=self._probe_on_confirm(), chosen=sum(chosen) / len(chosen),
+            finding=finding, best_with=best_with.candidate.name, best_without=best_without.candidate.name,
+            difference=difference, low=low, high=high, p=p, n=len(ours), probe=self._probe_on_confirm(),
+            chosen=sum(chosen) / len(chosen),
         )  # fmt: skip
 
     def _right_on_confirm(self, candidate: Candidate) -> list[bool]:
@@ -486,11 +487,21 @@ class Gate:
         )  # fmt: skip
 
 
-def judge(low: float, high: float, p: float) -> Any:
-    """Return the verdict of a paired test: the interval and the exact test must agree."""
-    if low > 0 and p < LEVEL:
+def judge(low: float, high: float, p: float, ahead: float) -> Finding:
+    """Return the verdict of a paired test: the interval, the exact test and the choose rows must agree.
+
+    A reader fitted on sixty rows is a good or a bad draw, and the confirm rows cannot tell that from what the grimoire
+    does. The choose rows judge other fits, of the folds, so they seldom agree with a mere draw.
+
+    Args:
+        low: lower end of the interval of the difference with less without.
+        high: upper end.
+        p: exact McNemar test.
+        ahead: by how much the candidate with a grimoire scored higher on the choose rows.
+    """
+    if low > 0 and p < LEVEL and ahead > 0:
         return "helps"
-    return "hurts" if high < 0 and p < LEVEL else "no difference shown"
+    return "hurts" if high < 0 and p < LEVEL and ahead < 0 else "no difference shown"
 
 
 def _top(shares: Mapping[str, float]) -> tuple[str, float]:

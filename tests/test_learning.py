@@ -81,18 +81,23 @@ def test_a_grimoire_that_spoils_the_answers_hurts_and_is_not_taken(make: Any) ->
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "p", "finding"),
+    ("low", "high", "p", "ahead", "finding"),
     [
-        (0.01, 0.3, 0.04, "helps"),
-        (0.01, 0.3, 0.06, "no difference shown"),  # the exact test does not agree with the interval
-        (0.0, 0.3, 0.04, "no difference shown"),
-        (-0.3, -0.01, 0.04, "hurts"),
-        (-0.3, -0.01, 0.06, "no difference shown"),
-        (-0.1, 0.1, 0.5, "no difference shown"),
+        (0.01, 0.3, 0.04, 0.1, "helps"),
+        (0.01, 0.3, 0.06, 0.1, "no difference shown"),  # the exact test does not agree with the interval
+        (0.01, 0.3, 0.04, -0.1, "no difference shown"),  # the choose rows say the contrary
+        (0.01, 0.3, 0.04, 0.0, "no difference shown"),
+        (0.0, 0.3, 0.04, 0.1, "no difference shown"),
+        (-0.3, -0.01, 0.04, -0.1, "hurts"),
+        (-0.3, -0.01, 0.06, -0.1, "no difference shown"),
+        (-0.3, -0.01, 0.04, 0.1, "no difference shown"),
+        (-0.1, 0.1, 0.5, 0.1, "no difference shown"),
     ],
 )
-def test_the_interval_and_the_exact_test_must_agree(low: float, high: float, p: float, finding: str) -> None:
-    assert judge(low, high, p) == finding
+def test_interval_exact_test_and_choose_rows_must_agree(
+    low: float, high: float, p: float, ahead: float, finding: str
+) -> None:
+    assert judge(low, high, p, ahead) == finding
 
 
 def test_without_a_grimoire_the_best_prompt_is_taken_and_measured() -> None:
