@@ -34,8 +34,9 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from numpy.typing import NDArray
 
 from sleicl_chains.answers import LabelScores, State
+from sleicl_chains.gate import LEVEL
 from sleicl_chains.grimoires import Grimoire, Provenance
-from sleicl_chains.learning import LEVEL, learn
+from sleicl_chains.learning import learn
 from sleicl_chains.recipes import Verdict
 from sleicl_chains.statistics import wilson
 from sleicl_chains.tasks import Example, Task

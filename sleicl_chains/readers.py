@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from sleicl_chains.answers import LabelScores
 from sleicl_chains.errors import InputError
 from sleicl_chains.observations import Block, Observation
 from sleicl_chains.priors import remove_prior
@@ -157,6 +158,32 @@ def load_reader(found: Mapping[str, Any]) -> Reader:
         return kind(**{key: _tuples(value) for key, value in found.items() if key != "kind"})  # type: ignore[no-any-return]
     except TypeError as problem:
         raise InputError(f"a fitted reader cannot be read ({problem}); expected one of {', '.join(kinds)}") from None
+
+
+def check_reader(found: Mapping[str, Any], labels: Sequence[str]) -> None:
+    """Try a reader of `to_dict` out on evidence without content.
+
+    Raises:
+        InputError: it is none, or does not give shares over these labels.
+    """
+    reader = load_reader(found)
+    try:
+        said = reader.shares(_empty_evidence(reader, labels))
+        right = set(said) == set(labels) and math.isclose(sum(said.values()), 1, rel_tol=1e-6)
+    except (ValueError, LookupError, TypeError, InputError):
+        right = False
+    if not right:
+        raise InputError(f"the reader gives no shares over the labels {', '.join(labels) or '(none)'}")
+
+
+def _empty_evidence(reader: Reader, labels: Sequence[str]) -> Observation:
+    scores = LabelScores(dict.fromkeys(labels, 1 / max(1, len(labels))), coverage=1.0, prompt_tokens=0, requests=0)
+    if not isinstance(reader, LinearReader):
+        return Observation(scores)
+    rest = len(reader.mean) - len(labels) * ("scores" in reader.blocks)
+    last = "vector" in reader.blocks
+    first = rest - 1 if last and "state" in reader.blocks else 0 if last else rest
+    return Observation(scores, state=[0.0] * first, vector=[0.0] * (rest - first))
 
 
 # ------------------------------------------------------------------ evidence as numbers

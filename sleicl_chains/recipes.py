@@ -20,7 +20,7 @@ from sleicl_chains.grimoires import Grimoire, Provenance
 from sleicl_chains.journal import Journal, identity
 from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observer import Observer
-from sleicl_chains.readers import Calibration, Reader, load_reader
+from sleicl_chains.readers import Calibration, Reader, check_reader, load_reader
 from sleicl_chains.solvers import Solver
 from sleicl_chains.tasks import Example, Task, read_text
 
@@ -151,6 +151,11 @@ class Recipe(BaseModel):
             raise InputError(
                 f"{path}: {where}: {first['msg']}; expected a recipe as `sleicl learn` writes it"
             ) from None
+        if recipe.reader is not None:
+            try:
+                check_reader(recipe.reader, recipe.task.labels)
+            except InputError as problem:
+                raise InputError(f"{path}: {problem}") from None
         for shown in [*recipe.examples, *([recipe.grimoire] if recipe.grimoire else [])]:
             if _sha256(shown.text, shown.answer) != shown.sha256:
                 raise RecipeMismatch(

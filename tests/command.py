@@ -75,15 +75,16 @@ def write_rows(path: Path, found: list[dict[str, str]]) -> Path:
 
 @dataclass(frozen=True)
 class Desk:
-    """A card with two labels, four training and four test rows of each."""
+    """A card with two labels, and training and test rows of each."""
 
     folder: Path
 
     @classmethod
-    def at(cls, folder: Path) -> "Desk":
+    def at(cls, folder: Path, *, train: int = 4) -> "Desk":
+        """Write it, with so many training and four test rows of each label."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "card.toml").write_text(CARD, encoding="utf-8")
-        write_rows(folder / "train.jsonl", rows("train", 4))
+        write_rows(folder / "train.jsonl", rows("train", train))
         write_rows(folder / "test.jsonl", rows("test", 4))
         return cls(folder)
 
@@ -101,6 +102,11 @@ class Desk:
 
     def texts(self, name: str) -> list[str]:
         return [json.loads(line)["text"] for line in (self.folder / f"{name}.jsonl").read_text("utf-8").splitlines()]
+
+
+def learning(desk: Desk, recipe: Path, *more: object) -> list[object]:
+    """Return a command that learns from the training rows."""
+    return ["learn", "--task", desk.card, "--rows", desk.train, "--recipe", recipe, *more]
 
 
 class Parrot(OpenAIServer):

@@ -2,8 +2,20 @@ from collections import Counter
 
 import pytest
 
-from sleicl_chains.priors import CONTENT_FREE, MEAN_ROWS, mean_shares, prior_texts, remove_prior
+from sleicl_chains.answers import Prior
+from sleicl_chains.errors import InputError
+from sleicl_chains.priors import (
+    CONTENT_FREE,
+    DOMAIN_TEXTS,
+    MEAN_ROWS,
+    domain_texts,
+    mean_shares,
+    prior_texts,
+    remove_prior,
+)
+from sleicl_chains.solvers import solver
 from sleicl_chains.tasks import Example, Task
+from tests.fake_models import Scorer, question_of
 
 
 def task_of(*labels: str) -> Task:
@@ -104,3 +116,56 @@ def test_texts_that_the_prompt_shows_are_better_than_none() -> None:
     texts = prior_texts(train, task_of("a", "b"), seed=0, shown=train)
     assert sorted(texts) == ["a 0", "a 1", "a 2", "b 0", "b 1"]
     assert prior_texts(train[::-1], task_of("a", "b"), seed=0, shown=train) == texts
+
+
+# ------------------------------------------------------------------ texts of random words
+
+
+def test_random_words_are_as_many_as_a_text_has_and_come_from_all_texts() -> None:
+    """(1 + 5) / 2 = 3 words."""
+    found = domain_texts(["storm", "sun and sea and sand"], seed=0)
+    assert len(found) == DOMAIN_TEXTS == 20
+    assert all(len(text.split()) == 3 for text in found)
+    assert {word for text in found for word in text.split()} == {"storm", "sun", "and", "sea", "sand"}
+
+
+def test_a_frequent_word_is_drawn_as_often_as_it_stands_there() -> None:
+    words = Counter(" ".join(domain_texts(["rain " * 90 + "sun " * 10], seed=0)).split())
+    assert words.total() == 2000 and words["rain"] == pytest.approx(1800, abs=60)
+
+
+def test_random_words_depend_on_the_seed_and_not_on_the_texts_order() -> None:
+    texts = ["one two three", "four five", "six"]
+    assert domain_texts(texts, seed=1) == domain_texts(texts[::-1], seed=1) != domain_texts(texts, seed=2)
+
+
+@pytest.mark.parametrize("texts", [[], [""], [" ", "\n"]])
+def test_texts_without_words_are_refused(texts: list[str]) -> None:
+    with pytest.raises(InputError, match="The prior 'domain' needs training texts with words"):
+        domain_texts(texts, seed=0)
+
+
+# ------------------------------------------------------------------ each prior at work
+
+
+@pytest.mark.parametrize(
+    ("prior", "asked", "b"),
+    [
+        ("none", 0, 0.25),
+        ("content-free", 3, 3 / 4),  # of (.9, .1): .75 / .9 to .25 / .1 is 5/6 to 5/2
+        ("mean", 2, 1 / 2),  # the mean of (.8, .2) and (.7, .3) is (.75, .25), as the question is
+        ("domain", 20, 1 / 4),  # random words are (.5, .5)
+    ],
+)
+def test_what_is_taken_off_by_hand(prior: Prior, asked: int, b: float) -> None:
+    texts = ["a cold grey sea in winter", "how warm the sand was yesterday"]
+    shares = {"N/A": 0.9, "": 0.9, "[MASK]": 0.9, **dict(zip(texts, (0.8, 0.7), strict=True)), "question": 0.75}
+
+    def think(prompt: str) -> dict[str, float]:
+        a = shares.get(question_of(prompt), 0.5)
+        return {"a": a, "b": 1 - a}
+
+    model = Scorer(think=think)
+    said = solver(model, task_of("a", "b"), prior=prior, prior_texts=texts).invoke("question")
+    assert len(model.calls) == asked + 1
+    assert said.scores["b"] == pytest.approx(b)

@@ -52,6 +52,8 @@ def learn(
         raise OptionError("--strong writes a grimoire and --grimoire names one; give one of the two")
     if not recipe.parent.is_dir():
         raise InputError(f"{recipe}: there is no folder {recipe.parent}; make it first")
+    if recipe.is_dir():
+        raise InputError(f"{recipe}: this is a folder; expected the file to write")
     place, (task, examples) = Home.at(home), read(card, rows)
     given = model_options(option, base_url)
     shown = [one for name in grimoire or [] if (one := find_grimoire(name, task, place))]

@@ -8,7 +8,7 @@ import typer
 from sleicl_chains._folders import Home, write_whole
 from sleicl_chains.cli.options import HomeOption, JsonOption
 from sleicl_chains.cli.steps import print_json, say
-from sleicl_chains.errors import InputError
+from sleicl_chains.errors import InputError, RunError
 
 
 def report(
@@ -27,7 +27,7 @@ def report(
 
     folder = _folder(run, Home.at(home))
     page = out or folder / ("report-no-text.html" if no_text else "report.html")
-    if not page.parent.is_dir() or page.is_dir():
+    if out and (not page.parent.is_dir() or page.is_dir()):
         raise InputError(f"{page} cannot be written; expected a file in a folder that is there")
     found = read_run(folder)
     texts = None if no_text else find_texts(folder, found, Home.at(home) if home else None)
@@ -45,4 +45,6 @@ def report(
 def _folder(run: Path, home: Home) -> Path:
     """Return the folder of a run; a bare name may be one of the home's."""
     named = home.runs / run
-    return named if not run.exists() and named.is_dir() else run
+    if not run.exists() and not named.is_dir():
+        raise RunError(f"There is no run {run}, nor one in {home.runs}; `sleicl evaluate` names its run after 'Rows:'")
+    return run if run.exists() else named
