@@ -8,8 +8,8 @@ good by construction, and they disagree about the harder rows. `--gains 5,10,20`
 so many points of accuracy, as the likeliest label has it. `--shuffled` shuffles the labels of the rows instead, so that
 nothing can be found. Each run draws new rows and goes through `learn` itself, from the cut to the verdict.
 
-Prints a table of all that was ever run, with Wilson intervals, and keeps the counts in `results/gate.jsonl`, a line for
-twenty runs; what stands there is not run again.
+Prints a table with Wilson intervals, and keeps the counts in `results/gate.jsonl`, a line for twenty runs. What stands
+there of the gate as it is now is not run again; a changed gate or reader starts from nothing.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
+from importlib.resources import files
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ SHARED = 0.5
 WIDTH = 24
 """Numbers in a made-up state."""
 BATCH = 20
+CODE = ("gate", "readers", "splits", "statistics")
+"""Modules that decide a verdict."""
 RESULTS = Path(__file__).parent / "results" / "gate.jsonl"
 
 
@@ -215,14 +218,21 @@ def main() -> None:
     print_table()
 
 
+@cache
+def code() -> str:
+    """Return eight digits that tell this gate from others."""
+    package = files("sleicl_chains")
+    return hashlib.sha256(b"".join((package / f"{name}.py").read_bytes() for name in CODE)).hexdigest()[:8]
+
+
 def run_batch(setting: Setting, first: int) -> None:
     """Run twenty draws and keep their counts."""
     verdicts = [Run(setting, draw).verdict() for draw in range(first, first + BATCH)]
     count = Counter(verdict.finding for verdict in verdicts)
     total = sum(verdict.difference or 0.0 for verdict in verdicts)
     record = {
-        **asdict(setting), "first": first, "runs": BATCH, "helps": count["helps"], "hurts": count["hurts"],
-        "difference": round(total / BATCH, 5),
+        "code": code(), **asdict(setting), "first": first, "runs": BATCH,
+        **{name: count[name] for name in ("helps", "hurts")}, "difference": round(total / BATCH, 5),
     }  # fmt: skip
     with RESULTS.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
@@ -234,7 +244,8 @@ def kept(setting: Setting) -> list[dict[str, Any]]:
 
 
 def _records() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RESULTS.read_text("utf-8").splitlines()] if RESULTS.exists() else []
+    found = [json.loads(line) for line in RESULTS.read_text("utf-8").splitlines()] if RESULTS.exists() else []
+    return [record for record in found if record["code"] == code()]
 
 
 def _setting(record: dict[str, Any]) -> Setting:

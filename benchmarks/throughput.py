@@ -57,7 +57,7 @@ FITTED_ROWS = 12
 class Recorder:
     """Keeps the requests of each question while it is on; a hook of an httpx client."""
 
-    on: bool = True
+    on: bool = False
     questions: list[list[bytes]] = field(default_factory=list)
     """The bodies, a list a question."""
     evaluated: int | None = 0
@@ -125,7 +125,7 @@ def measure(options: argparse.Namespace, model: str, arm: Arm, mode: Mode) -> Ro
     blocks = observer.blocks(mode)
     client = bare_client(weak)
     _ = observer.cue  # asks the model where it must be chosen
-    recorder.questions, recorder.evaluated = [], 0
+    recorder.on = True
     for text in texts:
         recorder.questions.append([])
         observer.observe(text, blocks)
