@@ -490,8 +490,8 @@ class Gate:
 def judge(low: float, high: float, p: float, ahead: float) -> Finding:
     """Return the verdict of a paired test: the interval, the exact test and the choose rows must agree.
 
-    The confirm rows are few, and a reader fitted on sixty rows is a good or a bad draw. The choose rows judge other
-    fits, of the folds, so they seldom agree with a mere draw.
+    A reader fitted on sixty rows is a good or a bad draw, and the confirm rows cannot tell that from what the grimoire
+    does. The choose rows judge other fits, of the folds, so they seldom agree with a mere draw.
 
     Args:
         low: lower end of the interval of the difference with less without.
