@@ -26,21 +26,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.data import grimoire_of, load
 from sleicl_chains._folders import Home
 from sleicl_chains.answers import Mode
-from sleicl_chains.arms import limited, without_overlap
 from sleicl_chains.cues import CUE, Cue
 from sleicl_chains.embedded import EmbeddedModel
-from sleicl_chains.grimoires import Grimoire, load_grimoire
+from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal
 from sleicl_chains.models import weak_model
 from sleicl_chains.observations import Observation
 from sleicl_chains.observer import Observer
 from sleicl_chains.priors import mean_shares, prior_texts
 from sleicl_chains.readers import PriorReader, Reader, fit_linear
-from sleicl_chains.splits import distinct, stratified
 from sleicl_chains.statistics import macro_f1
-from sleicl_chains.tasks import Example, Task, load_examples, load_task
+from sleicl_chains.tasks import Example, Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -116,12 +115,9 @@ def main() -> None:
 
 def ask(options: argparse.Namespace, name: str, seed: int, weak: EmbeddedModel, journal: Journal) -> Found:
     """Observe every row under every prompt, and read the test rows by what was fitted on the labelled ones."""
-    folder = Path(options.data) / name
-    task = load_task(folder / "task.json")
-    test = limited(load_examples(folder / "test.jsonl", task), TEST_ROWS)
-    rows, _ = without_overlap(distinct(load_examples(folder / "train.jsonl", task)), test)
-    train = stratified(rows, seed)[:TRAIN_ROWS]
-    own, other = (_grimoire(options, one) for one in (name, ORDER[(ORDER.index(name) + 1) % len(ORDER)]))
+    task, train, test = load(Path(options.data) / name, train=TRAIN_ROWS, test=TEST_ROWS, seed=seed)
+    names = (name, ORDER[(ORDER.index(name) + 1) % len(ORDER)])
+    own, other = (grimoire_of(Path(options.grimoires) / one, options.sampler) for one in names)
     said: dict[str, list[str]] = {}
     tokens: dict[str, float] = {}
     for prompt, setup in prompts(task, weak, journal, own, other, seed).items():
@@ -244,10 +240,6 @@ def _difference(found: Sequence[Found], name: str, rival: str) -> str:
         spreads.append(steps[draw.integers(len(steps), size=(DRAWS, len(steps)))].mean(axis=1))
     low, high = np.percentile(np.mean(spreads, axis=0), [2.5, 97.5])
     return f"{np.mean(means):+.3f} [{low:+.3f}, {high:+.3f}]"
-
-
-def _grimoire(options: argparse.Namespace, name: str) -> Grimoire:
-    return load_grimoire(next((Path(options.grimoires) / name).glob(f"{options.sampler}*.json")))
 
 
 def _options() -> argparse.Namespace:

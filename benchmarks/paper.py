@@ -16,24 +16,24 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from data import grimoire_of, load
 from langchain_core.language_models import BaseChatModel
 from official import official
 
 from sleicl_chains._folders import Home
 from sleicl_chains.answers import Mode
-from sleicl_chains.arms import RECIPE, ArmBuilder, limited, without_overlap
+from sleicl_chains.arms import RECIPE, ArmBuilder
 from sleicl_chains.baselines import probe
 from sleicl_chains.cli.steps import model_options
 from sleicl_chains.console import Meter, print_recipe, print_report
 from sleicl_chains.embedders import embedder
 from sleicl_chains.evaluation import Report
-from sleicl_chains.grimoires import Grimoire, load_grimoire
+from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal
 from sleicl_chains.learning import learn
 from sleicl_chains.models import weak_model
 from sleicl_chains.recipes import Recipe
-from sleicl_chains.splits import distinct, stratified
-from sleicl_chains.tasks import Example, Task, load_examples, load_task
+from sleicl_chains.tasks import Example, Task
 
 HERE = Path(__file__).parent
 TASKS = "TREC,Subj,AgNews,SST5,RTE,hate_speech18"
@@ -63,12 +63,8 @@ def main() -> None:
 
 def run(options: argparse.Namespace, name: str, mode: Mode, seed: int, home: Home) -> tuple[Report, dict[str, Any]]:
     """Evaluate one task in one mode; the answers already in `work/` are not asked again."""
-    data = Path(options.data) / name
-    task = load_task(data / "task.json")
-    test = limited(load_examples(data / "test.jsonl", task), options.limit)
-    rows, _ = without_overlap(distinct(load_examples(data / "train.jsonl", task)), test)
-    train = stratified(rows, seed)[:TRAIN_ROWS]
-    grimoire = load_grimoire(next((Path(options.grimoires) / name).glob(f"{options.sampler}*.json")), task)
+    task, train, test = load(Path(options.data) / name, train=TRAIN_ROWS, test=options.limit, seed=seed)
+    grimoire = grimoire_of(Path(options.grimoires) / name, options.sampler, task)
     # 32 tokens hold every label and some words around it; the official layout keeps its own 64.
     given = model_options(options.option)
     weak, journal = weak_model(options.weak, home=home, **LIMITS[mode] | given), Journal(home.journal)
@@ -97,9 +93,7 @@ def learn_recipe(
 ) -> tuple[Recipe, dict[str, Any]]:  # fmt: skip
     """Learn from the labelled rows alone; return the recipe, and what of it may be published."""
     started, before = time.monotonic(), len(journal)
-    recipe = learn(
-        task, train, weak=weak, weak_name=weak_name, grimoires=[grimoire], seed=seed, journal=journal
-    )  # fmt: skip
+    recipe = learn(task, train, weak=weak, weak_name=weak_name, grimoires=[grimoire], seed=seed, journal=journal)
     seconds = time.monotonic() - started
     print_recipe(recipe)
     print(f"learned in {seconds:.0f} s", flush=True)

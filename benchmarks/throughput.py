@@ -30,19 +30,19 @@ from typing import Any
 import httpx
 from langchain_core.language_models import BaseChatModel
 
+from benchmarks.data import grimoire_of, load
 from sleicl_chains._folders import Home
 from sleicl_chains.answers import Arm, Mode
-from sleicl_chains.arms import ArmBuilder, limited, without_overlap
+from sleicl_chains.arms import ArmBuilder
 from sleicl_chains.embedded import EmbeddedModel
 from sleicl_chains.embedders import embedder
 from sleicl_chains.errors import SleiclError
-from sleicl_chains.grimoires import load_grimoire
 from sleicl_chains.models import weak_model
 from sleicl_chains.observer import Observer
 from sleicl_chains.ollama.model import OllamaModel
 from sleicl_chains.solvers import Solver, chain_of, mode_problem
-from sleicl_chains.splits import distinct, stratified
-from sleicl_chains.tasks import Example, load_examples, load_task
+from sleicl_chains.splits import distinct
+from sleicl_chains.tasks import Example
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
 ROUTES = ("/completion", "/api/generate")
@@ -174,14 +174,11 @@ def bare_client(weak: BaseChatModel) -> httpx.Client:
 def asked(options: argparse.Namespace, weak: BaseChatModel, arm: Arm) -> tuple[Observer, list[Example], list[str]]:
     """Return the observer of an arm, rows to fit a reader on, and the questions."""
     folder = Path(options.data) / options.task
-    task = load_task(folder / "task.json")
-    test = limited(distinct(load_examples(folder / "test.jsonl", task)), options.questions)
-    rows, _ = without_overlap(distinct(load_examples(folder / "train.jsonl", task)), test)
-    train = stratified(rows, 0)[:TRAIN_ROWS]
-    grimoire = load_grimoire(next((Path(options.grimoires) / options.task).glob(f"{options.sampler}*.json")), task)
+    task, train, test = load(folder, train=TRAIN_ROWS, test=options.questions, seed=0)
+    grimoire = grimoire_of(Path(options.grimoires) / options.task, options.sampler, task)
     examples = ArmBuilder(task, weak, embedder(), train).examples if "few-shot" in arm else []
     observer = Observer(weak, task, arm, grimoire, tuple(examples), cue_texts=tuple(row.text for row in train))
-    return observer, [row for row in train if row not in examples][:FITTED_ROWS], [row.text for row in test]
+    return observer, [row for row in train if row not in examples][:FITTED_ROWS], [row.text for row in distinct(test)]
 
 
 # ------------------------------------------------------------------ figures

@@ -80,11 +80,10 @@ def print_report(report: Report, notes: Sequence[str] = ()) -> None:
     title = f"{report.task}: {report.n} rows, {report.weak}, {report.train_rows} training rows"
     table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
     headings = ["arm", "mode", "accuracy", "95% interval", "macro-F1", "valid", "coverage", "vs zero-shot", "s"]
-    deferring = any(arm.deferred for arm in report.arms)
-    for heading in [*headings, *(["deferred", "strong tokens"] if deferring else [])]:
+    for heading in [*headings, *(["deferred", "strong tokens"] if report.defers else [])]:
         table.add_column(heading, justify="left" if heading in ("arm", "mode") else "right", no_wrap=True)
     for arm in report.arms:
-        table.add_row(*map(Text, [*_cells(arm), *(_deferred(arm) if deferring else [])]))
+        table.add_row(*map(Text, [*_cells(arm), *(_deferred(arm) if report.defers else [])]))
     Console(width=max(120, Console().width)).print(table)
     for note in [*notes, *verdict(report)]:
         print(note)

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from langchain_core.runnables import Runnable
 from sleicl_chains._folders import write_whole
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, PromptTooLong, RejectedReply, RunError
+from sleicl_chains.observations import BLOCKS
 from sleicl_chains.statistics import (
     expected_calibration_error,
     macro_f1,
@@ -100,6 +101,11 @@ class Report:
     """The best arm with a grimoire against the best without; None when the run lacks one or the other."""
     run: str = ""
     """The folder with the rows; empty when nothing was kept."""
+
+    @property
+    def defers(self) -> bool:
+        """Whether a strong model answered any row."""
+        return any(arm.deferred for arm in self.arms)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object that `sleicl evaluate --json` prints."""
@@ -202,62 +208,6 @@ def _metadata(chain: Runnable[str, Answer]) -> Mapping[str, Any]:
     return config.get("metadata") or {}
 
 
-# ------------------------------------------------------------------ a finished run, read again
-
-
-def read_report(run: Path) -> Report:
-    """Return the report of a finished run from its folder.
-
-    What a version before or after this one did not or does not know is left at its default.
-
-    Raises:
-        RunError: the folder is no run, or its evaluation has not finished.
-    """
-    found = read_summary(run)
-    known = {field.name for field in fields(Report)} - {"arms", "grimoire", "run"}
-    pair = found.get("grimoire")
-    try:
-        return Report(
-            arms=[ArmResult(**_known(arm, ArmResult)) for arm in found["arms"]],
-            grimoire=Comparison(**_known(pair, Comparison)) if pair else None,
-            run=str(run),
-            **{name: found[name] for name in known & found.keys()},
-        )
-    except (TypeError, AttributeError) as problem:
-        raise _no_report(run, problem) from None
-
-
-def read_summary(run: Path) -> dict[str, Any]:
-    """Return what `summary.json` holds: the report, its date and the version that made it.
-
-    Raises:
-        RunError: as `read_report`.
-    """
-    if not (run / "run.json").is_file():
-        raise RunError(
-            f"{run}: found no run.json; expected the folder of a run, which `sleicl evaluate` names after 'Rows:'"
-        )
-    if not (run / "summary.json").is_file():
-        raise RunError(
-            f"{run}: found no summary.json, so the evaluation has not finished; "
-            f"the same `sleicl evaluate` command again, with --run {run}, goes on where it stopped"
-        )
-    try:
-        found = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-        return {**found, "arms": list(found["arms"])}
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise _no_report(run, problem) from None
-
-
-def _no_report(run: Path, problem: Exception) -> RunError:
-    return RunError(f"{run}/summary.json: found no report ({problem}); run the same `sleicl evaluate` again")
-
-
-def _known(found: Mapping[str, Any], kind: type[ArmResult] | type[Comparison]) -> dict[str, Any]:
-    names = {field.name for field in fields(kind)}
-    return {name: value for name, value in found.items() if name in names}
-
-
 # ------------------------------------------------------------------ rows on disk
 
 
@@ -324,7 +274,7 @@ class _Rows:
         about = {"mode": answer.mode, "prior": answer.prior, "grimoire": answer.grimoire, "note": answer.note}
         numbers = {"probability": answer.probability, "coverage": answer.coverage, "scores": dict(answer.scores)}
         said: dict[str, Any] = {"reply": answer.text} if answer.mode == "generate" else {}
-        if answer.mode in ("score", "hidden", "fusion"):
+        if answer.mode in BLOCKS:
             said = {"cue": answer.cue, "lists_labels": answer.lists_labels, "unseen": list(answer.unseen)}
         cost = {"usage": dict(answer.usage), "seconds": answer.seconds, "deferred": answer.deferred}
         return row | about | numbers | said | cost

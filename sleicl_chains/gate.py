@@ -490,8 +490,8 @@ class Gate:
 def judge(low: float, high: float, p: float, ahead: float) -> Finding:
     """Return the verdict of a paired test: the interval, the exact test and the choose rows must agree.
 
-    A reader fitted on sixty rows is a good or a bad draw, and the confirm rows cannot tell that from what the grimoire
-    does. The choose rows judge other fits, of the folds, so they seldom agree with a mere draw.
+    The confirm rows are few, and on invented candidates that are equal the test alone said "hurts" too often
+    (benchmarks/LOG.md). The choose rows are other rows, judged by other fits, so they seldom agree with mere chance.
 
     Args:
         low: lower end of the interval of the difference with less without.

@@ -79,11 +79,6 @@ class Page:
         return arm.prompt_tokens_total / self.run.report.n
 
     @property
-    def deferring(self) -> bool:
-        """Whether a strong model answered any row."""
-        return any(arm.deferred for arm in self.run.report.arms)
-
-    @property
     def same_mode(self) -> bool:
         """Whether the two compared arms are read in the same way."""
         modes = {arm.arm: arm.mode for arm in self.run.report.arms}

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -13,13 +13,12 @@ from sleicl_chains._folders import Home, write_whole
 from sleicl_chains.errors import RunError, SleiclError
 from sleicl_chains.evaluation import (
     ArmResult,
+    Comparison,
     Report,
     asks_a_model,
     compare,
     confidences,
     is_right,
-    read_report,
-    read_summary,
     row_keys,
     shows_grimoire,
 )
@@ -103,13 +102,66 @@ class Run:
         return [at for at, (a, b) in pairs if a and not b], [at for at, (a, b) in pairs if b and not a]
 
 
+def read_report(run: Path) -> Report:
+    """Return the report of a finished run from its folder.
+
+    What a version before or after this one did not or does not know is left at its default.
+
+    Raises:
+        RunError: the folder is no run, or its evaluation has not finished.
+    """
+    return _report(run, _summary(run))
+
+
+def _summary(run: Path) -> dict[str, Any]:
+    """Return what `summary.json` holds: the report, its date and the version that made it."""
+    if not (run / "run.json").is_file():
+        raise RunError(
+            f"{run}: found no run.json; expected the folder of a run, which `sleicl evaluate` names after 'Rows:'"
+        )
+    if not (run / "summary.json").is_file():
+        raise RunError(
+            f"{run}: found no summary.json, so the evaluation has not finished; "
+            f"the same `sleicl evaluate` command again, with --run {run}, goes on where it stopped"
+        )
+    try:
+        found = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+        return {**found, "arms": list(found["arms"])}
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise _no_report(run, problem) from None
+
+
+def _report(run: Path, found: Mapping[str, Any]) -> Report:
+    known = {field.name for field in fields(Report)} - {"arms", "grimoire", "run"}
+    pair = found.get("grimoire")
+    try:
+        return Report(
+            arms=[ArmResult(**_known(arm, ArmResult)) for arm in found["arms"]],
+            grimoire=Comparison(**_known(pair, Comparison)) if pair else None,
+            run=str(run),
+            **{name: found[name] for name in known & found.keys()},
+        )
+    except (TypeError, AttributeError) as problem:
+        raise _no_report(run, problem) from None
+
+
+def _no_report(run: Path, problem: Exception) -> RunError:
+    return RunError(f"{run}/summary.json: found no report ({problem}); run the same `sleicl evaluate` again")
+
+
+def _known(found: Mapping[str, Any], kind: type[ArmResult] | type[Comparison]) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in found.items() if name in names}
+
+
 def read_run(folder: Path) -> Run:
     """Return a finished run.
 
     Raises:
         RunError: the folder is no run, its evaluation has not finished, or rows are missing.
     """
-    report, date = read_report(folder), str(read_summary(folder).get("date", ""))
+    summary = _summary(folder)
+    report, date = _report(folder, summary), str(summary.get("date", ""))
     file = folder / "rows.jsonl"
     found: dict[str, dict[str, Row]] = {arm.arm: {} for arm in report.arms}
     try:

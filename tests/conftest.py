@@ -80,6 +80,15 @@ def home_with_weights(home: Home, weights: Path) -> Home:
     return home
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
+    """A home with weights for a module's tests that ask the real model; what one has paid for another need not."""
+    home = Home(tmp_path_factory.mktemp("shared"))
+    home.weights.mkdir()
+    (home.weights / "smollm2").symlink_to(weights)
+    return home.root
+
+
 @pytest.fixture(scope="session")
 def weak(weights: Path) -> Iterator[EmbeddedModel]:
     """The real engine with real weights."""

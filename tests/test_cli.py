@@ -32,15 +32,6 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     return Desk.at(tmp_path_factory.mktemp("desk"))
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
-    """A home with weights for the tests that ask the real model; what one has paid for another need not."""
-    home = Home(tmp_path_factory.mktemp("shared"))
-    home.weights.mkdir()
-    (home.weights / "smollm2").symlink_to(weights)
-    return home.root
-
-
 @pytest.fixture
 def parrot(monkeypatch: pytest.MonkeyPatch) -> Iterator[Parrot]:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-none")

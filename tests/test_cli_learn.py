@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from sleicl_chains._folders import Home
 from sleicl_chains.recipes import Recipe
 from tests.command import LABELS, Desk, Done, Parrot, by_length, learning, rows, sleicl, write_rows
 from tests.openai_server import Reply
@@ -31,15 +30,6 @@ def guide(desk: Desk) -> Path:
 @pytest.fixture(autouse=True)
 def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
-    """A home with weights; what one test has paid for another need not."""
-    home = Home(tmp_path_factory.mktemp("shared"))
-    home.weights.mkdir()
-    (home.weights / "smollm2").symlink_to(weights)
-    return home.root
 
 
 def by_real_model(desk: Desk, recipe: Path, home: Path, *more: object) -> Done:

@@ -13,10 +13,10 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from sleicl_chains._folders import Home
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import RunError
-from sleicl_chains.evaluation import evaluate, read_report
+from sleicl_chains.evaluation import evaluate
 from sleicl_chains.grimoires import Grimoire, Provenance, load_grimoire
 from sleicl_chains.recipes import Recipe, Shown, Verdict
-from sleicl_chains.runs import SOURCES, Source, find_texts, note_sources, read_run
+from sleicl_chains.runs import SOURCES, Source, find_texts, note_sources, read_report, read_run
 from sleicl_chains.store import GrimoireStore
 from sleicl_chains.tasks import Example, Task
 
