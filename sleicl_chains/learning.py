@@ -8,11 +8,12 @@ from langchain_core.language_models import BaseChatModel
 
 from sleicl_chains.arms import FEW_SHOT_PER_LABEL
 from sleicl_chains.errors import InputError
-from sleicl_chains.gate import Gate, Notice, Progress, cut
+from sleicl_chains.gate import Cut, Gate, Notice, cut
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal
 from sleicl_chains.recipes import Recipe, stamped, told_by
 from sleicl_chains.samplers import sampler
+from sleicl_chains.survey import Progress
 from sleicl_chains.tasks import Example, Task
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def learn(
         space: those embeddings, if they are open already.
         journal: keeps every call, so that a stopped run goes on.
         progress: called as the rows are observed.
-        notice: told in words what it will cost: first in questions, calls and tokens, and after three questions, before
+        notice: told in words what it will cost: first in questions, calls and tokens, and after a few questions, before
             the rest, in minutes.
 
     Raises:
@@ -68,43 +69,35 @@ def learn(
     from sleicl_chains.embedders import embedder, fingerprint
 
     space, say = space or embedder(embeddings), notice or (lambda _: None)
-    writer = (strong_name or "the strong model") if strong else None
-    for line in Plan.of(task, examples, seed=seed, grimoires=grimoires, strong=writer).lines():
+    parts, writer = cut(examples, seed, grimoires), (strong_name or "the strong model") if strong else None
+    plan = Plan.of(task, parts, grimoires, writer, budget)
+    for line in plan.lines():
         say(line)
     if strong:
-        written = _write(task, examples, strong, strong_name, grimoires, seed, budget, space, journal)
-        grimoires = [*grimoires, written]
-    gate = Gate(task, tuple(examples), weak, tuple(grimoires), seed, space, journal, progress or (lambda *_: None), say)
+        grimoires = [*grimoires, _write(task, parts, strong, strong_name, seed, space, journal)]
+    gate = Gate(task, parts, weak, tuple(grimoires), seed, space, journal, progress or (lambda *_: None), say)
     found = gate.run()
     uses_space = found.setup.arm == "knn" or found.mode == "fusion"
     return Recipe(
         task=task, weak=weak_name or str(getattr(weak, "model_name", type(weak).__name__)), options=dict(options or {}),
         model=told_by(weak), embeddings=embeddings if uses_space else "",
-        embeddings_fingerprint=fingerprint(space) if uses_space else "", seed=seed, rows=len(gate.rows),
+        embeddings_fingerprint=fingerprint(space) if uses_space else "", seed=seed, rows=len(parts.rows),
         **gate.outcome(found), **stamped(),
     )  # fmt: skip
 
 
 def _write(
-    task: Task, examples: Sequence[Example], strong: BaseChatModel, strong_name: str | None,
-    grimoires: Sequence[Grimoire], seed: int, budget: int | None, space: "Embeddings", journal: Journal | None,
+    task: Task, parts: Cut, strong: BaseChatModel, strong_name: str | None, seed: int, space: "Embeddings",
+    journal: Journal | None,
 ) -> Grimoire:  # fmt: skip
+    """Have a grimoire written from some of the rows to choose on."""
     from sleicl_chains.writer import grimoire_writer
 
-    choose, _ = cut(task, examples, seed, grimoires)
     draw = sampler("kmeans", per_label=FEW_SHOT_PER_LABEL, seed=seed, embeddings=space)
-    shown = draw.invoke({"task": task, "examples": choose})
-    tokens = strong_tokens(shown)
-    if budget is not None and tokens > budget:
-        raise InputError(f"The grimoire would cost about {tokens} strong tokens; the budget is {budget}")
+    shown = draw.invoke({"task": task, "examples": parts.choose})
     about: dict[str, Any] = {"sampler": "kmeans", "per_label": FEW_SHOT_PER_LABEL, "seed": seed}
     writer = grimoire_writer(strong, strong_name=strong_name, journal=journal)
     return writer.invoke({"task": task, "examples": shown, **about})  # type: ignore[typeddict-item]
-
-
-def strong_tokens(shown: Sequence[Example]) -> int:
-    """Estimate what a grimoire costs: the examples and a guide of 1,500 tokens, read twice and written twice."""
-    return sum(len(row.text) for row in shown) // 4 + 4 * 1500
 
 
 @dataclass(frozen=True)
@@ -116,19 +109,27 @@ class Plan:
     prompts: int
     strong: str | None
     strong_tokens: int
+    """An estimate: some examples and a guide of 1,500 tokens, read twice and written twice."""
 
     @classmethod
     def of(
-        cls, task: Task, examples: Sequence[Example], *, seed: int, grimoires: Sequence[Grimoire] = (),
-        strong: str | None = None,
+        cls, task: Task, parts: Cut, grimoires: Sequence[Grimoire] = (), strong: str | None = None,
+        budget: int | None = None,
     ) -> "Plan":  # fmt: skip
-        """Return the plan; no model is asked. Raises as `learn` does for unusable rows."""
-        choose, confirm = cut(task, examples, seed, grimoires)
-        each = 2 if confirm else 1
+        """Return the plan; no model is asked.
+
+        Raises:
+            InputError: the strong model would cost more tokens than the budget.
+        """
+        each = 2 if parts.confirm else 1
         forms = sum(bool(form) for one in grimoires for form in (one.simple, one.profound)) + (2 if strong else 0)
-        shown = choose[: FEW_SHOT_PER_LABEL * max(1, len(task.labels))]
-        tokens = strong_tokens(shown) if strong else 0
-        return cls(len(choose), len(confirm), (3 if confirm else 1) + each * forms, strong, tokens)
+        length = sum(len(row.text) for row in parts.choose) / len(parts.choose)
+        shown = min(len(parts.choose), FEW_SHOT_PER_LABEL * max(1, len(task.labels)))
+        tokens = round(shown * length / 4) + 4 * 1500 if strong else 0
+        if budget is not None and tokens > budget:
+            raise InputError(f"The grimoire would cost about {tokens} strong tokens; the budget is {budget}")
+        prompts = (3 if parts.confirm else 1) + each * forms
+        return cls(len(parts.choose), len(parts.confirm), prompts, strong, tokens)
 
     def lines(self) -> list[str]:
         """Say it in words."""

@@ -11,7 +11,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 
 from sleicl_chains.answers import Arm, LabelScores, Mode, State
-from sleicl_chains.chats import Chat
+from sleicl_chains.chats import Chat, form_shown
 from sleicl_chains.cues import CUE, Cue, choose_cue
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal, identity
@@ -67,6 +67,11 @@ class Observer:
     journal: Journal | None = None
 
     # ------------------------------------------------------------------ prompt
+
+    @property
+    def name(self) -> str:
+        """The arm, with the id of the grimoire that it shows."""
+        return self.arm + (f" ({self.grimoire.id})" if self.grimoire and form_shown(self.arm) else "")
 
     def messages(self, question: str, cue: Cue) -> list[BaseMessage]:
         """Return the chat of one question."""

@@ -34,7 +34,7 @@ def one_strength(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def gate(model: Any, examples: list[Example], grimoires: tuple[Grimoire, ...] = (CLUE,)) -> Gate:
-    return Gate(TASK, tuple(examples), model, grimoires, 0, SPACE, None, lambda *_: None, lambda _: None)
+    return Gate(TASK, cut(examples, 0, grimoires), model, grimoires, 0, SPACE, None, lambda *_: None, lambda _: None)
 
 
 def written_from(examples: list[Example]) -> Grimoire:
@@ -47,7 +47,7 @@ def written_from(examples: list[Example]) -> Grimoire:
 
 def test_the_cut_is_by_shares_and_parts_share_no_text() -> None:
     examples = rows(100)
-    choose, confirm = cut(TASK, [*examples, Example("CASE  0", "left")], 0)
+    choose, confirm = cut([*examples, Example("CASE  0", "left")], 0)
     assert (len(choose), len(confirm)) == (60, 40)
     texts = [row.text.casefold() for row in [*choose, *confirm]]
     assert len({" ".join(text.split()) for text in texts}) == 100
@@ -56,9 +56,9 @@ def test_the_cut_is_by_shares_and_parts_share_no_text() -> None:
 
 
 def test_rows_that_a_grimoire_was_written_from_are_never_confirmed_on() -> None:
-    _, confirm = cut(TASK, rows(100), 0)
+    _, confirm = cut(rows(100), 0)
     used = confirm[:10]
-    choose, clean = cut(TASK, rows(100), 0, [written_from(used)])
+    choose, clean = cut(rows(100), 0, [written_from(used)])
     assert clean == confirm[10:] and all(row in choose for row in used)
     model = scorer(only_with_grimoire)
     recipe = learned(model, grimoires=[written_from(used)])
@@ -71,7 +71,7 @@ def test_a_grimoire_written_here_is_written_from_rows_to_choose_on() -> None:
         recipe = learned(writer(only_with_grimoire), strong=server.model(), grimoires=[], budget=20_000)
         prompt = server.prompt(0)
         assert len(server.requests) == 2
-    _, confirm = cut(TASK, rows(100), 0)
+    _, confirm = cut(rows(100), 0)
     assert not [row for row in confirm if f'"{row.text}"' in prompt]
     assert prompt.count('"text": "case ') == 8  # four of each label
     assert (recipe.verdict.finding, recipe.verdict.n) == ("helps", 40)
@@ -79,7 +79,7 @@ def test_a_grimoire_written_here_is_written_from_rows_to_choose_on() -> None:
 
 
 def test_where_a_grimoire_was_written_from_all_confirm_rows_the_warning_says_why() -> None:
-    _, confirm = cut(TASK, rows(100), 0)
+    _, confirm = cut(rows(100), 0)
     recipe = learned(writer(only_with_grimoire), grimoires=[written_from(confirm)])
     assert recipe.verdict.n == 0
     assert recipe.verdict.why == "no labelled row is left that no grimoire was written from"
@@ -104,7 +104,7 @@ def test_nothing_to_confirm_on_is_looked_at_before_the_choice(make: Any, monkeyp
 
     monkeypatch.setattr(Gate, "_test", marked)
     learned(model)
-    choose, confirm = ({row.text for row in part} for part in cut(TASK, rows(100), 0))
+    choose, confirm = ({row.text for row in part} for part in cut(rows(100), 0))
     at = model.calls.index(("choice", ""))
     before = [question_of(prompt + "\nai: ") for _, prompt in model.calls[:at]]
     after = [question_of(prompt + "\nai: ") for _, prompt in model.calls[at + 1 :]]
@@ -117,7 +117,9 @@ def test_nothing_to_confirm_on_is_looked_at_before_the_choice(make: Any, monkeyp
 def test_the_answers_to_confirm_on_have_no_say_in_the_choice() -> None:
     """All turned round: the same candidates, with the same figures, but no verdict against what the choose rows say."""
     straight, turned = gate(scorer(only_with_grimoire), rows(100)), gate(scorer(only_with_grimoire), rows(100))
-    turned.confirm = [Example(row.text, LABELS[1 - LABELS.index(row.answer)]) for row in straight.confirm]
+    turned.cut = turned.cut._replace(
+        confirm=[Example(row.text, LABELS[1 - LABELS.index(row.answer)]) for row in straight.cut.confirm]
+    )
     best, other = straight.run(), turned.run()
     assert [(one.candidate.name, one.score, one.right) for one in straight.judged] == [
         (one.candidate.name, one.score, one.right) for one in turned.judged
@@ -204,7 +206,7 @@ def test_one_row_that_does_not_fit_does_not_end_it_all(part: str) -> None:
     """A text as long as the context counts as wrong, as it would when it is asked."""
     examples = rows(100)
     place = {"choose": 0, "confirm": -1}[part]
-    long = cut(TASK, examples, 0)[part == "confirm"][place]
+    long = cut(examples, 0)[part == "confirm"][place]
     grown = [row if row != long else Example(row.text + " very" * 60, row.answer) for row in examples]
     recipe = learned(narrow(60), examples=grown)
     whole = learned(narrow(60))

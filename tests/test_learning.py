@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sleicl_chains.errors import InputError
-from sleicl_chains.gate import FEWEST_ROWS, judge, usable
+from sleicl_chains.gate import FEWEST_ROWS, cut, finding_of
 from sleicl_chains.journal import Journal
 from sleicl_chains.learning import Plan
 from sleicl_chains.observations import Observation
@@ -97,7 +97,7 @@ def test_a_grimoire_that_spoils_the_answers_hurts_and_is_not_taken(make: Any) ->
 def test_interval_exact_test_and_choose_rows_must_agree(
     low: float, high: float, p: float, ahead: float, finding: str
 ) -> None:
-    assert judge(low, high, p, ahead) == finding
+    assert finding_of(low, high, p, ahead) == finding
 
 
 def test_without_a_grimoire_the_best_prompt_is_taken_and_measured() -> None:
@@ -177,7 +177,7 @@ def test_the_reader_is_fitted_on_all_rows(mode: str) -> None:
     recipe = learned(model)
     assert (recipe.mode, recipe.rows) == (mode, 100)
     setup = recipe.steps(model).observer
-    everything, choose = usable(rows(100), 0), usable(rows(100), 0)[:60]
+    everything, choose = cut(rows(100), 0).rows, cut(rows(100), 0).choose
     assert recipe.reader == fitted_anew(recipe, setup, everything).to_dict()
     if mode == "hidden":  # as many texts of each label go into the prior, whatever the rows
         assert recipe.reader != fitted_anew(recipe, setup, choose).to_dict()
@@ -245,7 +245,7 @@ def test_rows_that_teach_nothing_are_refused_before_any_call(examples: list[Exam
     with pytest.raises(InputError, match=found):
         learned(model, examples=examples)
     with pytest.raises(InputError, match=found):
-        Plan.of(TASK, examples, seed=0)
+        cut(examples, 0)
     assert model.calls == []
 
 
@@ -259,7 +259,7 @@ def test_a_budget_too_small_is_refused_before_any_call() -> None:
 def test_the_plan_names_no_fewer_questions_than_are_asked() -> None:
     model = scorer(guess)
     learned(model)
-    plan = Plan.of(TASK, rows(100), seed=0, grimoires=[CLUE])
+    plan = Plan.of(TASK, cut(rows(100), 0), [CLUE])
     assert (plan.choose, plan.confirm, plan.prompts) == (60, 40, 5)
     assert plan.lines()[0].startswith("60 rows to choose on, 40 to confirm; 5 prompts: up to 380 questions")
     assert len(model.asked("score")) <= 380
