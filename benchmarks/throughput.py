@@ -147,7 +147,9 @@ def measure(options: argparse.Namespace, model: str, arm: Arm, mode: Mode) -> Ro
     pairs = [timed(solve, feed, swapped=bool(turn % 2)) for turn in range(options.repeats)]
     ratio, low, high = interval([bare / ours for ours, bare in pairs])
     ours, bare = (len(texts) / statistics.median(times) for times in zip(*pairs, strict=True))
-    least, shared = fewest(recorder.questions) if recorder.evaluated is not None else (None, None)
+    least, shared = None, None
+    if recorder.evaluated is not None and isinstance(weak, EmbeddedModel):
+        least, shared = fewest([[tokens_of(body, weak) for body in one] for one in recorder.questions])
     return Row(model, arm, mode, len(texts), ours, bare, ratio, low, high, recorder.evaluated, least, shared)
 
 
@@ -204,9 +206,20 @@ def interval(ratios: Sequence[float]) -> tuple[float, float, float]:
     return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
 
 
-def fewest(questions: Sequence[Sequence[bytes]]) -> tuple[int, int]:
-    """Return the tokens that must be evaluated: without and with sharing among questions that begin alike."""
-    prompts = [[tuple(json.loads(body)["prompt"]) for body in bodies] for bodies in questions]
+def tokens_of(body: bytes, weak: EmbeddedModel) -> tuple[int, ...]:
+    """Return the tokens of a request's prompt: a text, or a list of texts and tokens."""
+    prompt = json.loads(body)["prompt"]
+    parts = [prompt] if isinstance(prompt, str) else prompt
+    pieces = [weak.engine.prompt_tokens(part) if isinstance(part, str) else [part] for part in parts]
+    return tuple(token for piece in pieces for token in piece)
+
+
+def fewest(prompts: Sequence[Sequence[tuple[int, ...]]]) -> tuple[int, int]:
+    """Return the tokens that must be evaluated: without and with sharing among questions that begin alike.
+
+    Args:
+        prompts: the prompts of each question's requests.
+    """
     every = [prompt for one in prompts for prompt in one]
     first, last = min(every), max(every)  # what these share, all share
     front = len(os.path.commonprefix([first, last]))

@@ -20,8 +20,8 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import ConfigDict, PrivateAttr
 
 from sleicl_chains.answers import LabelScores, State
-from sleicl_chains.engine import Engine, engine_for, too_long
-from sleicl_chains.errors import ModelError, ModelNotFound, PromptTooLong, Unsupported
+from sleicl_chains.engine import Engine, engine_for
+from sleicl_chains.errors import ModelError, ModelNotFound, Unsupported
 from sleicl_chains.layouts import STOP, completion
 from sleicl_chains.weights import sha256_of
 
@@ -131,63 +131,68 @@ class EmbeddedModel(BaseChatModel):
         they are scored against each other. No randomness.
 
         Raises:
-            PromptTooLong: prompt and labels do not fit the context.
+            PromptTooLong: the prompt does not fit the context.
         """
-        ids, spelled = self._spell(prompt, tuple(labels))
-        if len(ids) + max(len(tokens) for tokens in spelled) > self.n_ctx:
-            raise PromptTooLong(too_long(len(ids), self.n_ctx))
-        probabilities, coverage, requests = self._descend(ids, dict(zip(labels, spelled, strict=True)), 0)
-        return LabelScores(probabilities, coverage, len(ids), requests)
+        start, spelled = self._spell(prompt, tuple(labels))
+        return self._descend(start, dict(zip(labels, spelled, strict=True)), 0)
 
-    def _spell(self, prompt: str, labels: tuple[str, ...]) -> tuple[list[int], list[list[int]]]:
-        """Return the prompt's tokens and each label's, as the tokenizer writes them after the prompt."""
+    def _spell(self, prompt: str, labels: tuple[str, ...]) -> tuple[list[str | int], list[list[int]]]:
+        """Return the prompt, and each label's tokens as the tokenizer writes them after it.
+
+        The prompt stays a text, which spares a request, unless a label changes how its last tokens are written.
+        """
         changed, spelled = self.engine.spell(prompt.rpartition("\n")[2][-40:], labels)
-        ids = self.engine.prompt_tokens(prompt)
-        return ids[: len(ids) - changed], spelled
+        if not changed:
+            return [prompt], spelled
+        return [*self.engine.prompt_tokens(prompt)[:-changed]], spelled
 
-    def _descend(
-        self, ids: list[int], spelled: dict[str, list[int]], depth: int
-    ) -> tuple[dict[str, float], float, int]:
+    def _descend(self, start: list[str | int], spelled: dict[str, list[int]], depth: int) -> LabelScores:
         """Share out probability at the first token where the labels differ, then within each branch."""
         branches: dict[int, dict[str, list[int]]] = {}
         for label, tokens in spelled.items():
             step = tokens[depth] if depth < len(tokens) else self.engine.end_token
             branches.setdefault(step, {})[label] = tokens
         if len(branches) == 1 and len(spelled) > 1 and depth:
-            return self._descend([*ids, next(iter(branches))], spelled, depth + 1)
-        masses, coverage = self._label_masses(ids, list(branches))
+            return self._descend([*start, next(iter(branches))], spelled, depth + 1)
+        masses, coverage, read = self._label_masses(start, list(branches))
         probabilities: dict[str, float] = {}
         requests = 1
         for step, members in branches.items():
-            inner = dict.fromkeys(members, 1.0)
+            inner: Mapping[str, float] = dict.fromkeys(members, 1.0)
             if len(members) > 1:
-                inner, _, more = self._descend([*ids, step], members, depth + 1)
-                requests += more
+                below = self._descend([*start, step], members, depth + 1)
+                inner, requests = below.probabilities, requests + below.requests
             probabilities |= {label: masses[step] * share for label, share in inner.items()}
-        return probabilities, coverage, requests
+        return LabelScores(probabilities, coverage, read, requests)
 
-    def _label_masses(self, ids: list[int], tokens: list[int]) -> tuple[dict[int, float], float]:
-        """Return the probabilities of `tokens` among themselves, and their share of all tokens.
+    def _label_masses(self, start: list[str | int], tokens: list[int]) -> tuple[dict[int, float], float, int]:
+        """Return the probabilities of `tokens` among themselves, their share of all tokens, and the prompt's length.
 
         Adding a bias b to the logits of some tokens turns their joint probability m into
         s = e^b m / (1 - m + e^b m), and leaves their ratios alone. So one request with b = 10 lifts
         them into the short list that the engine returns, and m = s / (e^b (1 - s) + s).
         """
-        found = self._biased(ids, tokens, _BIAS, max(64, 4 * len(tokens)))
+        found, read = self._biased(start, tokens, _BIAS, max(64, 4 * len(tokens)))
         lifted = sum(found.values())
         coverage = lifted / (math.exp(_BIAS) * max(0.0, 1 - lifted) + lifted) if lifted else 0.0
         if len(found) < len(tokens):  # one is too unlikely even so: leave nothing else on the list
-            found = self._biased(ids, tokens, _ALONE, len(tokens))
+            found, _ = self._biased(start, tokens, _ALONE, len(tokens))
         total = sum(found.values())
-        return {token: found.get(token, 0.0) / total for token in tokens}, min(1.0, coverage)
+        return {token: found.get(token, 0.0) / total for token in tokens}, min(1.0, coverage), read
 
-    def _biased(self, ids: list[int], tokens: list[int], bias: float, alternatives: int) -> dict[int, float]:
+    def _biased(
+        self, start: list[str | int], tokens: list[int], bias: float, alternatives: int
+    ) -> tuple[dict[int, float], int]:
+        """Return the next token's probabilities with some tokens lifted, and the tokens of the prompt."""
         reply = self.engine.post("/completion", {
-            "prompt": ids, "n_predict": 1, "cache_prompt": True, "temperature": 1.0, "samplers": [], "seed": 0,
+            # A list of texts alone would be several prompts.
+            "prompt": start[0] if len(start) == 1 else start,
+            "n_predict": 1, "cache_prompt": True, "temperature": 1.0, "samplers": [], "seed": 0,
             "post_sampling_probs": True, "n_probs": alternatives, "logit_bias": [[token, bias] for token in tokens],
+            "response_fields": ["completion_probabilities", "tokens_evaluated", "timings"],
         })  # fmt: skip
         listed = {entry["id"]: entry["prob"] for entry in reply["completion_probabilities"][0]["top_probs"]}
-        return {token: listed[token] for token in tokens if token in listed}
+        return {token: listed[token] for token in tokens if token in listed}, reply["tokens_evaluated"]
 
     # ------------------------------------------------------------------ the model's state
 
@@ -202,13 +207,11 @@ class EmbeddedModel(BaseChatModel):
         Raises:
             PromptTooLong: the prompt does not fit the context.
         """
-        ids, tokens = self.engine.prompt_tokens(prompt), self.engine.probe_tokens
-        if len(ids) >= self.n_ctx:
-            raise PromptTooLong(too_long(len(ids), self.n_ctx))
-        found = self._biased(ids, tokens, _ALONE, len(tokens))
+        tokens = self.engine.probe_tokens
+        found, read = self._biased([prompt], tokens, _ALONE, len(tokens))
         logits = [math.log(max(found.get(token, 0.0), 1e-30)) for token in tokens]
         mean = sum(logits) / len(logits)
-        return State([logit - mean for logit in logits], len(ids))
+        return State([logit - mean for logit in logits], read)
 
     # ------------------------------------------------------------------ text
 
@@ -224,7 +227,7 @@ class EmbeddedModel(BaseChatModel):
         temperature = options.get("temperature", self.temperature)
         ends = stop or ([] if self.has_template else [STOP])
         body = {
-            "prompt": self.engine.prompt_tokens(self.render(messages)),
+            "prompt": self.render(messages),
             "n_predict": options.get("max_tokens", self.max_tokens), "cache_prompt": True,
             "temperature": temperature, "seed": options.get("seed", self.seed), "stop": ends,
         }  # fmt: skip
@@ -232,8 +235,6 @@ class EmbeddedModel(BaseChatModel):
             body["n_probs"] = options.get("top_logprobs") or 1
         if "json_schema" in options:
             body["json_schema"] = options["json_schema"]
-        if len(body["prompt"]) >= self.n_ctx:
-            raise PromptTooLong(too_long(len(body["prompt"]), self.n_ctx))
         return body
 
     def _generate(

@@ -93,7 +93,7 @@ class Observer:
             return self.given_cue
         if not self.few_alternatives:
             return CUE
-        return choose_cue(lambda cue, text: self._scores(text, cue)[0], self.cue_texts)
+        return choose_cue(lambda cue, text: self._scores(self._render(text, cue))[0], self.cue_texts)
 
     @cached_property
     def chats(self) -> bool:
@@ -120,18 +120,17 @@ class Observer:
     def observe(self, question: str, blocks: Sequence[Block]) -> Observation:
         """Return the evidence for one question; costs a request for scores, two for the state, none for the vector."""
         found = Observation(vector=self._vector(question) if "vector" in blocks else ())
+        prompt = self.prompt(question) if {"state", "scores"} & set(blocks) else ""
         if "state" in blocks:
-            kept = self._state(question)
+            kept = self._state(prompt, question)
             state = [value for part in kept["state"] for value in _unpacked(part)]
             found = replace(found, state=state, prompt_tokens=kept["prompt_tokens"], seconds=kept["seconds"])
         if "scores" in blocks:
-            scores, seconds = self._scores(question, self.cue)
+            scores, seconds = self._scores(prompt)
             found = replace(found, scores=scores, prompt_tokens=scores.prompt_tokens, seconds=found.seconds + seconds)
         return found
 
-    def _scores(self, question: str, cue: Cue) -> tuple[LabelScores, float]:
-        prompt = self._render(question, cue)
-
+    def _scores(self, prompt: str) -> tuple[LabelScores, float]:
         def ask() -> dict[str, Any]:
             assert isinstance(self.weak, LabelScorer)
             return {"scores": asdict(self.weak.score_labels(prompt, self.task.labels))}
@@ -140,12 +139,11 @@ class Observer:
         kept = self._kept({"op": "score_labels", "prompt": prompt, "labels": self.task.labels}, ask)
         return LabelScores(**kept["scores"]), kept["seconds"]
 
-    def _state(self, question: str) -> dict[str, Any]:
+    def _state(self, prompt: str, question: str) -> dict[str, Any]:
         """Read the state where the question ends and at the cue: the first tells what it is about, the second more.
 
         In this order each evaluation goes on from the one before.
         """
-        prompt = self._render(question, self.cue)
         place = prompt.rfind(question.strip()) + len(question.strip())
 
         def ask() -> dict[str, Any]:
