@@ -39,7 +39,7 @@ HERE = Path(__file__).parent
 TASKS = "TREC,Subj,AgNews,SST5,RTE,hate_speech18"
 ARMS = (
     "zero-shot,few-shot,simple,profound,zero-shot+hidden,few-shot+hidden,simple+hidden,profound+hidden,"
-    "zero-shot+fusion,few-shot+fusion,simple+fusion,profound+fusion,recipe"
+    "zero-shot+fusion,few-shot+fusion,simple+fusion,profound+fusion,knn,recipe"
 )
 WEAK = "embedded:smollm2"
 TRAIN_ROWS = 100

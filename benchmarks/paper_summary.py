@@ -143,13 +143,17 @@ def print_verdicts(one: Found) -> None:
         recipe = report.get("recipe")
         if not recipe:
             continue
-        verdict, name = recipe["verdict"], f"{recipe['arm']}, {recipe['mode']}"
-        span = f"{verdict['difference']:+.3f} [{verdict['low']:+.3f}, {verdict['high']:+.3f}], p {verdict['p']:.3f}"
         print(
-            f"{one.task}, seed {seed}: {verdict['finding']}: {verdict['best_with']} against {verdict['best_without']}, "
-            f"n {verdict['n']}: {span}; recipe: {name}; learned in {recipe['seconds']:.0f} s "
-            f"({recipe['new_calls']} new calls)"
+            f"{one.task}, seed {seed}: {_verdict(recipe['verdict'])}; recipe: {recipe['arm']}, {recipe['mode']}; "
+            f"learned in {recipe['seconds']:.0f} s ({recipe['new_calls']} new calls)"
         )
+
+
+def _verdict(found: dict[str, Any]) -> str:
+    if found["difference"] is None:
+        return f"{found['finding']}: {found['why']}"
+    span = f"{found['difference']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}], p {found['p']:.3f}"
+    return f"{found['finding']}: {found['best_with']} against {found['best_without']}, n {found['n']}: {span}"
 
 
 # ------------------------------------------------------------------ the goal
