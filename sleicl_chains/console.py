@@ -131,9 +131,13 @@ def verdict(report: Report) -> list[str]:
     return lines
 
 
+def _span(difference: float, low: float, high: float, p: float) -> str:
+    return f"{difference:+.3f} [{low:+.3f}, {high:+.3f}], " + (f"p = {p:.3f}" if p >= 0.001 else "p < 0.001")
+
+
 def _grimoire_verdict(found: Comparison) -> str:
     """Say what the comparison shows, the unwelcome too: both the interval and the exact test must agree."""
-    span = f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}], p = {found.p:.3f}"
+    span = _span(found.difference, found.low, found.high, found.p)
     arms = f"{found.best_with}, the best arm with a grimoire, against {found.best_without}, the best without: {span}."
     if found.low > 0 and found.p < 0.05:
         return f"A grimoire helps on these rows. {arms} Both were picked on these very rows, which flatters the winner."
@@ -160,10 +164,10 @@ def print_recipe(recipe: "Recipe") -> None:
 def recipe_verdict(recipe: "Recipe") -> list[str]:
     """Say in words what the gate found, the unwelcome too."""
     found = recipe.verdict
-    if found.difference is None:
+    if found.difference is None or found.low is None or found.high is None or found.p is None:
         lines = [f"Verdict on the grimoire: {found.finding} ({found.why})."]
     else:
-        span = f"{found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}], p = {found.p:.3f}"
+        span = _span(found.difference, found.low, found.high, found.p)
         lines = [
             f"Verdict on the grimoire: {found.finding}. {found.best_with} against {found.best_without} on "
             f"{found.n} rows set aside: {span}."
