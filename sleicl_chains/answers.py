@@ -32,6 +32,11 @@ class LabelScores:
         """Take a list for `unseen`, as JSON gives it."""
         object.__setattr__(self, "unseen", tuple(self.unseen))
 
+    @property
+    def measured(self) -> bool:
+        """Whether some label was in sight; else there is nothing to read an answer from."""
+        return len(self.unseen) < len(self.probabilities)
+
 
 @dataclass(frozen=True)
 class State:

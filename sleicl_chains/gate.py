@@ -8,7 +8,7 @@ the winner is fitted again on all rows and written into a recipe.
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,7 +30,7 @@ from sleicl_chains.solvers import scoring_problem
 from sleicl_chains.splits import distinct, shuffled, stratified
 from sleicl_chains.statistics import mcnemar, paired_difference
 from sleicl_chains.survey import Progress, Survey, fresh_characters
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks import Example, Task, fold
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -41,6 +41,8 @@ FEWEST_ROWS = 40
 """Below this no test is made: on a dozen rows even a large gain cannot be told from chance."""
 LEVEL = 0.05
 """The chance of "helps" or "hurts" where there is no difference, both together."""
+FEWEST_CONFIRMED = 6
+"""Below this even a grimoire that mends every row is not shown to: McNemar's exact test of five gives p = .06."""
 _PILOT = 4
 """Questions by which the time is foretold."""
 
@@ -68,7 +70,7 @@ class Cut(NamedTuple):
             return ""
         if len(self.choose) < FEWEST_ROWS:
             return f"{len(self.choose)} labelled rows are too few for a verdict ({FEWEST_ROWS} are needed)"
-        return "no labelled row is left that no grimoire was written from"
+        return f"fewer than {FEWEST_CONFIRMED} labelled rows are left that no grimoire was written from"
 
 
 def cut(examples: Sequence[Example], seed: int, grimoires: Sequence[Grimoire] = ()) -> Cut:
@@ -89,9 +91,11 @@ def cut(examples: Sequence[Example], seed: int, grimoires: Sequence[Grimoire] = 
     if len(rows) < FEWEST_ROWS:
         return Cut(rows, [])
     known = {id for grimoire in grimoires for id in grimoire.provenance.examples}
+    read = {fold(row.text) for row in examples if row.id in known}
     count = round(CHOOSE_SHARE * len(rows))
-    choose = rows[:count] + [row for row in rows[count:] if row.id in known]
-    return Cut(choose, [row for row in rows[count:] if row.id not in known])
+    choose = rows[:count] + [row for row in rows[count:] if fold(row.text) in read]
+    confirm = [row for row in rows[count:] if fold(row.text) not in read]
+    return Cut(choose, confirm) if len(confirm) >= FEWEST_CONFIRMED else Cut(choose + confirm, [])
 
 
 @dataclass
@@ -132,11 +136,11 @@ class Gate:
                         found.append(self._setup(f"{arm}+few-shot", grimoire))  # type: ignore[arg-type]
         return found
 
-    def _setup(self, arm: Arm, grimoire: Grimoire | None = None, rows: Sequence[Example] | None = None) -> Observer:
+    def _setup(self, arm: Arm, grimoire: Grimoire | None = None) -> Observer:
         choose = self.cut.choose
         return Observer(
             self.weak, self.task, arm, grimoire, tuple(self.shown) if "few-shot" in arm else (),
-            Neighbours(rows or choose, self.space) if arm == "knn" else None,
+            Neighbours(choose, self.space) if arm == "knn" else None,
             cue_texts=tuple(prior_texts(choose, self.task, seed=self.seed)), embeddings=self.space,
             journal=self.journal,
         )  # fmt: skip
@@ -182,8 +186,7 @@ class Gate:
         best_without = self._best(lambda one: not one.candidate.shows_grimoire)
         best_with = self._best(lambda one: one.candidate.shows_grimoire)
         if best_with is None or best_without is None:
-            why = "no grimoire was given" if best_with is None else "nothing without a grimoire could be asked"
-            self.verdict = self.verdict.model_copy(update={"why": why})
+            self.verdict = self.verdict.model_copy(update={"why": self._one_sided(best_with)})
             return self._only(best_without or best_with)
         if not self.tested:
             self.verdict = self.verdict.model_copy(update={"why": self.cut.untested})
@@ -208,6 +211,13 @@ class Gate:
         self.survey.ask(setup, rows, self.readings[0][0])
         seconds = [self.survey.of(setup, row).seconds for row in rows if self.survey.fits(setup, row)]
         return statistics.median(seconds) if seconds else 0.0, fresh_characters(setup, rows)
+
+    def _one_sided(self, best_with: Judged | None) -> str:
+        """Why there are not two kinds of candidates to compare."""
+        if best_with:
+            return "no prompt without a grimoire fits the weak model's context"
+        given = "no prompt with a grimoire fits the weak model's context"
+        return given if self.grimoires else "no grimoire was given"
 
     def _only(self, best: Judged | None) -> Candidate:
         """Take the best of the only kind that there is, and measure it."""
@@ -278,10 +288,12 @@ class Gate:
     def outcome(self, best: Candidate) -> dict[str, Any]:
         """Return the parts of the recipe that were learned, the reader fitted again on all rows."""
         setup, rows = best.setup, self.cut.rows
-        if setup.arm == "knn":  # the rows to choose neighbours from are all of them now
-            setup = self._setup("knn", rows=rows)
+        reads = best.mode != "generate"
+        if setup.arm == "knn":  # the rows to choose neighbours from are all of them now; the cue is the tested one
+            cue = setup.cue if reads else None
+            setup = replace(setup, neighbours=Neighbours(rows, self.space), given_cue=cue)
         reader, calibration = None, None
-        if best.mode != "generate":
+        if reads:
             self.survey.ask(setup, rows, best.mode)
             reader = self.judge.fit(Candidate(setup, best.mode, best.prior), rows)
             calibration = next(one for one in self.judged if one.candidate == best).calibration()

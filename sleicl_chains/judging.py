@@ -93,42 +93,48 @@ class Judge:
     """Decides which texts the prior `mean` reads."""
 
     def judge(self, candidate: Candidate, rows: Sequence[Example]) -> Judged:
-        """Judge by cross-validation; rows that do not fit the context count as wrong."""
-        setup, labels, golds = candidate.setup, self.task.labels, [row.answer for row in rows]
+        """Judge by cross-validation; a row without an answer counts as wrong, and its loss is that of a blind guess."""
+        labels, golds = self.task.labels, [row.answer for row in rows]
         loss: float | None = None
         if candidate.mode == "generate":
-            said = [(self.survey.said(setup, row), 1.0) for row in rows]
+            said = [(self.survey.said(candidate.setup, row), 1.0) for row in rows]
         else:
-            shares = self._held_out(candidate, rows)
-            loss = least_loss(shares, golds)
-            said = [
-                _top(one) if self.survey.fits(setup, row) else (None, 0.0)
-                for one, row in zip(shares, rows, strict=True)
-            ]
+            found = self._held_out(candidate, rows)
+            said = [_top(found[row.id]) if row.id in found else (None, 0.0) for row in rows]
+            blind = dict.fromkeys(labels, 1 / len(labels))
+            loss = least_loss([found.get(row.id, blind) for row in rows], golds)
         predictions = [label for label, _ in said]
         right = [is_right(label, gold, labels) for label, gold in zip(predictions, golds, strict=True)]
-        tokens = [self.survey.of(setup, row).prompt_tokens for row in self._fitting(setup, rows)]
         macro = macro_f1(golds, predictions, labels) if labels else None
         return Judged(
-            candidate, predictions, [share for _, share in said], loss, right, macro, sum(tokens) / len(tokens)
+            candidate, predictions, [share for _, share in said], loss, right, macro, self._cost(candidate.setup, rows)
         )
 
-    def _held_out(self, candidate: Candidate, rows: Sequence[Example]) -> list[dict[str, float]]:
-        """Return the shares that each row gets from a fit that had not seen it; a blind guess where there is none."""
-        labels = self.task.labels
-        fitting = self._fitting(candidate.setup, rows)
+    def _cost(self, setup: Observer, rows: Sequence[Example]) -> float:
+        tokens = [self.survey.of(setup, row).prompt_tokens for row in self._fitting(setup, rows)]
+        return sum(tokens) / len(tokens)
+
+    def _held_out(self, candidate: Candidate, rows: Sequence[Example]) -> dict[str, dict[str, float]]:
+        """Return by row id the shares from a fit that had not seen the row, where there are such and an answer."""
+        setup, fitting = candidate.setup, self._fitting(candidate.setup, rows)
         answers = [row.answer for row in fitting]
+        found: dict[str, dict[str, float]] = {}
         if candidate.mode != "score":
-            seen = [self.survey.of(candidate.setup, row) for row in fitting]
-            found = held_out_linear(seen, answers, candidate.setup.blocks(candidate.mode), labels)
-            known = dict(zip((row.id for row in fitting), found, strict=True))
-        else:
-            known = {}
-            for train, held in folds(answers) or [(np.arange(len(fitting)), np.arange(len(fitting)))]:
-                reader = self.fit(candidate, [fitting[at] for at in train])
-                for row in (fitting[at] for at in held):
-                    known[row.id] = reader.shares(self.survey.of(candidate.setup, row))
-        return [known.get(row.id) or dict.fromkeys(labels, 1 / len(labels)) for row in rows]
+            seen = [self.survey.of(setup, row) for row in fitting]
+            shares = held_out_linear(seen, answers, setup.blocks(candidate.mode), self.task.labels)
+            return dict(zip((row.id for row in fitting), shares, strict=True))
+        for train, held in folds(answers):
+            reader = self.fit(candidate, [fitting[at] for at in train])
+            for row in (fitting[at] for at in held if self._answers(candidate, fitting[at])):
+                found[row.id] = reader.shares(self.survey.of(setup, row))
+        return found
+
+    def _answers(self, candidate: Candidate, row: Example) -> bool:
+        """Say whether a solver would answer: the row fits and, where scores alone are read, some label is in sight."""
+        if not self.survey.fits(candidate.setup, row):
+            return False
+        scores = self.survey.of(candidate.setup, row).scores
+        return candidate.mode != "score" or bool(scores and scores.measured)
 
     def fit(self, candidate: Candidate, rows: Sequence[Example]) -> Reader:
         """Fit a candidate's reader on rows; those that do not fit the context are left out."""
@@ -150,7 +156,9 @@ class Judge:
             said = [survey.said(setup, row) for row in rows]
         else:
             reader = self.fit(candidate, fitted_on)
-            said = [_top(reader.shares(survey.of(setup, row)))[0] if survey.fits(setup, row) else None for row in rows]
+            said = [
+                _top(reader.shares(survey.of(setup, row)))[0] if self._answers(candidate, row) else None for row in rows
+            ]
         return [is_right(label, row.answer, self.task.labels) for label, row in zip(said, rows, strict=True)]
 
     def _fitting(self, setup: Observer, rows: Sequence[Example]) -> list[Example]:

@@ -133,7 +133,8 @@ class Plan:
 
     def lines(self) -> list[str]:
         """Say it in words."""
-        asked = self.prompts * self.choose + 2 * self.confirm
+        # Where the nearest rows are shown best, all rows are asked once more with all rows to choose among.
+        asked = (self.prompts + bool(self.confirm)) * self.choose + 3 * self.confirm
         lines = [
             f"{self.choose} rows to choose on, {self.confirm} to confirm; {self.prompts} prompts: up to {asked} "
             "questions to the weak model, fewer where a prompt is dropped early."

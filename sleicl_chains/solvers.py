@@ -309,9 +309,9 @@ class Solver:
             "seconds": seen.seconds,
             **self._about,
         }
-        if seen.scores and self.mode == "score":
+        if seen.scores:
             found |= {"coverage": seen.scores.coverage, "unseen": seen.scores.unseen}
-            if len(seen.scores.unseen) == len(seen.scores.probabilities):
+            if self.mode == "score" and not seen.scores.measured:
                 return Answer(label=None, text="", valid=False, note=_NONE_IN_SIGHT, **found)
         shares = self.reader.shares(seen)
         label = max(shares, key=lambda name: shares[name])

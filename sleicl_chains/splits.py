@@ -83,7 +83,7 @@ def _rows_of(size: float, available: int) -> int:
 
 
 def folds(answers: Sequence[str]) -> list[tuple["NDArray[np.int_]", "NDArray[np.int_]"]]:
-    """Return (train, held out) row numbers of a stratified cross-validation; none where a fold would lack a label.
+    """Return (train, held out) row numbers of a stratified cross-validation; none where hardly a label has two rows.
 
     Labels with a single row never leave the training part.
     """

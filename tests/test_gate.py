@@ -1,5 +1,6 @@
 """The gate's honesty: what was looked at before the choice, and what the one test is made on."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -65,6 +66,21 @@ def test_rows_that_a_grimoire_was_written_from_are_never_confirmed_on() -> None:
     assert recipe.verdict.n == 30 and recipe.verdict.finding == "helps"
 
 
+def test_a_twin_of_a_row_that_a_grimoire_was_written_from_is_not_confirmed_on() -> None:
+    used = cut(rows(100), 0).confirm[0]
+    twin = Example(f"  {used.text.upper()} ", used.answer)
+    found = cut([*rows(100), twin], 0, [written_from([twin])])
+    assert used.text.casefold() not in [" ".join(row.text.split()).casefold() for row in found.confirm]
+    assert len(found.confirm) == 39
+
+
+def test_rows_too_few_to_show_anything_are_chosen_on_as_well() -> None:
+    confirm = cut(rows(100), 0).confirm
+    left = cut(rows(100), 0, [written_from(confirm[:-5])])
+    assert left.confirm == [] and len(left.choose) == 100
+    assert len(cut(rows(100), 0, [written_from(confirm[:-6])]).confirm) == 6
+
+
 def test_a_grimoire_written_here_is_written_from_rows_to_choose_on() -> None:
     replies = ["left or right, look at the number", GUIDE]
     with OpenAIServer(replies) as server:
@@ -82,10 +98,10 @@ def test_where_a_grimoire_was_written_from_all_confirm_rows_the_warning_says_why
     _, confirm = cut(rows(100), 0)
     recipe = learned(writer(only_with_grimoire), grimoires=[written_from(confirm)])
     assert recipe.verdict.n == 0
-    assert recipe.verdict.why == "no labelled row is left that no grimoire was written from"
+    assert recipe.verdict.why == "fewer than 6 labelled rows are left that no grimoire was written from"
     assert recipe.warnings == [
-        "no labelled row is left that no grimoire was written from, so only the plainest prompts were compared and "
-        "nothing was tested"
+        "fewer than 6 labelled rows are left that no grimoire was written from, so only the plainest prompts were "
+        "compared and nothing was tested"
     ]
 
 
@@ -194,6 +210,31 @@ def test_a_prompt_that_does_not_fit_is_left_out_and_named() -> None:
     assert recipe.verdict.finding == "helps" and recipe.arm == "simple"
     named = [note.split(" was left out: ")[0] for note in recipe.warnings]
     assert named == ["few-shot", "simple+few-shot (doors-1)"]
+
+
+def test_where_no_prompt_with_a_grimoire_fits_the_verdict_says_so() -> None:
+    recipe = learned(narrow(26))
+    assert recipe.verdict.why == "no prompt with a grimoire fits the weak model's context"
+    assert recipe.verdict.n == 40 and not recipe.grimoire
+
+
+class Blinkered(Scorer):
+    """Sees no label of some questions, as an Ollama server may."""
+
+    def score_labels(self, prompt: str, labels: Any) -> Any:
+        found = super().score_labels(prompt, labels)
+        return replace(found, unseen=tuple(labels)) if number("blink" + question_of(prompt), 4) == 0 else found
+
+
+def test_where_no_label_is_in_sight_there_is_no_answer_as_in_a_solver() -> None:
+    found = gate(Blinkered(think=scorer(knows).think), rows(100))
+    found.run()
+    blind = [number("blink" + row.text, 4) == 0 for row in found.cut.choose]
+    scored = [one for one in found.judged if one.candidate.mode == "score"]
+    assert 5 < sum(blind) < 30 and scored
+    for one in scored:
+        assert [label is None for label in one.predictions] == blind
+        assert not any(right for right, missing in zip(one.right, blind, strict=True) if missing)
 
 
 def test_where_no_prompt_fits_learning_says_what_helps() -> None:

@@ -194,10 +194,11 @@ def test_its_probability_is_how_often_it_is_right() -> None:
     assert max(said.scores[said.label or ""] for said in new) < 0.85 < max(said.probability or 0 for said in new)
 
 
-def test_a_neighbours_recipe_chooses_among_all_rows() -> None:
-    def only_knn(prompt: str) -> str:
-        return knows(prompt) if prompt.count("ai: ") == 5 else guess(prompt)
+def only_knn(prompt: str) -> str:
+    return knows(prompt) if prompt.count("ai: ") == 5 else guess(prompt)
 
+
+def test_a_neighbours_recipe_chooses_among_all_rows() -> None:
     model = scorer(only_knn)
     recipe = learned(model, grimoires=[])
     assert recipe.arm == "knn" and len(recipe.examples) == 100
@@ -256,10 +257,11 @@ def test_a_budget_too_small_is_refused_before_any_call() -> None:
     assert weak.calls == strong.calls == []
 
 
-def test_the_plan_names_no_fewer_questions_than_are_asked() -> None:
-    model = scorer(guess)
+@pytest.mark.parametrize("said", [guess, only_knn], ids=["no prompt is better", "neighbours are"])
+def test_the_plan_names_no_fewer_questions_than_are_asked(said: Any) -> None:
+    model = scorer(said)
     learned(model)
     plan = Plan.of(TASK, cut(rows(100), 0), [CLUE])
     assert (plan.choose, plan.confirm, plan.prompts) == (60, 40, 5)
-    assert plan.lines()[0].startswith("60 rows to choose on, 40 to confirm; 5 prompts: up to 380 questions")
-    assert len(model.asked("score")) <= 380
+    assert plan.lines()[0].startswith("60 rows to choose on, 40 to confirm; 5 prompts: up to 480 questions")
+    assert len(model.asked("score")) <= 480
