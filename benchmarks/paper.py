@@ -112,7 +112,7 @@ def keep(report: Report, learned: dict[str, Any], name: str, folder: Path) -> No
     results.mkdir(parents=True, exist_ok=True)
     summary = {key: value for key, value in report.to_dict().items() if key != "run"} | {"recipe": learned}
     (results / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_bytes().splitlines()]
     found: dict[str, Any] = {"gold": {row["row"]: row["gold"] for row in rows}, "predictions": {}}
     for row in rows:
         found["predictions"].setdefault(row["arm"], {})[row["row"]] = row["prediction"]

@@ -29,6 +29,7 @@ BASELINES = ("majority", "probe", "probe-minilm")
 METHODS = {
     "zero-shot / mean": "zero-shot", "few-shot / mean": "few-shot", "zero-shot+hidden": "zero-shot+hidden",
     "few-shot+hidden": "few-shot+hidden", "zero-shot+fusion": "zero-shot+fusion", "few-shot+fusion": "few-shot+fusion",
+    "knn / mean": "knn",
 }  # fmt: skip
 """Methods without a grimoire: the name in a recipe's trials, and in the table."""
 
@@ -38,6 +39,7 @@ class Found:
     """One task: its seeds' reports and predictions, rows in the same order everywhere."""
 
     task: str
+    seeds: list[str]
     reports: list[dict[str, Any]]
     kept: list[dict[str, Any]]
 
@@ -116,7 +118,8 @@ def read(task: str, weak: str, limit: int) -> Found | None:
     summaries = sorted((HERE / "results" / "paper").glob(f"{task}-score{model}-{limit}-seed?.json"))
     texts = [(path, path.with_suffix(".predictions.json")) for path in summaries]
     pairs = [(json.loads(a.read_text("utf-8")), json.loads(b.read_text("utf-8"))) for a, b in texts if b.exists()]
-    return Found(task, [report for report, _ in pairs], [kept for _, kept in pairs]) if pairs else None
+    seeds = [path.stem.rpartition("seed")[2] for path, beside in texts if beside.exists()]
+    return Found(task, seeds, [report for report, _ in pairs], [kept for _, kept in pairs]) if pairs else None
 
 
 # ------------------------------------------------------------------ tables
@@ -139,7 +142,7 @@ def _figure(one: Found, arm: str, what: str) -> str:
 
 def print_verdicts(one: Found) -> None:
     """Print each seed's verdict on the grimoire, as the recipe has it, and what the recipe took."""
-    for seed, report in enumerate(one.reports):
+    for seed, report in zip(one.seeds, one.reports, strict=True):
         recipe = report.get("recipe")
         if not recipe:
             continue
@@ -169,11 +172,14 @@ def can_do(one: Found) -> bool:
 
 
 def best_method(found: Iterable[Found]) -> str:
-    """Return the method without a grimoire that is best over all tasks, on the rows that recipes were chosen on."""
+    """Return the method without a grimoire that is best over all tasks, on the rows that recipes were chosen on.
+
+    One that a race dropped after half of the rows is out: there it was clearly behind.
+    """
     scores: dict[str, list[float]] = defaultdict(list)
     for report in (report for one in found for report in one.reports):
         for trial in report["recipe"]["trials"]:
-            if trial["name"] in METHODS:
+            if trial["name"] in METHODS and not trial["dropped"]:
                 scores[METHODS[trial["name"]]].append(trial["macro_f1"])
     full = max(map(len, scores.values()))
     means = {name: float(np.mean(values)) for name, values in scores.items() if len(values) == full}

@@ -54,21 +54,22 @@ class Answer:
     label: str | None
     """One of the task's labels; None where there is none, or for an open-ended task."""
     text: str
-    """The model's own words; in mode `score` the label."""
+    """The model's own words in the modes `generate` and `schema`; else the label."""
     valid: bool
     arm: str = ""
     mode: str = ""
     prior: str = "none"
     probability: float | None = None
-    """Of the label after the prior was taken off; None in mode `generate`."""
+    """That the label is right: of a recipe calibrated on rows that its reader had not seen, else the reader's share.
+    None where words are read, and where a strong model answered."""
     scores: Mapping[str, float] = field(default_factory=dict)
-    """Of every label after the prior was taken off; they add up to 1."""
+    """Every label's share as the reader has it, after the prior was taken off; they add up to 1."""
     coverage: float | None = None
-    """The probability that the model gave to all labels together before renormalising."""
+    """The probability that the weak model gave to all labels together before renormalising."""
     unseen: tuple[str, ...] = ()
     """Labels that were out of sight (Ollama shows 20 tokens) and got a floor instead of a measured score."""
     cue: str = ""
-    """What the model's turn began with in mode `score`."""
+    """What the model's turn began with where scores or its state are read."""
     lists_labels: bool = False
     """Whether the question named the labels once more."""
     grimoire: str | None = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 
+from sleicl_chains._folders import Home
 from sleicl_chains.answers import Answer, Arm, Mode, Prior
 from sleicl_chains.baselines import BASELINES, majority, probe
 from sleicl_chains.errors import InputError, OptionError
@@ -66,6 +67,8 @@ class ArmBuilder:
     seed: int = 0
     journal: Journal | None = None
     recipe: "Recipe | None" = None
+    home: Home | None = None
+    """Where fetched weights lie."""
     notes: list[str] = field(default_factory=list)
 
     def default_names(self) -> list[str]:
@@ -83,12 +86,15 @@ class ArmBuilder:
         ]
 
     def leaked(self, evaluated: Sequence[Example]) -> int:
-        """Return how many evaluated rows the grimoire was written from, and note it under the table."""
-        own = set(self.grimoire.provenance.examples) if self.grimoire else set()
-        count = len({example.id for example in evaluated} & own)
-        if count:
-            self._note(f"the grimoire was written from {count} of the evaluated rows: its figures flatter it")
-        return count
+        """Return how many evaluated rows the grimoire or the recipe has seen, and note it under the table."""
+        ids = {example.id for example in evaluated}
+        written = ids & set(self.grimoire.provenance.examples if self.grimoire else ())
+        learned = ids & set(self.recipe.learned_from if self.recipe else ())
+        if written:
+            self._note(f"the grimoire was written from {len(written)} of the evaluated rows: its figures flatter it")
+        if learned:
+            self._note(f"the recipe was learned from {len(learned)} of the evaluated rows: its figures flatter it")
+        return len(written | learned)
 
     def build(self, names: Sequence[str] | None = None) -> dict[str, Runnable[str, Answer]]:
         """Return a solver for each name, the default ones without names.
@@ -159,7 +165,7 @@ class ArmBuilder:
         if self.recipe is None:
             raise InputError("The arm 'recipe' needs a recipe; give one with --recipe")
         self._note(f"recipe: {self.recipe.name}, learned from {self.recipe.rows} labelled rows")
-        return solver(self.recipe, model=self.weak, journal=self.journal)
+        return solver(self.recipe, model=self.weak, journal=self.journal, home=self.home)
 
     @cached_property
     def examples(self) -> list[Example]:

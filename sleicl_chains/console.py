@@ -24,9 +24,15 @@ def say(text: str) -> None:
 
 
 class Meter:
-    """Progress of an evaluation on stderr: first an estimate, then a bar, or a line now and then without a terminal."""
+    """Progress on stderr: first an estimate, then a bar, or a line now and then without a terminal.
 
-    def __init__(self, arms: Iterable[str]) -> None:
+    Args:
+        arms: of an evaluation, or what else is done.
+        foretells: whether to say how long it will take, by the pace of the first answers.
+    """
+
+    def __init__(self, arms: Iterable[str], *, foretells: bool = True) -> None:
+        self._foretells = foretells
         self._model_arms = len([arm for arm in arms if asks_a_model(arm)])
         self._last_line = time.monotonic()
         self._first: float | None = None
@@ -57,7 +63,7 @@ class Meter:
         self._first = self._first or now  # the model's start and the first prior come before it
         self._answered += 1
         rate = (self._answered - 1) / max(now - self._first, 1e-9)
-        if self._answered == 5:
+        if self._answered == 5 and self._foretells:
             self._estimate(total - done, rate)
         self._bar.update(self._task, description=arm, completed=done, total=total, rate=rate)
         if not self._bar.console.is_terminal and now - self._last_line > 15 and self._answered > 5:

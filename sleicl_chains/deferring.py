@@ -11,7 +11,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnableLambda
 
 from sleicl_chains.answers import Answer
-from sleicl_chains.errors import OptionError
+from sleicl_chains.errors import OptionError, RejectedReply
 from sleicl_chains.journal import Journal
 from sleicl_chains.tasks import Task
 
@@ -23,7 +23,7 @@ def deferring(
 
     A question goes on if its answer is not valid, has no probability, or one below `below`. It costs one
     strong call, whose tokens stand in `Answer.usage` as `strong_prompt_tokens` and `strong_reply_tokens`. Where the
-    strong reply names no label, the weak answer stays, with a note.
+    strong reply names no label or is refused, as an empty one is, the weak answer stays, with a note.
 
     Raises:
         OptionError: `below` is no probability.
@@ -36,11 +36,21 @@ def deferring(
 
     def answer(question: str) -> Answer:
         first = chain.invoke(question)
-        return first if _is_sure(first, below) else _merged(first, second.invoke(question))
+        if _is_sure(first, below):
+            return first
+        try:
+            return _merged(first, second.invoke(question))
+        except RejectedReply as problem:
+            return _kept(first, problem)
 
     async def aanswer(question: str) -> Answer:
         first = await chain.ainvoke(question)
-        return first if _is_sure(first, below) else _merged(first, await second.ainvoke(question))
+        if _is_sure(first, below):
+            return first
+        try:
+            return _merged(first, await second.ainvoke(question))
+        except RejectedReply as problem:
+            return _kept(first, problem)
 
     metadata = dict((getattr(chain, "config", None) or {}).get("metadata") or {})
     other = (getattr(second, "config", None) or {})["metadata"]["settings"]
@@ -52,6 +62,11 @@ def deferring(
 
 def _is_sure(answer: Answer, below: float) -> bool:
     return answer.valid and answer.probability is not None and answer.probability >= below
+
+
+def _kept(weak: Answer, problem: RejectedReply) -> Answer:
+    """Return the weak answer where the strong reply was refused; what that cost is not known."""
+    return replace(weak, deferred=True, note=f"the strong model gave no answer: {problem}")
 
 
 def _merged(weak: Answer, strong: Answer) -> Answer:

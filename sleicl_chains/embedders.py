@@ -155,6 +155,24 @@ class MiniLM(Embeddings):
         return tokenizer
 
 
+class Remembered(Embeddings):
+    """Other embeddings, asked once a text; what they gave is kept as long as this object is."""
+
+    def __init__(self, inner: Embeddings) -> None:
+        self.inner = inner
+        self._known: dict[str, list[float]] = {}
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return one vector a text; those not seen before are asked for in one call."""
+        if new := [text for text in dict.fromkeys(texts) if text not in self._known]:
+            self._known |= dict(zip(new, self.inner.embed_documents(new), strict=True))
+        return [self._known[text] for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        """Return the vector of a text that is searched for; these are not kept."""
+        return self.inner.embed_query(text)
+
+
 def _of_provider(name: str) -> Embeddings:
     from langchain.embeddings import init_embeddings
 
@@ -233,5 +251,6 @@ def task_text(name: str, task_type: str, description: str, labels: Sequence[str]
 
 
 def _name(embeddings: Embeddings) -> str:
+    embeddings = getattr(embeddings, "inner", embeddings)
     model = getattr(embeddings, "model", None)
     return f"{type(embeddings).__name__} ({model})" if model else type(embeddings).__name__

@@ -97,19 +97,22 @@ class Engine:
             PromptTooLong: the prompt does not fit the context.
             ModelError: the engine refused or broke.
         """
+        return self._sent("POST", route, body)
+
+    def _get(self, route: str) -> dict[str, Any]:
+        return self._sent("GET", route)
+
+    def _sent(self, method: str, route: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         try:
-            reply = self._post(route, body)
+            try:
+                reply = self._client.request(method, route, json=body)
+            except (httpx.RemoteProtocolError, httpx.ReadError):  # it drops idle connections
+                reply = self._client.request(method, route, json=body)  # a second time is a real failure
         except httpx.HTTPError as problem:
             raise _broken(problem) from None
         _check_status(reply)
         result: dict[str, Any] = reply.json()
         return result
-
-    def _post(self, route: str, body: Mapping[str, Any]) -> httpx.Response:
-        try:
-            return self._client.post(route, json=body)
-        except (httpx.RemoteProtocolError, httpx.ReadError):
-            return self._client.post(route, json=body)  # it drops idle connections; a second time is a real failure
 
     def stream(self, route: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Send one request and yield its events. Raises as `post` does."""
@@ -127,7 +130,7 @@ class Engine:
     @functools.cached_property
     def end_token(self) -> int:
         """The token that ends a turn."""
-        text = self._client.get("/props").json()["eos_token"]
+        text = self._get("/props")["eos_token"]
         return self.tokens(text, special=True)[-1]
 
     def spell(self, tail: str, labels: tuple[str, ...]) -> tuple[int, list[list[int]]]:
@@ -137,13 +140,15 @@ class Engine:
         """
         if len(self._spelled) > 100:  # tails of free text would pile up
             self._spelled.clear()
-        if (tail, labels) not in self._spelled:
+        found = self._spelled.get((tail, labels))
+        if found is None:
             gap = "" if not tail or tail[-1].isspace() else " "
             before = self.tokens(tail, special=False)
             after = [self.tokens(tail + gap + label, special=False) for label in labels]
             shared = min(_shared(before, ids) for ids in after)
-            self._spelled[tail, labels] = len(before) - shared, [ids[shared:] for ids in after]
-        return self._spelled[tail, labels]
+            found = len(before) - shared, [ids[shared:] for ids in after]
+            self._spelled[tail, labels] = found
+        return found
 
     def prompt_tokens(self, prompt: str) -> list[int]:
         """Return the token ids of a whole rendered prompt, with the first token that some models want before it."""
@@ -160,7 +165,7 @@ class Engine:
         """
         import random
 
-        size = self._client.get("/v1/models").json()["data"][0]["meta"]["n_vocab"]
+        size = self._get("/v1/models")["data"][0]["meta"]["n_vocab"]
         order = list(range(size))
         random.Random(0).shuffle(order)
         return sorted(islice(filter(self._is_text, order), PROBE_TOKENS))

@@ -380,7 +380,7 @@ def _summarise_arm(
         high=high,
         macro_f1=macro_f1([r["gold"] for r in rows], [r["prediction"] for r in rows], labels) if labels else None,
         valid=sum(row["valid"] for row in rows) / len(rows),
-        coverage=sum(covered) / len(rows) if covered else None,
+        coverage=sum(covered) / sum(not row.get("deferred") for row in rows) if covered else None,
         difference=difference[0],
         difference_low=difference[1],
         difference_high=difference[2],

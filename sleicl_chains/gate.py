@@ -216,8 +216,9 @@ class Gate:
         """Why there are not two kinds of candidates to compare."""
         if best_with:
             return "no prompt without a grimoire fits the weak model's context"
-        given = "no prompt with a grimoire fits the weak model's context"
-        return given if self.grimoires else "no grimoire was given"
+        if self.grimoires:
+            return "no prompt with a grimoire fits the weak model's context"
+        return self.cut.untested or "no grimoire was given"  # a strong model is not asked where nothing can be tested
 
     def _only(self, best: Judged | None) -> Candidate:
         """Take the best of the only kind that there is, and measure it."""

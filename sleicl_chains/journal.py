@@ -176,7 +176,7 @@ def request_of(model: Model, messages: Sequence[BaseMessage], options: Mapping[s
     return {
         "model": identity(model),
         "messages": [_without_run(message) for message in plain(messages_to_dict(messages))],
-        "options": _without_secrets(plain(options)),
+        "options": without_secrets(plain(options)),
     }
 
 
@@ -197,7 +197,7 @@ def identity(model: Model) -> dict[str, Any]:
         TypeError: `model` is neither a chat model nor one with bound arguments.
     """
     if isinstance(model, RunnableBindingBase):  # before `identity`, which it would pass through
-        return {"bound": identity(model.bound), "kwargs": _without_secrets(plain(model.kwargs))}
+        return {"bound": identity(model.bound), "kwargs": without_secrets(plain(model.kwargs))}
     own = getattr(model, "identity", None)
     if isinstance(own, Mapping):
         return dict(plain(own))
@@ -205,7 +205,7 @@ def identity(model: Model) -> dict[str, Any]:
         raise TypeError(f"expected a chat model, found {type(model).__qualname__}")
     params = {} if model.is_lc_serializable() else model._identifying_params
     described = {"class": type(model).__name__, "server": _server(model), "params": params, **_fields(model)}
-    return dict(_without_secrets({key: value for key, value in plain(described).items() if value not in _UNSET}))
+    return dict(without_secrets({key: value for key, value in plain(described).items() if value not in _UNSET}))
 
 
 _UNSET: tuple[object, ...] = (None, "", [], {})
@@ -245,13 +245,13 @@ _SECRET = re.compile(r"(key|token|password|passwd|secret|credential|authorizatio
 _USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 
 
-def _without_secrets(value: Any) -> Any:
+def without_secrets(value: Any) -> Any:
     """Drop headers and strings of a telling name from JSON data, and user names from addresses."""
     if isinstance(value, dict):
         kept = {key: item for key, item in value.items() if not _is_secret(key, item)}
-        return {key: _without_secrets(item) for key, item in kept.items()}
+        return {key: without_secrets(item) for key, item in kept.items()}
     if isinstance(value, list):
-        return [_without_secrets(item) for item in value]
+        return [without_secrets(item) for item in value]
     return _USER_IN_URL.sub("", value) if isinstance(value, str) else value
 
 

@@ -1,6 +1,6 @@
 """`learn`: labelled rows in, a recipe with the verdict on the grimoires out; see `gate` for how."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +10,12 @@ from sleicl_chains.arms import FEW_SHOT_PER_LABEL
 from sleicl_chains.errors import InputError
 from sleicl_chains.gate import Cut, Gate, Notice, cut
 from sleicl_chains.grimoires import Grimoire
-from sleicl_chains.journal import Journal
+from sleicl_chains.journal import Journal, plain, without_secrets
+from sleicl_chains.judging import Candidate
 from sleicl_chains.recipes import Recipe, stamped, told_by
 from sleicl_chains.samplers import sampler
 from sleicl_chains.survey import Progress
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks import Example, Task, check_answers
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -27,10 +28,11 @@ def learn(
     weak: BaseChatModel,
     strong: BaseChatModel | None = None,
     grimoires: Sequence[Grimoire] = (),
-    seed: int = 0,
+    seed: int,
     budget: int | None = None,
     weak_name: str = "",
     strong_name: str | None = None,
+    keep: Callable[[Grimoire], object] | None = None,
     options: Mapping[str, Any] | None = None,
     embeddings: str = "wordllama",
     space: "Embeddings | None" = None,
@@ -41,20 +43,24 @@ def learn(
     """Return the recipe for a task and a weak model, with the verdict on the grimoires.
 
     Costs up to three short weak requests for each labelled row and prompt, and two or three strong calls with
-    `strong`; all are kept in the journal. `Plan` tells beforehand how many. Random by `seed` alone.
+    `strong`; all are kept in the journal. `Plan` tells beforehand how many. Each row is embedded once, which is not
+    kept. Random by `seed` alone.
 
     Args:
         task: its labels are the answers; an open-ended task is learned by generating.
         examples: labelled rows; of equal texts one is kept. With fewer than 40 nothing is tested.
         weak: the model that will answer.
-        strong: writes a grimoire from a few of the choose rows, so that the test stays clean.
+        strong: writes a grimoire from a few of the choose rows, so that the test stays clean. It is not asked where
+            there are too few rows for a test, since without one no grimoire is taken.
         grimoires: further candidates; without any the choice is among prompts without one. Rows that they were written
             from are chosen on, never confirmed on.
         seed: decides the cut and the examples of few-shot prompts.
         budget: most tokens that the strong model may cost, by estimate before it is asked.
-        weak_name: the name under which the recipe opens the model again; by default the model's own.
+        weak_name: the name under which the recipe opens the model again; by default the model's own, which may be too
+            short for that.
         strong_name: recorded as the grimoire's writer.
-        options: what the model was opened with, for the recipe.
+        keep: called with the grimoire that `strong` wrote, at once: it was paid for, whatever the verdict.
+        options: what the model was opened with, for the recipe; keys and passwords are left out.
         embeddings: name of the embeddings for `knn`, `fusion` and the probe.
         space: those embeddings, if they are open already.
         journal: keeps every call, so that a stopped run goes on.
@@ -63,27 +69,41 @@ def learn(
             the rest, in minutes.
 
     Raises:
-        InputError: there are no usable rows, all have the same answer, or the budget is too small.
+        InputError: there are no usable rows, all have the same answer, one is no label of the task, or the budget is
+            too small.
         ModelError: a model failed.
     """
-    from sleicl_chains.embedders import embedder, fingerprint
+    from sleicl_chains.embedders import Remembered, embedder, fingerprint
 
-    space, say = space or embedder(embeddings), notice or (lambda _: None)
+    check_answers(examples, task)
+    space, say = Remembered(space or embedder(embeddings)), notice or (lambda _: None)
     parts, writer = cut(examples, seed, grimoires), (strong_name or "the strong model") if strong else None
-    plan = Plan.of(task, parts, grimoires, writer, budget)
+    plan = Plan.of(task, parts, grimoires, writer if parts.confirm else None, budget)
     for line in plan.lines():
         say(line)
-    if strong:
-        grimoires = [*grimoires, _write(task, parts, strong, strong_name, seed, space, journal)]
+    if strong and not parts.confirm:
+        say(f"{writer} is not asked for a grimoire: {parts.untested}.")
+    if strong and parts.confirm:
+        written = _write(task, parts, strong, strong_name, seed, space, journal)
+        grimoires = [*grimoires, written]
+        if keep:
+            keep(written)
     gate = Gate(task, parts, weak, tuple(grimoires), seed, space, journal, progress or (lambda *_: None), say)
     found = gate.run()
     uses_space = found.setup.arm == "knn" or found.mode == "fusion"
-    return Recipe(
-        task=task, weak=weak_name or str(getattr(weak, "model_name", type(weak).__name__)), options=dict(options or {}),
-        model=told_by(weak), embeddings=embeddings if uses_space else "",
-        embeddings_fingerprint=fingerprint(space) if uses_space else "", seed=seed, rows=len(parts.rows),
-        **gate.outcome(found), **stamped(),
+    recipe = Recipe(
+        task=task, weak=weak_name or str(getattr(weak, "model_name", type(weak).__name__)),
+        options=without_secrets(plain(dict(options or {}))), model=told_by(weak),
+        embeddings=embeddings if uses_space else "", embeddings_fingerprint=fingerprint(space) if uses_space else "",
+        seed=seed, rows=len(parts.rows), learned_from=_learned_from(parts, found), **gate.outcome(found), **stamped(),
     )  # fmt: skip
+    return recipe.model_copy(update={"layout": recipe.layout_under(weak)})
+
+
+def _learned_from(parts: Cut, found: Candidate) -> list[str]:
+    """Return the hashes of the rows that a candidate owes its figures to."""
+    shown = found.setup.grimoire if found.shows_grimoire else None
+    return sorted({row.id for row in parts.rows} | set(shown.provenance.examples if shown else ()))
 
 
 def _write(
@@ -132,7 +152,7 @@ class Plan:
         return cls(len(parts.choose), len(parts.confirm), prompts, strong, tokens)
 
     def lines(self) -> list[str]:
-        """Say it in words."""
+        """Say it in words; calls that choose a cue, up to 24 a prompt on Ollama, are not counted."""
         # Where the nearest rows are shown best, all rows are asked once more with all rows to choose among.
         asked = (self.prompts + bool(self.confirm)) * self.choose + 3 * self.confirm
         lines = [

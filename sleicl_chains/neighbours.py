@@ -18,8 +18,8 @@ NEIGHBOURS = 4
 class Neighbours:
     """Finds the nearest rows by cosine; the nearest comes last, next to the question.
 
-    A row of the question's own text is never among them. Each row is embedded once. No randomness: rows equally near
-    come in the order of their content hash.
+    A row of the question's own text is never among them. Each row is embedded once. No randomness: rows equally near,
+    to six digits, come in the order of their content hash; further digits differ between processors.
     """
 
     def __init__(self, rows: Sequence[Example], embeddings: "Embeddings", *, k: int = NEIGHBOURS) -> None:
@@ -33,7 +33,7 @@ class Neighbours:
         from sleicl_chains.embedders import embed
 
         near = self._vectors @ embed(self._embeddings, [question])[0]
-        order = [self.rows[at] for at in np.argsort(-near, kind="stable")]
+        order = [self.rows[at] for at in np.argsort(-near.round(6), kind="stable")]
         others = [row for row in order if fold(row.text) != fold(question)]
         return tuple(reversed(others[: self._k]))
 

@@ -1,6 +1,7 @@
 """The weak model under one prompt: renders it, gathers the evidence for each question, keeps it in the journal."""
 
 import base64
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -122,7 +123,7 @@ class Observer:
         found = Observation(vector=self._vector(question) if "vector" in blocks else ())
         prompt = self.prompt(question) if {"state", "scores"} & set(blocks) else ""
         if "state" in blocks:
-            kept = self._state(prompt, question)
+            kept = self._state(prompt)
             state = [value for part in kept["state"] for value in _unpacked(part)]
             found = replace(found, state=state, prompt_tokens=kept["prompt_tokens"], seconds=kept["seconds"])
         if "scores" in blocks:
@@ -139,12 +140,12 @@ class Observer:
         kept = self._kept({"op": "score_labels", "prompt": prompt, "labels": self.task.labels}, ask)
         return LabelScores(**kept["scores"]), kept["seconds"]
 
-    def _state(self, prompt: str, question: str) -> dict[str, Any]:
+    def _state(self, prompt: str) -> dict[str, Any]:
         """Read the state where the question ends and at the cue: the first tells what it is about, the second more.
 
         In this order each evaluation goes on from the one before.
         """
-        place = prompt.rfind(question.strip()) + len(question.strip())
+        place = len(prompt[: -self._after_question].rstrip())
 
         def ask() -> dict[str, Any]:
             assert isinstance(self.weak, StateReader)
@@ -152,6 +153,12 @@ class Observer:
             return {"state": [_packed(one.values) for one in states], "prompt_tokens": states[-1].prompt_tokens}
 
         return self._kept({"op": "read_state", "prompt": prompt, "place": place}, ask)
+
+    @cached_property
+    def _after_question(self) -> int:
+        """Characters that follow the question in a rendered prompt: what two prompts have in common at their end."""
+        bare = replace(self, examples=(), neighbours=None)
+        return len(os.path.commonprefix([bare._render(digit, self.cue)[::-1] for digit in "01"]))
 
     def _vector(self, question: str) -> list[float]:
         from sleicl_chains.embedders import embed

@@ -190,7 +190,7 @@ def _empty_evidence(reader: Reader, labels: Sequence[str]) -> Observation:
 
 
 def features(seen: Sequence[Observation], blocks: Sequence[Block], labels: Sequence[str]) -> "Array":
-    """Return one row an observation: the blocks side by side, label scores as logarithms less their mean.
+    """Return (n_observations, n_features): the blocks side by side, label scores as logarithms less their mean.
 
     Raises:
         InputError: an observation lacks a block.

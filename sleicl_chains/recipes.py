@@ -124,6 +124,10 @@ class Recipe(BaseModel):
     warnings: list[str] = []
     rows: int
     """Labelled rows that it was learned from."""
+    learned_from: list[str] = []
+    """Content hashes of these rows, and of those that its grimoire was written from: on them its figures flatter it."""
+    layout: str = ""
+    """Hash of the bare prompt, so that a changed card, cue or packaged prompt is noticed."""
     seed: int
     date: str = ""
     versions: dict[str, str] = {}
@@ -165,11 +169,11 @@ class Recipe(BaseModel):
         return recipe
 
     def save(self, path: str | Path) -> None:
-        """Write the file, wholly or not at all."""
+        """Write the file, wholly or not at all; it may hold training rows, so nobody else may read it."""
         text = json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=1)
-        write_whole(Path(path), text + "\n")
+        write_whole(Path(path), text + "\n", mode=0o600)
 
-    def prompt(self, question: str, weak: BaseChatModel | None = None) -> str:
+    def prompt(self, question: str, weak: BaseChatModel | None = None, *, home: Home | None = None) -> str:
         """Return the exact text that the weak model is given for a question.
 
         Opens the model of the recipe's name, or takes `weak`; no call of the model is made.
@@ -177,7 +181,7 @@ class Recipe(BaseModel):
         Raises:
             RecipeMismatch: the model is another one than the recipe was learned for.
         """
-        steps = self.steps(weak)
+        steps = self.steps(weak, home=home)
         if steps.fitted is not None:
             return steps.observer.prompt(question)
         messages = steps.messages(question)
@@ -200,10 +204,20 @@ class Recipe(BaseModel):
                 f"The recipe was learned for {self.weak} with {_short(self.model)}; found {_short(found)}. "
                 "Its numbers hold for no other model: run `sleicl learn` for this one"
             )
+        if self.layout and self.layout_under(weak) != self.layout:
+            raise RecipeMismatch(
+                "The recipe's prompt is no longer the one that it was learned with: its card or cue was changed, or "
+                "this version writes prompts otherwise; run `sleicl learn` again"
+            )
         return Solver(
             self._observer(weak, self._embeddings(home), journal), self.mode, self.prior, fitted=self._reader(),
             calibration=Calibration(*self.calibration) if self.calibration else None, name=name,
         )  # fmt: skip
+
+    def layout_under(self, weak: BaseChatModel) -> str:
+        """Return the hash of the prompt of a question mark, as a model like `weak` is shown it; no model call."""
+        turns = self._observer(weak, None, None).messages("?", Cue(self.cue, self.lists_labels))
+        return _sha256(*(part for turn in turns for part in (turn.type, turn.text)))[:16]
 
     def _open(self, home: Home | None) -> BaseChatModel:
         from sleicl_chains.models import weak_model

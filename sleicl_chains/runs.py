@@ -165,7 +165,7 @@ def read_run(folder: Path) -> Run:
     file = folder / "rows.jsonl"
     found: dict[str, dict[str, Row]] = {arm.arm: {} for arm in report.arms}
     try:
-        for line in file.read_text(encoding="utf-8").splitlines():
+        for line in file.read_bytes().splitlines():  # of a text it would break at more than line feeds
             row = json.loads(line)
             found.get(row["arm"], {})[row["row"]] = row
     except (OSError, ValueError, KeyError, TypeError) as problem:

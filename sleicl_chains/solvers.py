@@ -13,10 +13,11 @@ from langchain_core.messages import AIMessage, BaseMessage, messages_to_dict
 from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.runnables.config import run_in_executor
 
+from sleicl_chains._folders import Home
 from sleicl_chains.answers import Answer, Arm, Mode, Prior
 from sleicl_chains.chats import form_shown, shows_examples
 from sleicl_chains.cues import CUE, CUES, LISTING, NO_CUE, Cue
-from sleicl_chains.errors import InputError, OptionError, Unsupported
+from sleicl_chains.errors import InputError, OptionError, PromptTooLong, Unsupported
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal, aask, ask
 from sleicl_chains.labels import parse_label
@@ -26,7 +27,7 @@ from sleicl_chains.observer import LabelScorer, Observer, StateReader
 from sleicl_chains.priors import CONTENT_FREE, domain_texts, mean_shares
 from sleicl_chains.readers import Calibration, PriorReader, Reader, fit_affine, fit_linear
 from sleicl_chains.schemas import held_to_labels, label_of
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks import Example, Task, check_answers
 from sleicl_chains.thinking import without_thinking
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def solver(
     weak: "Recipe",
     *,
     model: BaseChatModel | None = ...,
+    home: Home | None = ...,
     journal: Journal | None = ...,
     name: str = ...,
     defer_below: float | None = ...,
@@ -73,6 +75,7 @@ def solver(
     task: Task | None = None,
     *,
     model: BaseChatModel | None = None,
+    home: Home | None = None,
     arm: Arm = "zero-shot",
     grimoire: Grimoire | None = None,
     examples: Sequence[Example] = (),
@@ -89,7 +92,7 @@ def solver(
     """Return a chain that answers one question with one weak call (see below for what else is asked, once).
 
     `solver(recipe)` answers as a recipe says, and takes nothing but `model` (the weak model, if it is open already),
-    `journal`, `name` and the last two arguments.
+    `home`, `journal`, `name` and the last two arguments.
 
     Args:
         weak: any chat model, or a recipe. The modes `score` and `fusion` need a model that gives label
@@ -101,7 +104,7 @@ def solver(
         mode: `score` where the task has labels and the model can, else `generate` with the reason in `Answer.note`.
             `schema` holds the reply to a JSON schema. `hidden` reads the model's state and `fusion` its
             state, label scores and the question's embedding, both by a linear model fitted on `train` at the first
-            question: three and two requests a row, once.
+            question: two and three requests a row, once.
         prior: taken off the label scores; `mean` when there are `prior_texts`, else `content-free`.
             It costs one weak call a text (3 if content-free, 20 if `domain`, one a training row if `affine`), once,
             at the first question.
@@ -113,6 +116,7 @@ def solver(
         journal: keeps every call; a repeated one is answered from it.
         name: what to call the chain in tables; by default the arm.
         model: with a recipe, its weak model.
+        home: with a recipe, where fetched weights of its model and embeddings lie.
         defer_below: answers of a lower probability, or of none, are asked again of the model `to`, which costs one
             call each; `Answer.deferred` tells which.
         to: a strong model.
@@ -127,7 +131,12 @@ def solver(
     from sleicl_chains.recipes import Recipe
 
     if isinstance(weak, Recipe):
-        steps = weak.steps(model, journal=journal, name=name or "recipe")
+        given = (task, grimoire, mode, prior, embeddings) != (None,) * 5 or examples or prior_texts or train
+        if given or arm != "zero-shot":
+            raise InputError("solver: a recipe says itself what is shown and how answers are read; leave the rest out")
+        steps = weak.steps(model, home=home, journal=journal, name=name or "recipe")
+    elif model is not None:
+        raise InputError("solver: `model` goes with a recipe; here the first argument is the model")
     elif task is None:
         raise InputError("solver: a model needs a task; a recipe has its own")
     else:
@@ -214,6 +223,7 @@ class Solver:
             self._check_rows()
 
     def _check_rows(self) -> None:
+        check_answers(self.train, self.task)
         if self.prior in ("mean", "domain") and not self.prior_texts:
             raise InputError(f"The prior {self.prior!r} needs training texts; give some, or use 'content-free'")
         if needs_labelled_rows(self.mode, self.prior) and not self.train:
@@ -252,6 +262,10 @@ class Solver:
             parts.append(sorted(row.id for row in self.train))
         if shown.neighbours:
             parts.append([row.id for row in shown.neighbours.rows])
+        if shown.embeddings and (shown.neighbours or self.mode == "fusion"):
+            from sleicl_chains.embedders import fingerprint
+
+            parts.append(fingerprint(shown.embeddings))
         if self.mode in BLOCKS and shown.few_alternatives:
             cues: Sequence[Cue] = (*CUES, *LISTING)  # which is chosen follows from the rest
         else:
@@ -337,7 +351,8 @@ class Solver:
             return self.fitted
         if not needs_labelled_rows(self.mode, self.prior):
             return PriorReader(self._prior_shares)
-        seen, answers = [self._seen(row.text) for row in self.train], [row.answer for row in self.train]
+        found = self._fitting([row.text for row in self.train])
+        seen, answers = list(found.values()), [self.train[at].answer for at in found]
         if self.mode == "score":
             return fit_affine(seen, answers, labels)
         return fit_linear(seen, answers, self.observer.blocks(self.mode), labels)
@@ -349,11 +364,23 @@ class Solver:
         texts: Sequence[str] = CONTENT_FREE if self.prior == "content-free" else self.prior_texts
         if self.prior == "domain":
             texts = domain_texts(self.prior_texts, seed=0)
-        scored = (self._seen(text).scores for text in texts)
+        scored = (seen.scores for seen in self._fitting(texts).values())
         return mean_shares(scores.probabilities for scores in scored if scores)
 
-    def _seen(self, text: str) -> Observation:
-        return self.observer.observe(text, self.observer.blocks(self.mode))
+    def _fitting(self, texts: Sequence[str]) -> dict[int, Observation]:
+        """Return the evidence for the texts that fit the context, by place.
+
+        Raises:
+            PromptTooLong: none does.
+        """
+        found: dict[int, Observation] = {}
+        for at, text in enumerate(texts):
+            try:
+                found[at] = self.observer.observe(text, self.observer.blocks(self.mode))
+            except PromptTooLong:  # the question, which may fit, is not to blame
+                if not found and at == len(texts) - 1:
+                    raise
+        return found
 
 
 def mode_problem(weak: BaseChatModel, mode: Mode) -> str:

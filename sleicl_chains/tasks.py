@@ -290,6 +290,20 @@ def _row_checker(task: Task) -> Callable[[str, Mapping[str, Any]], Example]:
     return check
 
 
+def check_answers(rows: Iterable[Example], task: Task) -> None:
+    """Refuse a row whose answer is none of the labels.
+
+    Raises:
+        InputError: there is one.
+    """
+    for row in rows:
+        if task.labels and row.answer not in task.labels:
+            found = _SHORT.repr(row.answer)
+            raise InputError(
+                f"{_SHORT.repr(row.text)}: found the label {found}; {_expected_label(row.answer, task.labels)}"
+            )
+
+
 def _cell(where: str, row: Mapping[str, Any], column: str) -> str:
     if column not in row:
         found = _listed(row) or "nothing"

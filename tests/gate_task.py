@@ -68,5 +68,5 @@ def writer(said: Callable[[str], str]) -> Writer:
 
 
 def learned(weak: Writer, n: int = 100, **options: Any) -> Recipe:
-    given: dict[str, Any] = {"grimoires": [CLUE], "space": SPACE, "weak_name": "fake", **options}
+    given: dict[str, Any] = {"grimoires": [CLUE], "space": SPACE, "weak_name": "fake", "seed": 0, **options}
     return learn(given.pop("task", TASK), given.pop("examples", rows(n)), weak=weak, **given)

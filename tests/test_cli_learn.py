@@ -64,7 +64,8 @@ def test_its_json_has_these_keys_and_no_training_rows(desk: Desk, guide: Path, s
     found = by_real_model(desk, tmp_path / "recipe.json", shared, "--grimoire", guide, "--json").json()
     assert set(found) == {
         "format", "task", "weak", "options", "model", "arm", "mode", "prior", "cue", "lists_labels", "embeddings",
-        "embeddings_fingerprint", "calibration", "verdict", "trials", "warnings", "rows", "seed", "date", "versions",
+        "embeddings_fingerprint", "calibration", "verdict", "trials", "warnings", "rows", "layout",
+        "seed", "date", "versions",
     }  # fmt: skip
     assert set(found["verdict"]) == VERDICT and all(set(trial) == TRIAL for trial in found["trials"])
     assert (found["verdict"]["finding"], found["verdict"]["n"], found["rows"]) == ("no difference shown", 0, 16)
@@ -131,7 +132,9 @@ def test_learn_refuses_what_cannot_work_before_any_call(desk: Desk, guide: Path,
         assert status == 1 and str(tmp_path) in line and "folder" in line
         status, line = complaint("learn", "--task", desk.card, "--rows", one_label, "--recipe", file, *weak)
         assert status == 1 and "10 labelled rows with 1 different answers; expected at least 8 rows" in line
-        status, line = complaint(*learning(desk, file, *weak, "--strong", "openai:big", "--budget", 10))
+        many = write_rows(tmp_path / "many.jsonl", rows("train", 48))
+        budget = ["--rows", many, "--strong", "openai:big", "--budget", 10]
+        status, line = complaint("learn", "--task", desk.card, "--recipe", file, *weak, *budget)
         assert status == 1 and "the budget is 10" in line
         assert server.requests == []
     assert not file.exists()

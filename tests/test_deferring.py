@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 
 from sleicl_chains.answers import Answer
 from sleicl_chains.deferring import deferring
-from sleicl_chains.errors import InputError, OptionError
+from sleicl_chains.errors import InputError, OptionError, RejectedReply
 from sleicl_chains.journal import Journal
 from sleicl_chains.solvers import solver
 from sleicl_chains.tasks import Task
@@ -142,3 +143,15 @@ def test_a_threshold_is_a_probability(task: Task, below: float) -> None:
 def test_a_threshold_and_a_model_belong_together(task: Task, options: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="defer_below and to belong together"):
         solver(weak(), task, **options)
+
+
+def test_where_the_strong_reply_is_refused_the_weak_answer_stays(task: Task) -> None:
+    def refuse(_: object) -> AIMessage:
+        raise RejectedReply("the reply is empty")
+
+    strong = Writer()
+    object.__setattr__(strong, "_generate", lambda *args, **kwargs: refuse(args))
+    unsure = Answer("sad", "sad", True, probability=0.5)
+    said = deferring(RunnableLambda(lambda _: unsure), strong, task, below=0.6).invoke("It rains.")
+    assert (said.label, said.valid, said.deferred) == ("sad", True, True)
+    assert said.note == "the strong model gave no answer: the reply is empty"

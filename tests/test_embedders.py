@@ -10,7 +10,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from sleicl_chains._folders import Home
-from sleicl_chains.embedders import MiniLM, WordVectors, embed, embedder, fingerprint, task_text
+from sleicl_chains.embedders import MiniLM, Remembered, WordVectors, embed, embedder, fingerprint, task_text
 from sleicl_chains.errors import ModelError, ModelNotFound
 
 
@@ -219,3 +219,24 @@ def test_the_text_of_a_task() -> None:
         "trec\nclassification\nWhat is asked?\nwho, when"
     )
     assert task_text("trec", "", "", ()) == "trec"
+
+
+class Counted(Embeddings):
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        self.asked.append(texts)
+        return [[float(len(text)), 1.0] for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        return [0.0, 1.0]
+
+
+def test_remembered_embeddings_are_asked_once_a_text_and_in_one_call() -> None:
+    inner = Counted()
+    space = Remembered(inner)
+    assert space.embed_documents(["a", "bb", "a"]) == [[1, 1], [2, 1], [1, 1]]
+    assert space.embed_documents(["bb", "ccc"]) == [[2, 1], [3, 1]]
+    assert inner.asked == [["a", "bb"], ["ccc"]]
+    assert space.embed_query("a") == [0, 1]  # some embedders treat a query differently

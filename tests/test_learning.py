@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.embeddings import Embeddings
 
 from sleicl_chains.errors import InputError
 from sleicl_chains.gate import FEWEST_ROWS, cut, finding_of
+from sleicl_chains.grimoires import Grimoire, Provenance
 from sleicl_chains.journal import Journal
 from sleicl_chains.learning import Plan
 from sleicl_chains.observations import Observation
@@ -21,6 +23,7 @@ from tests.gate_task import (
     CLUE,
     GUIDE,
     LABELS,
+    SPACE,
     TASK,
     door,
     guess,
@@ -33,6 +36,7 @@ from tests.gate_task import (
     whatever_is_shown,
     writer,
 )
+from tests.openai_server import OpenAIServer
 
 EITHER = pytest.mark.parametrize("make", [scorer, writer], ids=["scored", "generated"])
 
@@ -265,3 +269,64 @@ def test_the_plan_names_no_fewer_questions_than_are_asked(said: Any) -> None:
     assert (plan.choose, plan.confirm, plan.prompts) == (60, 40, 5)
     assert plan.lines()[0].startswith("60 rows to choose on, 40 to confirm; 5 prompts: up to 480 questions")
     assert len(model.asked("score")) <= 480
+
+
+# ------------------------------------------------------------------ what is kept
+
+
+def test_keys_and_passwords_do_not_get_into_the_recipe() -> None:
+    options = {"api_key": "sk-secret", "base_url": "http://me:pass@host/v1", "num_ctx": 8192}
+    recipe = learned(scorer(knows), 40, options=options)
+    assert recipe.options == {"base_url": "http://host/v1", "num_ctx": 8192}
+    assert "secret" not in recipe.model_dump_json() and "pass@" not in recipe.model_dump_json()
+
+
+def test_a_recipe_knows_the_rows_that_its_figures_are_owed_to() -> None:
+    elsewhere = Example("read before", "left")
+    book = Grimoire("doors-1", "doors", "", "", LABELS, "", GUIDE, Provenance(examples=(elsewhere.id,)))
+    recipe = learned(scorer(only_with_grimoire), grimoires=[book])
+    assert recipe.grimoire and set(recipe.learned_from) == {row.id for row in rows(100)} | {elsewhere.id}
+    plain = learned(scorer(whatever_is_shown), grimoires=[book])
+    assert not plain.grimoire and set(plain.learned_from) == {row.id for row in rows(100)}
+
+
+def test_an_answer_that_is_no_label_is_refused_before_any_call() -> None:
+    model = scorer(knows)
+    with pytest.raises(InputError, match=r"'odd': found the label 'lefd'; did you mean 'left'\? expected one of"):
+        learned(model, examples=[*rows(60), Example("odd", "lefd")])
+    assert model.calls == []
+
+
+def test_a_strong_model_is_not_paid_where_nothing_can_be_tested() -> None:
+    said: list[str] = []
+    with OpenAIServer([]) as server:
+        recipe = learned(scorer(knows), 20, strong=server.model(), grimoires=[], notice=said.append)
+        assert server.requests == []
+    why = "20 labelled rows are too few for a verdict (40 are needed)"
+    assert f"the strong model is not asked for a grimoire: {why}." in said and recipe.verdict.why == why
+
+
+def test_what_a_strong_model_wrote_is_handed_over_whatever_the_verdict() -> None:
+    kept: list[Grimoire] = []
+    with OpenAIServer(["left or right, look at the number", GUIDE]) as server:
+        recipe = learned(writer(whatever_is_shown), strong=server.model(), grimoires=[], keep=kept.append)
+    assert recipe.grimoire is None and [one.simple for one in kept] == [GUIDE]
+
+
+class Counting(Embeddings):
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        self.batches.append(texts)
+        return SPACE.embed_documents(texts)
+
+    def embed_query(self, text: str) -> list[float]:
+        return SPACE.embed_query(text)
+
+
+def test_each_row_is_embedded_once() -> None:
+    space = Counting()
+    learned(scorer(guess), 60, space=space)
+    texts = [text for batch in space.batches for text in batch if text.startswith("case ")]
+    assert sorted(texts) == sorted(row.text for row in rows(60))

@@ -18,7 +18,7 @@ class Compass(Embeddings):
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         self.embedded += texts
-        angles = [math.radians(float(text.split()[0])) for text in texts]
+        angles = [math.radians(float(text.split()[0])) if text[0].isdigit() else 0.0 for text in texts]
         return [[math.cos(angle), math.sin(angle)] for angle in angles]
 
     def embed_query(self, text: str) -> list[float]:

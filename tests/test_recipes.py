@@ -6,10 +6,11 @@ from typing import Any, cast
 
 import pytest
 
+from sleicl_chains.arms import ArmBuilder
 from sleicl_chains.errors import InputError, RecipeMismatch
 from sleicl_chains.recipes import Recipe, Shown, Trial, Verdict
 from sleicl_chains.solvers import solver
-from sleicl_chains.tasks import Task
+from sleicl_chains.tasks import Example, Task
 from tests.fake_models import Scorer, Stater, Writer, question_of
 
 LABELS = ("happy", "sad")
@@ -219,3 +220,39 @@ def test_a_neighbours_prompt_shows_the_nearest_but_not_the_question() -> None:
 def test_a_recipe_is_named_by_what_it_does() -> None:
     names = [recipe().name, recipe(mode="hidden").name, recipe(mode="fusion", arm="knn").name, bare(Writer).name]
     assert names == ["simple+few-shot", "simple+few-shot+hidden", "knn+fusion", "zero-shot"]
+
+
+def test_nobody_else_may_read_a_recipe_file(tmp_path: Path) -> None:
+    """It may hold training rows."""
+    assert saved(recipe(), tmp_path).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("change", ["description", "cue", "template"])
+def test_a_prompt_that_is_laid_out_otherwise_is_refused(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = recipe()
+    kept = first.model_copy(update={"layout": first.layout_under(weak())})
+    assert solver(kept, model=weak()).invoke("It rains.").valid
+    if change == "description":
+        kept = kept.model_copy(update={"task": TASK.model_copy(update={"description": "Classify the weather."})})
+    elif change == "cue":
+        kept = kept.model_copy(update={"cue": "Answer:"})
+    else:
+        monkeypatch.setattr("sleicl_chains.chats.fill", lambda name, **given: "Other words.")
+    with pytest.raises(RecipeMismatch, match="no longer the one that it was learned with"):
+        solver(kept, model=weak())
+
+
+def test_beside_a_recipe_what_it_decides_is_refused() -> None:
+    with pytest.raises(InputError, match="a recipe says itself what is shown"):
+        solver(recipe(), model=weak(), arm="simple")  # type: ignore[call-overload]
+    with pytest.raises(InputError, match="`model` goes with a recipe"):
+        solver(weak(), TASK, model=weak())  # type: ignore[call-overload]
+
+
+def test_rows_that_a_recipe_was_learned_from_are_said_to_flatter_it(task: Task) -> None:
+    seen, new = Example("Nobody came.", "sad"), Example("I sang.", "happy")
+    known = recipe().model_copy(update={"learned_from": [seen.id]})
+    builder = ArmBuilder(TASK, weak(), cast(Any, None), recipe=known)
+    assert builder.leaked([new]) == 0 and builder.notes == []
+    assert builder.leaked([seen, new]) == 1
+    assert builder.notes == ["the recipe was learned from 1 of the evaluated rows: its figures flatter it"]

@@ -3,10 +3,12 @@
 import asyncio
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.embeddings import DeterministicFakeEmbedding
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
@@ -19,6 +21,7 @@ from sleicl_chains.grimoires import Grimoire, Provenance
 from sleicl_chains.journal import Journal
 from sleicl_chains.solvers import solver
 from sleicl_chains.tasks import Example, Task
+from tests.fake_models import Scorer
 
 GRIMOIRE = Grimoire(
     "moods-1", "moods", "", "", (), "Laughter {is} happy; tears are sad.", "Tears are sad.", Provenance()
@@ -244,3 +247,51 @@ def test_thinking_is_no_part_of_an_open_ended_answer() -> None:
     assert (answer.text, answer.valid) == ("Green.", True)
     unfinished = chain.invoke("What colour is grass?")
     assert (unfinished.text, unfinished.valid) == ("", False)
+
+
+class Narrow(Scorer):
+    """Takes prompts of thirty words."""
+
+    def score_labels(self, prompt: str, labels: Any) -> Any:
+        if len(prompt.split()) > 30:
+            raise PromptTooLong("The prompt is too long")
+        return super().score_labels(prompt, labels)
+
+
+def test_a_training_row_that_does_not_fit_does_not_stand_in_the_way_of_others(task: Task) -> None:
+    """Scores .8 to .2 over a mean prior of the same are even; with the long text asked there would be no answer."""
+    model = Narrow(think=lambda prompt: {"happy": 0.8, "sad": 0.2})
+    texts = ["I won.", "It rains. " * 40]
+    said = solver(model, task, prior_texts=texts).invoke("The sun shines.")
+    assert said.valid and said.scores == pytest.approx({"happy": 0.5, "sad": 0.5})
+    train = [Example("I won.", "happy"), Example("It rains.", "sad"), Example("long " * 60, "sad")]
+    assert solver(model, task, prior="affine", train=train).invoke("The sun shines.").valid
+    with pytest.raises(PromptTooLong):
+        solver(model, task, prior_texts=texts[1:]).invoke("The sun shines.")
+
+
+def test_other_embeddings_are_another_solver(task: Task) -> None:
+    """A table with one of them is not gone on with under the other."""
+    train = [Example("I won.", "happy"), Example("It rains.", "sad")]
+    model = Scorer(think=lambda prompt: {"happy": 0.8, "sad": 0.2})
+
+    def settings(size: int, **given: Any) -> str:
+        space = DeterministicFakeEmbedding(size=size)
+        chain: Any = solver(model, task, train=train, embeddings=space, **given)
+        return str(chain.config["metadata"]["settings"])
+
+    for given in ({"arm": "knn"}, {"mode": "fusion"}):
+        assert settings(4, **given) == settings(4, **given) != settings(5, **given)
+    assert settings(4, mode="score") == settings(5, mode="score")
+
+
+def test_fusion_tells_which_labels_were_out_of_sight(task: Task) -> None:
+    class Blinkered(Scorer):
+        def score_labels(self, prompt: str, labels: Any) -> Any:
+            return replace(super().score_labels(prompt, labels), unseen=("sad",))
+
+    train = [Example("I won.", "happy"), Example("It rains.", "sad")]
+    model = Blinkered(think=lambda prompt: {"happy": 0.8, "sad": 0.2})
+    chain = solver(model, task, mode="fusion", train=train, embeddings=DeterministicFakeEmbedding(size=4))
+    said = chain.invoke("The sun shines.")
+    assert (said.unseen, said.coverage, said.valid) == (("sad",), 0.5, True)

@@ -8,6 +8,9 @@ from langchain_core.messages import HumanMessage, SystemMessage
 from sleicl_chains.embedded import EmbeddedModel
 from sleicl_chains.engine import Engine
 from sleicl_chains.errors import PromptTooLong
+from sleicl_chains.observer import Observer
+from sleicl_chains.tasks import Task
+from tests.fake_models import Stater
 from tests.test_embedded import CHAT, SENTIMENTS, full_distribution
 
 
@@ -63,3 +66,14 @@ def test_the_front_that_prompts_share_is_evaluated_once(weak: EmbeddedModel, mon
 def test_a_state_of_a_prompt_that_does_not_fit_is_refused(weak: EmbeddedModel) -> None:
     with pytest.raises(PromptTooLong, match="The prompt has 2000 tokens; the context holds 1024"):
         weak.read_state(("word " * 2000).strip())
+
+
+@pytest.mark.parametrize("question", ["Answer", "assistant", "ai", "It rains. ", "human: it rains"])
+def test_the_state_is_read_where_the_question_ends_whatever_it_says(question: str) -> None:
+    """Some words of a question stand in the template as well, after it."""
+    model = Stater()
+    task = Task(name="moods", description="Classify the mood.", labels=("happy", "sad"))
+    Observer(model, task, "zero-shot").observe(question, ("state",))
+    ends, whole = model.asked("state")
+    assert ends.endswith(f"\nhuman: {question.strip()}") and whole == f"{ends}{whole[len(ends) :]}"
+    assert whole[len(ends) :].strip() == "ai: Answer:"

@@ -24,7 +24,16 @@ from sleicl_chains.cli.options import (
     SeedOption,
     TaskOption,
 )
-from sleicl_chains.cli.steps import find_grimoire, journal_of, model_options, print_json, read, read_card, say, weak_of
+from sleicl_chains.cli.steps import (
+    find_grimoire,
+    journal_of,
+    model_options,
+    print_json,
+    read,
+    read_card,
+    say,
+    weak_options,
+)
 from sleicl_chains.errors import InputError, OptionError, SleiclError
 
 if TYPE_CHECKING:
@@ -73,6 +82,7 @@ def evaluate(
     from sleicl_chains.arms import ArmBuilder, limited
     from sleicl_chains.console import Meter, print_report
     from sleicl_chains.embedders import embedder
+    from sleicl_chains.models import weak_model
     from sleicl_chains.runs import note_sources
 
     place = Home.at(home)
@@ -80,15 +90,15 @@ def evaluate(
     examples = limited(examples, limit)
     learned = _recipe(recipe, task)
     name = weak or (learned.weak if learned else _no_weak())
-    given = (learned.options if learned else {}) | model_options(option, base_url)
+    given = _options(learned, task, option, base_url)
     builder = ArmBuilder(
-        task, weak_of(name, task, place, **given), embedder(embeddings, home=place), recipe=learned,
+        task, weak_model(name, home=place, **given), embedder(embeddings, home=place), recipe=learned, home=place,
         train=_train(train, task, examples), grimoire=find_grimoire(grimoire, task, place), mode=_any(mode),
         prior=_any(prior), seed=seed, journal=journal_of(place, no_journal),
     )  # fmt: skip
     sources = _sources(builder, grimoire, recipe)  # before the run: a file may change while it lasts
     if leaked := builder.leaked(examples):
-        say([f"Warning: {leaked} evaluated rows are among those that the grimoire was written from."])
+        say([f"Warning: {leaked} evaluated rows are among those that the grimoire or the recipe was made from."])
     solvers = builder.build([name.strip() for name in arms.split(",")] if arms else None)
     with Meter(solvers) as meter:
         report = builder.evaluate(
@@ -142,6 +152,11 @@ def _recipe(path: Path | None, task: "Task | None" = None) -> "Recipe | None":
     return recipe
 
 
+def _options(learned: "Recipe | None", task: "Task", given: list[str] | None, base_url: str | None) -> dict[str, Any]:
+    """Return the options of the weak model: those that a recipe was learned with, and those given."""
+    return weak_options(task, None) | (learned.options if learned else {}) | model_options(given, base_url)
+
+
 def _no_weak() -> str:
     raise OptionError("--weak is missing: name a model, say embedded:smollm2, or give a --recipe, which names its own")
 
@@ -175,24 +190,25 @@ def ask(
     home: HomeOption = None,
 ) -> None:
     """Answer one question, by a recipe or by a card and a model."""
-    from sleicl_chains.models import strong_model
+    from sleicl_chains.models import strong_model, weak_model
     from sleicl_chains.solvers import solver
 
     place, journal = Home.at(home), journal_of(Home.at(home), no_journal)
-    learned, task = _recipe(recipe), read_card(card) if card else None
+    task = read_card(card) if card else None
+    learned = _recipe(recipe, task)
     second = strong_model(to, home=place) if to else None
-    options = model_options(option, base_url)
     if learned:
         _without_recipe(grimoire=grimoire, arm=arm, train=train, mode=mode, prior=prior)
-        model = weak_of(weak or learned.weak, learned.task, place, **learned.options | options)
-        chain = solver(learned, model=model, journal=journal, defer_below=defer_below, to=second)
+        model = weak_model(weak or learned.weak, home=place, **_options(learned, learned.task, option, base_url))
+        chain = solver(learned, model=model, home=place, journal=journal, defer_below=defer_below, to=second)
     elif task is None:
         raise OptionError("--task is missing: give a card, or a --recipe, which has its own")
     else:
         shown = find_grimoire(grimoire, task, place)
         chosen = arm or (("profound" if shown.profound else "simple") if shown else "zero-shot")
         chain = solver(
-            weak_of(weak or _no_weak(), task, place, **options), task, arm=_any(chosen), grimoire=shown,
+            weak_model(weak or _no_weak(), home=place, **_options(None, task, option, base_url)), task,
+            arm=_any(chosen), grimoire=shown,
             mode=_any(mode), prior=_any(prior), **_rows_for(train, task, seed), journal=journal,
             defer_below=defer_below, to=second,
         )  # fmt: skip

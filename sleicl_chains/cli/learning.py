@@ -1,7 +1,7 @@
 """`sleicl learn`: from labelled rows to a recipe, with the verdict on the grimoire."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,8 +19,11 @@ from sleicl_chains.cli.options import (
     TaskOption,
     WeakOption,
 )
-from sleicl_chains.cli.steps import find_grimoire, journal_of, model_options, print_json, read, say, weak_of
+from sleicl_chains.cli.steps import find_grimoire, journal_of, print_json, read, say, store_of, weak_options
 from sleicl_chains.errors import InputError, OptionError
+
+if TYPE_CHECKING:
+    from sleicl_chains.grimoires import Grimoire
 
 
 def learn(
@@ -46,7 +49,7 @@ def learn(
     from sleicl_chains.console import Meter, print_recipe
     from sleicl_chains.embedders import embedder
     from sleicl_chains.learning import learn as learn_task
-    from sleicl_chains.models import strong_model
+    from sleicl_chains.models import strong_model, weak_model
 
     if strong and grimoire:
         raise OptionError("--strong writes a grimoire and --grimoire names one; give one of the two")
@@ -55,20 +58,24 @@ def learn(
     if recipe.is_dir():
         raise InputError(f"{recipe}: this is a folder; expected the file to write")
     place, (task, examples) = Home.at(home), read(card, rows)
-    given = model_options(option, base_url)
+    given = weak_options(task, option, base_url)
     shown = [one for name in grimoire or [] if (one := find_grimoire(name, task, place))]
     writer = strong_model(strong, home=place) if strong else None
     space = embedder(embeddings, home=place)
-    with Meter(["all prompts"]) as meter:
+
+    def store(written: "Grimoire") -> None:
+        say([f"The grimoire is kept as {store_of(place).add(written)}."])
+
+    with Meter(["all prompts"], foretells=False) as meter:
         found = learn_task(
-            task, examples, weak=weak_of(weak, task, place, **given), strong=writer, grimoires=shown, seed=seed,
-            budget=budget, weak_name=weak, strong_name=strong_name or strong, options=given, embeddings=embeddings,
-            space=space, journal=journal_of(place, no_journal), progress=meter,
+            task, examples, weak=weak_model(weak, home=place, **given), strong=writer, grimoires=shown, seed=seed,
+            budget=budget, weak_name=weak, strong_name=strong_name or strong, keep=store, options=given,
+            embeddings=embeddings, space=space, journal=journal_of(place, no_journal), progress=meter,
             notice=lambda line: say([line]),
         )  # fmt: skip
     found.save(recipe)
     say([f"{recipe} holds {len(found.examples)} training rows as text." if found.examples else f"Written: {recipe}"])
     if as_json:
-        print_json(found.model_dump(mode="json", exclude={"reader", "examples", "grimoire"}))
+        print_json(found.model_dump(mode="json", exclude={"reader", "examples", "grimoire", "learned_from"}))
         return
     print_recipe(found)

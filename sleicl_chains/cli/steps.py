@@ -10,8 +10,6 @@ from sleicl_chains._folders import Home
 from sleicl_chains.errors import OptionError
 
 if TYPE_CHECKING:
-    from langchain_core.language_models import BaseChatModel
-
     from sleicl_chains.grimoires import Grimoire
     from sleicl_chains.journal import Journal
     from sleicl_chains.store import GrimoireStore
@@ -63,12 +61,10 @@ def find_grimoire(name: str | None, task: "Task", home: Home) -> "Grimoire | Non
     return found
 
 
-def weak_of(name: str, task: "Task", home: Home, **options: Any) -> "BaseChatModel":
-    """Return the weak model; open-ended answers may be longer than a label."""
-    from sleicl_chains.models import weak_model
-
+def weak_options(task: "Task", given: list[str] | None, base_url: str | None = None) -> dict[str, Any]:
+    """Return the options of the weak model; open-ended answers may be longer than a label."""
     limit = {} if task.labels else {"max_tokens": 512}
-    return weak_model(name, home=home, **{**limit, **options})
+    return limit | model_options(given, base_url)
 
 
 def model_options(given: list[str] | None, base_url: str | None = None) -> dict[str, Any]:
