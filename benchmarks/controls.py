@@ -31,13 +31,14 @@ from sleicl_chains._folders import Home
 from sleicl_chains.answers import Mode
 from sleicl_chains.cues import CUE, Cue
 from sleicl_chains.embedded import EmbeddedModel
+from sleicl_chains.fitting import fit_linear
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal
 from sleicl_chains.models import weak_model
 from sleicl_chains.observations import Observation
 from sleicl_chains.observer import Observer
 from sleicl_chains.priors import mean_shares, prior_texts
-from sleicl_chains.readers import PriorReader, Reader, fit_linear
+from sleicl_chains.readers import PriorReader, Reader
 from sleicl_chains.statistics import macro_f1
 from sleicl_chains.tasks import Example, Task
 

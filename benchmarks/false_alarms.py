@@ -54,7 +54,7 @@ SHARED = 0.5
 WIDTH = 24
 """Numbers in a made-up state."""
 BATCH = 20
-CODE = ("gate", "judging", "priors", "readers", "splits", "statistics", "survey")
+CODE = ("fitting", "gate", "judging", "priors", "readers", "splits", "statistics", "survey")
 """Modules that decide a verdict."""
 RESULTS = Path(__file__).parent / "results" / "gate.jsonl"
 

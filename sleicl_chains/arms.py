@@ -53,6 +53,26 @@ FEW_SHOT_PER_LABEL = 4
 """Examples a label in the arm `few-shot` where the grimoire has none of its own (the paper's k)."""
 
 
+def own_examples(grimoires: Sequence[Grimoire], rows: Sequence[Example]) -> list[Example]:
+    """Return the rows that a grimoire was written from, the first whose rows are all there; else none."""
+    by_id = {row.id: row for row in rows}
+    for grimoire in grimoires:
+        own = grimoire.provenance.examples
+        if own and all(id in by_id for id in own):
+            return [by_id[id] for id in own]
+    return []
+
+
+def typical_examples(
+    task: Task, rows: Sequence[Example], *, seed: int, embeddings: "Embeddings"
+) -> list[Example]:  # fmt: skip
+    """Return a few rows of each label, drawn by k-means. Random by `seed` alone."""
+    from sleicl_chains.samplers import sampler
+
+    draw = sampler("kmeans", per_label=FEW_SHOT_PER_LABEL, seed=seed, embeddings=embeddings)
+    return draw.invoke({"task": task, "examples": list(rows)})
+
+
 @dataclass
 class ArmBuilder:
     """What the arms of one table have in common; `notes` gathers what a reader of the table should know."""
@@ -172,16 +192,11 @@ class ArmBuilder:
         """The examples of the few-shot arms: the grimoire's own where train has them, else k-means ones."""
         if not self.train:
             raise InputError("The few-shot arms take their examples from training rows; give some with --train")
-        by_id = {example.id: example for example in self.train}
-        own = self.grimoire.provenance.examples if self.grimoire else ()
-        if own and all(id in by_id for id in own):
+        if own := own_examples([self.grimoire] if self.grimoire else [], self.train):
             self._note("few-shot shows the grimoire's own examples")
-            return [by_id[id] for id in own]
-        from sleicl_chains.samplers import sampler
-
-        draw = sampler("kmeans", per_label=FEW_SHOT_PER_LABEL, seed=self.seed, embeddings=self.embeddings)
+            return own
         self._note(f"few-shot shows {FEW_SHOT_PER_LABEL} k-means examples a label from --train")
-        return draw.invoke({"task": self.task, "examples": list(self.train)})
+        return typical_examples(self.task, self.train, seed=self.seed, embeddings=self.embeddings)
 
     def _note(self, text: str) -> None:
         if text not in self.notes:

@@ -68,15 +68,17 @@ class _Probe:
 
     @cached_property
     def reader(self) -> "LinearReader":
-        from sleicl_chains.readers import fit_linear
+        from sleicl_chains.fitting import fit_linear
 
         seen = self._seen([example.text for example in self.train])
         return fit_linear(seen, [example.answer for example in self.train], ("vector",), self.task.labels)
 
     def answer(self, question: str) -> Answer:
+        from sleicl_chains.readers import likeliest
+
         scores = self.reader.shares(self._seen([question])[0])
-        label = max(scores, key=lambda name: scores[name])
-        return Answer(label, label, valid=True, arm="probe", mode="none", probability=scores[label], scores=scores)
+        label, share = likeliest(scores)
+        return Answer(label, label, valid=True, arm="probe", mode="none", probability=share, scores=scores)
 
     def _seen(self, texts: Sequence[str]) -> list[Observation]:
         from sleicl_chains.embedders import embed

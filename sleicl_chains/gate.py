@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from langchain_core.language_models import BaseChatModel
 
 from sleicl_chains.answers import Arm, Mode, Prior
-from sleicl_chains.arms import FEW_SHOT_PER_LABEL
+from sleicl_chains.arms import own_examples, typical_examples
 from sleicl_chains.chats import form_shown
 from sleicl_chains.errors import InputError
 from sleicl_chains.grimoires import Grimoire
@@ -25,7 +25,6 @@ from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observer import Observer, StateReader
 from sleicl_chains.priors import prior_texts
 from sleicl_chains.recipes import Finding, Shown, Verdict
-from sleicl_chains.samplers import sampler
 from sleicl_chains.solvers import scoring_problem
 from sleicl_chains.splits import distinct, shuffled, stratified
 from sleicl_chains.statistics import mcnemar, paired_difference
@@ -148,13 +147,9 @@ class Gate:
     @cached_property
     def shown(self) -> list[Example]:
         """The examples of few-shot prompts, out of the choose rows: a grimoire's own, else k-means ones."""
-        by_id = {row.id: row for row in self.cut.choose}
-        for grimoire in self.grimoires:
-            own = grimoire.provenance.examples
-            if own and all(id in by_id for id in own):
-                return [by_id[id] for id in own]
-        draw = sampler("kmeans", per_label=FEW_SHOT_PER_LABEL, seed=self.seed, embeddings=self.space)
-        return draw.invoke({"task": self.task, "examples": self.cut.choose})
+        rows = self.cut.choose
+        own = own_examples(self.grimoires, rows)
+        return own or typical_examples(self.task, rows, seed=self.seed, embeddings=self.space)
 
     @cached_property
     def readings(self) -> list[tuple[Mode, Prior]]:

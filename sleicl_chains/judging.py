@@ -8,17 +8,10 @@ import numpy as np
 from sleicl_chains.answers import Mode, Prior
 from sleicl_chains.chats import form_shown
 from sleicl_chains.evaluation import is_right
+from sleicl_chains.fitting import fit_affine, fit_calibration, fit_linear, held_out_linear
 from sleicl_chains.observer import Observer
 from sleicl_chains.priors import mean_shares, prior_texts
-from sleicl_chains.readers import (
-    Calibration,
-    PriorReader,
-    Reader,
-    fit_affine,
-    fit_calibration,
-    fit_linear,
-    held_out_linear,
-)
+from sleicl_chains.readers import Calibration, PriorReader, Reader, likeliest
 from sleicl_chains.recipes import Trial
 from sleicl_chains.splits import balance, folds
 from sleicl_chains.statistics import macro_f1
@@ -100,7 +93,7 @@ class Judge:
             said = [(self.survey.said(candidate.setup, row), 1.0) for row in rows]
         else:
             found = self._held_out(candidate, rows)
-            said = [_top(found[row.id]) if row.id in found else (None, 0.0) for row in rows]
+            said = [likeliest(found[row.id]) if row.id in found else (None, 0.0) for row in rows]
             blind = dict.fromkeys(labels, 1 / len(labels))
             loss = least_loss([found.get(row.id, blind) for row in rows], golds)
         predictions = [label for label, _ in said]
@@ -157,7 +150,8 @@ class Judge:
         else:
             reader = self.fit(candidate, fitted_on)
             said = [
-                _top(reader.shares(survey.of(setup, row)))[0] if self._answers(candidate, row) else None for row in rows
+                likeliest(reader.shares(survey.of(setup, row)))[0] if self._answers(candidate, row) else None
+                for row in rows
             ]
         return [is_right(label, row.answer, self.task.labels) for label, row in zip(said, rows, strict=True)]
 
@@ -181,8 +175,3 @@ def least_loss(shares: Sequence[Mapping[str, float]], answers: Sequence[str]) ->
         return float(-(weights * tempered[np.arange(len(gold)), gold]).mean())
 
     return min(map(loss, _TEMPERATURES))
-
-
-def _top(shares: Mapping[str, float]) -> tuple[str, float]:
-    label = max(shares, key=lambda name: shares[name])
-    return label, shares[label]

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
 
-from sleicl_chains.arms import FEW_SHOT_PER_LABEL
+from sleicl_chains.arms import FEW_SHOT_PER_LABEL, typical_examples
 from sleicl_chains.errors import InputError
 from sleicl_chains.gate import Cut, Gate, Notice, cut
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal, plain, without_secrets
 from sleicl_chains.judging import Candidate
 from sleicl_chains.recipes import Recipe, stamped, told_by
-from sleicl_chains.samplers import sampler
 from sleicl_chains.survey import Progress
 from sleicl_chains.tasks import Example, Task, check_answers
 
@@ -113,8 +112,7 @@ def _write(
     """Have a grimoire written from some of the rows to choose on."""
     from sleicl_chains.writer import grimoire_writer
 
-    draw = sampler("kmeans", per_label=FEW_SHOT_PER_LABEL, seed=seed, embeddings=space)
-    shown = draw.invoke({"task": task, "examples": parts.choose})
+    shown = typical_examples(task, parts.choose, seed=seed, embeddings=space)
     about: dict[str, Any] = {"sampler": "kmeans", "per_label": FEW_SHOT_PER_LABEL, "seed": seed}
     writer = grimoire_writer(strong, strong_name=strong_name, journal=journal)
     return writer.invoke({"task": task, "examples": shown, **about})  # type: ignore[typeddict-item]

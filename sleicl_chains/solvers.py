@@ -18,6 +18,7 @@ from sleicl_chains.answers import Answer, Arm, Mode, Prior
 from sleicl_chains.chats import form_shown, shows_examples
 from sleicl_chains.cues import CUE, CUES, LISTING, NO_CUE, Cue
 from sleicl_chains.errors import InputError, OptionError, PromptTooLong, Unsupported
+from sleicl_chains.fitting import fit_affine, fit_linear
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal, aask, ask
 from sleicl_chains.labels import parse_label
@@ -25,7 +26,7 @@ from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observations import BLOCKS, Observation, needs_labelled_rows
 from sleicl_chains.observer import LabelScorer, Observer, StateReader
 from sleicl_chains.priors import CONTENT_FREE, domain_texts, mean_shares
-from sleicl_chains.readers import Calibration, PriorReader, Reader, fit_affine, fit_linear
+from sleicl_chains.readers import Calibration, PriorReader, Reader, likeliest
 from sleicl_chains.schemas import held_to_labels, label_of
 from sleicl_chains.tasks import Example, Task, check_answers
 from sleicl_chains.thinking import without_thinking
@@ -328,8 +329,8 @@ class Solver:
             if self.mode == "score" and not seen.scores.measured:
                 return Answer(label=None, text="", valid=False, note=_NONE_IN_SIGHT, **found)
         shares = self.reader.shares(seen)
-        label = max(shares, key=lambda name: shares[name])
-        chance = self.calibration.of(shares[label]) if self.calibration else shares[label]
+        label, share = likeliest(shares)
+        chance = self.calibration.of(share) if self.calibration else share
         return Answer(label=label, text=label, valid=True, probability=chance, scores=shares, **found)
 
     @cached_property

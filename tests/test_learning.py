@@ -7,6 +7,7 @@ import pytest
 from langchain_core.embeddings import Embeddings
 
 from sleicl_chains.errors import InputError
+from sleicl_chains.fitting import fit_affine, fit_linear
 from sleicl_chains.gate import FEWEST_ROWS, cut, finding_of
 from sleicl_chains.grimoires import Grimoire, Provenance
 from sleicl_chains.journal import Journal
@@ -14,7 +15,7 @@ from sleicl_chains.learning import Plan
 from sleicl_chains.observations import Observation
 from sleicl_chains.observer import Observer
 from sleicl_chains.priors import mean_shares, prior_texts
-from sleicl_chains.readers import PriorReader, Reader, fit_affine, fit_linear
+from sleicl_chains.readers import PriorReader, Reader
 from sleicl_chains.recipes import Recipe
 from sleicl_chains.solvers import solver
 from sleicl_chains.tasks import Example, Task
@@ -44,7 +45,7 @@ EITHER = pytest.mark.parametrize("make", [scorer, writer], ids=["scored", "gener
 @pytest.fixture(autouse=True)
 def one_strength(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five times as fast; how a strength is chosen is tested with the linear reader."""
-    monkeypatch.setattr("sleicl_chains.readers.STRENGTHS", (3.0,))
+    monkeypatch.setattr("sleicl_chains.fitting.STRENGTHS", (3.0,))
 
 
 # ------------------------------------------------------------------ the verdict

@@ -12,8 +12,9 @@ from sklearn.linear_model import LogisticRegression
 
 from sleicl_chains.answers import LabelScores
 from sleicl_chains.errors import InputError
+from sleicl_chains.fitting import fit_linear
 from sleicl_chains.observations import Observation
-from sleicl_chains.readers import LinearReader, features, fit_linear, load_reader
+from sleicl_chains.readers import LinearReader, features, load_reader
 
 AB, ABC = ("a", "b"), ("a", "b", "c")
 

@@ -8,19 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sleicl_chains.answers import LabelScores
+from sleicl_chains.fitting import fit_affine, fit_calibration, fit_linear
 from sleicl_chains.observations import Observation
 from sleicl_chains.priors import mean_shares, remove_prior
-from sleicl_chains.readers import (
-    AffineReader,
-    Calibration,
-    LinearReader,
-    PriorReader,
-    Reader,
-    fit_affine,
-    fit_calibration,
-    fit_linear,
-    load_reader,
-)
+from sleicl_chains.readers import AffineReader, Calibration, LinearReader, PriorReader, Reader, load_reader
 
 LABELS = ("a", "b", "c", "d", "e")
 invented = settings(
