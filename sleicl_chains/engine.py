@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from pydantic_core import from_json
 
 from sleicl_chains.errors import ModelError, ModelNotFound, PromptTooLong
 
@@ -111,7 +112,7 @@ class Engine:
         except httpx.HTTPError as problem:
             raise _broken(problem) from None
         _check_status(reply)
-        result: dict[str, Any] = reply.json()
+        result: dict[str, Any] = from_json(reply.content)  # twice as fast as json with hundreds of probabilities
         return result
 
     def stream(self, route: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
