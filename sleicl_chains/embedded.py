@@ -44,7 +44,7 @@ class EmbeddedModel(BaseChatModel):
     path: Path
     """The GGUF file."""
     n_ctx: int = 4096
-    """Context in tokens, prompt and reply together."""
+    """Context in tokens, prompt and reply together; the engine rounds it up to a multiple of 256."""
     threads: int = 0
     """0 takes `$SLEICL_THREADS`, else as many as there are idle cores when the engine starts, one to eight.
 

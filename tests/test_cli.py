@@ -153,7 +153,7 @@ def failures() -> dict[str, tuple[list[str], str]]:
             [*ask, "embedded:smollm2", "-o", "n_ctx", "q"],
             "--option: found 'n_ctx'; expected NAME=VALUE, suc",
         ),
-        "context too small": ([*ask, "WEIGHTS", "-o", "n_ctx=32", "q"], "tokens; the context holds "),
+        "context too small": ([*ask, "WEIGHTS", "-o", "n_ctx=256", "word " * 300], "tokens; the context holds "),
         "pasted weak model": ([*ask, "paste:letters", "q"], "paste:letters: a pasted model writes grimoires; expecte"),
         "no question": ([*ask, "embedded:GGUF", "-"], "A solver takes a question as text; found ''"),
         "score for words": (["ask", "--task", "OPEN", "--weak", "embedded:GGUF", "--mode", "score", "q"], "needs labe"),
