@@ -22,7 +22,6 @@ from pydantic import ConfigDict, PrivateAttr
 from sleicl_chains.answers import LabelScores, State
 from sleicl_chains.engine import Engine, engine_for
 from sleicl_chains.errors import ModelError, ModelNotFound, Unsupported
-from sleicl_chains.fronts import Fronts, Turn
 from sleicl_chains.layouts import STOP, completion
 from sleicl_chains.weights import sha256_of
 
@@ -118,15 +117,7 @@ class EmbeddedModel(BaseChatModel):
         turns = [{"role": _ROLES[message.type], "content": message.text} for message in messages]
         if not self.has_template:
             return completion(messages)
-        return self._fronts.render(turns)
-
-    @functools.cached_property
-    def _fronts(self) -> Fronts:
-        return Fronts(self._written)
-
-    def _written(self, turns: Sequence[Turn]) -> str:
-        text: str = self.engine.post("/apply-template", {"messages": turns})["prompt"]
-        return text
+        return self.engine.fronts.render(turns)
 
     # ------------------------------------------------------------------ label probabilities
 

@@ -25,6 +25,7 @@ import httpx
 from pydantic_core import from_json
 
 from sleicl_chains.errors import ModelError, ModelNotFound, PromptTooLong
+from sleicl_chains.fronts import Fronts, Turn
 
 PROBE_TOKENS = 512
 """Logits that a state is read by. On TREC more did not help beyond noise (benchmarks/LOG.md)."""
@@ -127,6 +128,15 @@ class Engine:
                         yield json.loads(line.removeprefix("data: "))
         except httpx.HTTPError as problem:
             raise _broken(problem) from None
+
+    @functools.cached_property
+    def fronts(self) -> Fronts:
+        """Writes chats down by the model's own template."""
+        return Fronts(self._written)
+
+    def _written(self, turns: Sequence[Turn]) -> str:
+        text: str = self.post("/apply-template", {"messages": turns})["prompt"]
+        return text
 
     @functools.cached_property
     def end_token(self) -> int:
