@@ -275,13 +275,10 @@ def _kind(value: object) -> str:
 
 
 def _row_checker(task: Task) -> Callable[[str, Mapping[str, Any]], Example]:
-    labels = frozenset(task.labels)
-
     def check(where: str, row: Mapping[str, Any]) -> Example:
         text = _cell(where, row, task.text_column)
         answer = _cell(where, row, task.answer_column).strip()
-        if labels and answer not in labels:
-            raise InputError(f"{where}: found the label {_SHORT.repr(answer)}; {_expected_label(answer, task.labels)}")
+        _check_label(where, answer, task.labels)
         try:
             return Example(text, answer)
         except UnicodeEncodeError:
@@ -297,11 +294,12 @@ def check_answers(rows: Iterable[Example], task: Task) -> None:
         InputError: there is one.
     """
     for row in rows:
-        if task.labels and row.answer not in task.labels:
-            found = _SHORT.repr(row.answer)
-            raise InputError(
-                f"{_SHORT.repr(row.text)}: found the label {found}; {_expected_label(row.answer, task.labels)}"
-            )
+        _check_label(_SHORT.repr(row.text), row.answer, task.labels)
+
+
+def _check_label(where: str, answer: str, labels: Sequence[str]) -> None:
+    if labels and answer not in labels:
+        raise InputError(f"{where}: found the label {_SHORT.repr(answer)}; {_expected_label(answer, labels)}")
 
 
 def _cell(where: str, row: Mapping[str, Any], column: str) -> str:
