@@ -1,6 +1,7 @@
 """The weak model on the paper's tasks: every arm and the recipe that `learn` makes, one table a task and seed.
 
-    python benchmarks/paper.py --data DIR --grimoires DIR [--weak MODEL] [--tasks TREC,Subj] [--arms A,B] [--home DIR]
+    python benchmarks/paper.py --data DIR --grimoires DIR [--weak MODEL] [--embeddings minilm] [--tasks TREC,Subj]
+        [--arms A,B] [--seeds 0,1,2] [--home DIR]
 
 DIR/TASK/{task.json,train.jsonl,test.jsonl} are the rows and DIR/TASK/*.json the grimoires that
 GPT-4 wrote. Rows go to `work/` beside this file (not committed); what is kept in `results/` holds row
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from data import grimoire_of, load
-from langchain_core.language_models import BaseChatModel
 from official import official
 
 from sleicl_chains._folders import Home
@@ -39,9 +39,10 @@ HERE = Path(__file__).parent
 TASKS = "TREC,Subj,AgNews,SST5,RTE,hate_speech18"
 ARMS = (
     "zero-shot,few-shot,simple,profound,zero-shot+hidden,few-shot+hidden,simple+hidden,profound+hidden,"
-    "zero-shot+fusion,few-shot+fusion,simple+fusion,profound+fusion,knn,recipe"
+    "zero-shot+fusion,few-shot+fusion,simple+fusion,profound+fusion,"
+    "zero-shot+blend,few-shot+blend,simple+blend,profound+blend,knn,recipe"
 )
-WEAK = "embedded:smollm2"
+WEAK, SPACE = "embedded:smollm2", "wordllama"
 TRAIN_ROWS = 100
 LIMITS: dict[str, dict[str, int]] = {"score": {}, "generate": {"max_tokens": 32}}
 
@@ -57,8 +58,8 @@ def main() -> None:
         started = time.monotonic()
         report, learned = run(options, name, mode, int(seed), home)
         print(f"{name}, {mode}, seed {seed}: {time.monotonic() - started:.0f} s\n", flush=True)
-        weak = "" if options.weak == WEAK else f"-{slug(options.weak)}"
-        keep(report, learned, f"{name}-{mode}{weak}-{options.limit}-seed{seed}", Path(report.run))
+        kept = f"{name}-{mode}{suffix(options.weak, options.embeddings)}-{options.limit}-seed{seed}"
+        keep(report, learned, kept, Path(report.run))
 
 
 def run(options: argparse.Namespace, name: str, mode: Mode, seed: int, home: Home) -> tuple[Report, dict[str, Any]]:
@@ -68,19 +69,22 @@ def run(options: argparse.Namespace, name: str, mode: Mode, seed: int, home: Hom
     # 32 tokens hold every label and some words around it; the official layout keeps its own 64.
     given = model_options(options.option)
     weak, journal = weak_model(options.weak, home=home, **LIMITS[mode] | given), Journal(home.journal)
-    builder = ArmBuilder(task, weak, embedder(), train=train, grimoire=grimoire, mode=mode, seed=seed, journal=journal)
+    space = embedder(options.embeddings, home=home)
+    builder = ArmBuilder(task, weak, space, train=train, grimoire=grimoire, mode=mode, seed=seed, journal=journal)
     names = options.arms.split(",")
     learned: dict[str, Any] = {}
     if RECIPE in names:
-        builder.recipe, learned = learn_recipe(task, train, weak, options.weak, grimoire, seed, journal)
-    arms = (
-        builder.build(["majority", "probe"])
-        | {"probe-minilm": probe(task, train, embedder("minilm", home=home))}
-        | builder.build(names)
-    )
+        settings = {"weak": weak, "weak_name": options.weak, "embeddings": options.embeddings, "space": space}
+        builder.recipe, learned = learn_recipe(task, train, grimoire, seed, settings | {"journal": journal})
+    probes = {
+        "probe": probe(task, train, embedder()),
+        "probe-minilm": probe(task, train, embedder("minilm", home=home)),
+    }
+    arms = builder.build(["majority"]) | probes | builder.build(names)
     if mode == "generate" and options.weak == WEAK:
         arms["official"] = official(weak_model(options.weak, home=home, **given), task, grimoire, journal)
-    folder = HERE / "work" / f"{name}-{mode}-{slug(options.weak)}-{options.sampler}-{options.limit}-seed{seed}"
+    about = f"{slug(options.weak)}-{options.embeddings}-{options.sampler}-{options.limit}"
+    folder = HERE / "work" / f"{name}-{mode}-{about}-seed{seed}"
     with Meter(arms) as meter:
         report = builder.evaluate(arms, test, options.weak, run=folder, progress=meter)
     print_report(report, builder.notes)
@@ -88,12 +92,12 @@ def run(options: argparse.Namespace, name: str, mode: Mode, seed: int, home: Hom
 
 
 def learn_recipe(
-    task: Task, train: list[Example], weak: BaseChatModel, weak_name: str, grimoire: Grimoire, seed: int,
-    journal: Journal,
-) -> tuple[Recipe, dict[str, Any]]:  # fmt: skip
+    task: Task, train: list[Example], grimoire: Grimoire, seed: int, settings: dict[str, Any]
+) -> tuple[Recipe, dict[str, Any]]:
     """Learn from the labelled rows alone; return the recipe, and what of it may be published."""
+    journal = settings["journal"]
     started, before = time.monotonic(), len(journal)
-    recipe = learn(task, train, weak=weak, weak_name=weak_name, grimoires=[grimoire], seed=seed, journal=journal)
+    recipe = learn(task, train, grimoires=[grimoire], seed=seed, **settings)
     seconds = time.monotonic() - started
     print_recipe(recipe)
     print(f"learned in {seconds:.0f} s", flush=True)
@@ -104,6 +108,11 @@ def learn_recipe(
 def slug(weak: str) -> str:
     """Return a model's name as a part of a file name."""
     return weak.replace(":", "-").replace("/", "-")
+
+
+def suffix(weak: str, space: str) -> str:
+    """Return what tells results apart that are not of the usual model or embeddings."""
+    return ("" if weak == WEAK else f"-{slug(weak)}") + ("" if space == SPACE else f"-{space}")
 
 
 def keep(report: Report, learned: dict[str, Any], name: str, folder: Path) -> None:
@@ -129,6 +138,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--modes", default="score")
     parser.add_argument("--sampler", default="k-means", help="which grimoire: the beginning of its file's name")
     parser.add_argument("--weak", default=WEAK)
+    parser.add_argument("--embeddings", default=SPACE, help="of fusion, blend and knn")
     parser.add_argument("--option", "-o", action="append", help="NAME=VALUE for the model, such as num_thread=2")
     parser.add_argument("--arms", default=ARMS)
     parser.add_argument("--limit", type=int, default=300)

@@ -1,6 +1,6 @@
 """What `paper.py` found, tasks and seeds together: figures, verdicts, and whether the recipe reaches its goal.
 
-    python benchmarks/paper_summary.py [--weak MODEL] [--tasks TREC,Subj] [--limit 300]
+    python benchmarks/paper_summary.py [--weak MODEL] [--embeddings minilm] [--tasks TREC,Subj] [--limit 300]
 
 Reads `results/paper/` alone. The recipe is set against the best single method without a grimoire: one method for all
 tasks, taken by its mean macro-F1 on the rows that the recipes were chosen on. Intervals are paired bootstraps
@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from paper import HERE, TASKS, WEAK, slug
+from paper import HERE, SPACE, TASKS, WEAK, suffix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +29,7 @@ BASELINES = ("majority", "probe", "probe-minilm")
 METHODS = {
     "zero-shot / mean": "zero-shot", "few-shot / mean": "few-shot", "zero-shot+hidden": "zero-shot+hidden",
     "few-shot+hidden": "few-shot+hidden", "zero-shot+fusion": "zero-shot+fusion", "few-shot+fusion": "few-shot+fusion",
-    "knn / mean": "knn",
+    "zero-shot+blend": "zero-shot+blend", "few-shot+blend": "few-shot+blend", "knn / mean": "knn",
 }  # fmt: skip
 """Methods without a grimoire: the name in a recipe's trials, and in the table."""
 
@@ -96,7 +96,9 @@ class Found:
 def main() -> None:
     """Print everything."""
     options = _options()
-    found = [one for task in options.tasks.split(",") if (one := read(task, options.weak, options.limit))]
+    found = [
+        one for task in options.tasks.split(",") if (one := read(task, options.weak, options.embeddings, options.limit))
+    ]
     if not found:
         raise SystemExit("results/paper has nothing of this model; run paper.py first")
     seeds = ", ".join(f"{one.task} {len(one.kept)}" for one in found)
@@ -112,10 +114,10 @@ def main() -> None:
         print_goal(able, best_method(found))
 
 
-def read(task: str, weak: str, limit: int) -> Found | None:
+def read(task: str, weak: str, space: str, limit: int) -> Found | None:
     """Return what is kept of a task; None where nothing is."""
-    model = "" if weak == WEAK else f"-{slug(weak)}"
-    summaries = sorted((HERE / "results" / "paper").glob(f"{task}-score{model}-{limit}-seed?.json"))
+    names = f"{task}-score{suffix(weak, space)}-{limit}-seed?.json"
+    summaries = sorted((HERE / "results" / "paper").glob(names))
     texts = [(path, path.with_suffix(".predictions.json")) for path in summaries]
     pairs = [(json.loads(a.read_text("utf-8")), json.loads(b.read_text("utf-8"))) for a, b in texts if b.exists()]
     seeds = [path.stem.rpartition("seed")[2] for path, beside in texts if beside.exists()]
@@ -218,6 +220,7 @@ def _below(one: Found, rival: str) -> float:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weak", default=WEAK)
+    parser.add_argument("--embeddings", default=SPACE)
     parser.add_argument("--tasks", default=TASKS)
     parser.add_argument("--limit", type=int, default=300)
     return parser.parse_args()

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Mode = Literal["generate", "schema", "score", "hidden", "fusion"]
+Mode = Literal["generate", "schema", "score", "hidden", "fusion", "blend"]
 """How an answer is read: from the model's own words, from words held to a JSON schema, from the probabilities of the
-labels, from the model's own state, or from probabilities, state and the question's embedding together."""
+labels, from the model's own state, or from probabilities, state and the question's embedding: by one model of all
+(`fusion`), or by one of each (`blend`)."""
 
 Prior = Literal["none", "content-free", "domain", "mean", "affine"]
 """What is taken off the label probabilities."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 RECIPE = "recipe"
 """The arm that does as a recipe says."""
 
-READINGS: tuple[Mode, ...] = ("hidden", "fusion")
+READINGS: tuple[Mode, ...] = ("hidden", "fusion", "blend")
 """Modes that an arm's name may end in, such as `simple+hidden`."""
 
 
@@ -63,13 +63,14 @@ def own_examples(grimoires: Sequence[Grimoire], rows: Sequence[Example]) -> list
     return []
 
 
-def typical_examples(
-    task: Task, rows: Sequence[Example], *, seed: int, embeddings: "Embeddings"
-) -> list[Example]:  # fmt: skip
-    """Return a few rows of each label, drawn by k-means. Random by `seed` alone."""
+def typical_examples(task: Task, rows: Sequence[Example], *, seed: int) -> list[Example]:
+    """Return a few rows of each label, drawn by k-means. Random by `seed` alone.
+
+    The embeddings that answers are read with do not matter here, so that with others no prompt has to be asked anew.
+    """
     from sleicl_chains.samplers import sampler
 
-    draw = sampler("kmeans", per_label=FEW_SHOT_PER_LABEL, seed=seed, embeddings=embeddings)
+    draw = sampler("kmeans", per_label=FEW_SHOT_PER_LABEL, seed=seed)
     return draw.invoke({"task": task, "examples": list(rows)})
 
 
@@ -174,8 +175,8 @@ class ArmBuilder:
                 f"prior mean: over at most {MEAN_ROWS} training texts, of each label as many as there are rows; "
                 "one call each, once an arm, not counted in the table"
             )
-        if reading or mode in ("hidden", "fusion"):
-            self._note(f"hidden and fusion are read by a linear model fitted on the {len(self.train)} training rows")
+        if mode in READINGS:
+            self._note(f"hidden, fusion, blend: read by linear models fitted on the {len(self.train)} training rows")
         return solver(
             self.weak, self.task, arm=shown, grimoire=self.grimoire, examples=examples, mode=mode, prior=prior,
             prior_texts=texts, train=self.train, embeddings=self.embeddings, journal=self.journal, name=name,
@@ -196,7 +197,7 @@ class ArmBuilder:
             self._note("few-shot shows the grimoire's own examples")
             return own
         self._note(f"few-shot shows {FEW_SHOT_PER_LABEL} k-means examples a label from --train")
-        return typical_examples(self.task, self.train, seed=self.seed, embeddings=self.embeddings)
+        return typical_examples(self.task, self.train, seed=self.seed)
 
     def _note(self, text: str) -> None:
         if text not in self.notes:

@@ -7,8 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sleicl_chains.answers import Mode
 from sleicl_chains.observations import Block, Observation
-from sleicl_chains.readers import AffineReader, Calibration, LinearReader, features, logit, softmax
+from sleicl_chains.readers import (
+    AffineReader,
+    BlendReader,
+    Calibration,
+    LinearReader,
+    Reader,
+    features,
+    logit,
+    pooled,
+    softmax,
+)  # fmt: skip
 from sleicl_chains.splits import balance, folds
 
 if TYPE_CHECKING:
@@ -127,6 +138,31 @@ def held_out_linear(
         return [dict.fromkeys(labels, 0.0) | {known[0]: 1.0} for _ in seen]
     _, logs = _held_out(_spanned(_standardised(seen, blocks, labels)[0])[0], answers, known)
     return [dict.fromkeys(labels, 0.0) | softmax(known, row) for row in logs]
+
+
+def fit_blend(
+    seen: Sequence[Observation], answers: Sequence[str], blocks: Sequence[Block], labels: Sequence[str]
+) -> BlendReader:
+    """Fit a logistic regression on each block of evidence, each with a strength of its own; see `fit_linear`."""
+    return BlendReader(tuple(fit_linear(seen, answers, (block,), labels) for block in blocks))
+
+
+def held_out_blend(
+    seen: Sequence[Observation], answers: Sequence[str], blocks: Sequence[Block], labels: Sequence[str]
+) -> list[dict[str, float]]:
+    """Return the shares that each row gets from fits that had not seen its answer; see `held_out_linear`."""
+    apart = [held_out_linear(seen, answers, (block,), labels) for block in blocks]
+    return [pooled(parts) for parts in zip(*apart, strict=True)]
+
+
+def fit_reader(
+    mode: Mode, seen: Sequence[Observation], answers: Sequence[str], blocks: Sequence[Block], labels: Sequence[str]
+) -> Reader:
+    """Fit what a mode reads answers with, on labelled rows; for `score` that is the affine correction."""
+    if mode == "score":
+        return fit_affine(seen, answers, labels)
+    fit = fit_blend if mode == "blend" else fit_linear
+    return fit(seen, answers, blocks, labels)
 
 
 def _known(labels: Sequence[str], answers: Sequence[str]) -> tuple[str, ...]:

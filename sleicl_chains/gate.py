@@ -149,7 +149,7 @@ class Gate:
         """The examples of few-shot prompts, out of the choose rows: a grimoire's own, else k-means ones."""
         rows = self.cut.choose
         own = own_examples(self.grimoires, rows)
-        return own or typical_examples(self.task, rows, seed=self.seed, embeddings=self.space)
+        return own or typical_examples(self.task, rows, seed=self.seed)
 
     @cached_property
     def readings(self) -> list[tuple[Mode, Prior]]:
@@ -157,7 +157,7 @@ class Gate:
         if not self.task.labels or scoring_problem(self.weak):
             return [("generate", "none")]
         hidden: list[tuple[Mode, Prior]] = [("hidden", "none")] if isinstance(self.weak, StateReader) else []
-        return [("score", "mean"), ("score", "affine"), *hidden, ("fusion", "none")]
+        return [("score", "mean"), ("score", "affine"), *hidden, ("fusion", "none"), ("blend", "none")]
 
     @cached_property
     def survey(self) -> Survey:

@@ -8,7 +8,8 @@ import numpy as np
 from sleicl_chains.answers import Mode, Prior
 from sleicl_chains.chats import form_shown
 from sleicl_chains.evaluation import is_right
-from sleicl_chains.fitting import fit_affine, fit_calibration, fit_linear, held_out_linear
+from sleicl_chains.fitting import fit_calibration, fit_reader, held_out_blend, held_out_linear
+from sleicl_chains.observations import needs_labelled_rows
 from sleicl_chains.observer import Observer
 from sleicl_chains.priors import mean_shares, prior_texts
 from sleicl_chains.readers import Calibration, PriorReader, Reader, likeliest
@@ -114,7 +115,8 @@ class Judge:
         found: dict[str, dict[str, float]] = {}
         if candidate.mode != "score":
             seen = [self.survey.of(setup, row) for row in fitting]
-            shares = held_out_linear(seen, answers, setup.blocks(candidate.mode), self.task.labels)
+            held_out = held_out_blend if candidate.mode == "blend" else held_out_linear
+            shares = held_out(seen, answers, setup.blocks(candidate.mode), self.task.labels)
             return dict(zip((row.id for row in fitting), shares, strict=True))
         for train, held in folds(answers):
             reader = self.fit(candidate, [fitting[at] for at in train])
@@ -133,10 +135,8 @@ class Judge:
         """Fit a candidate's reader on rows; those that do not fit the context are left out."""
         rows, labels = self._fitting(candidate.setup, rows), self.task.labels
         seen, answers = [self.survey.of(candidate.setup, row) for row in rows], [row.answer for row in rows]
-        if candidate.mode != "score":
-            return fit_linear(seen, answers, candidate.setup.blocks(candidate.mode), labels)
-        if candidate.prior == "affine":
-            return fit_affine(seen, answers, labels)
+        if needs_labelled_rows(candidate.mode, candidate.prior):
+            return fit_reader(candidate.mode, seen, answers, candidate.setup.blocks(candidate.mode), labels)
         texts = set(prior_texts(rows, self.task, seed=self.seed))
         return PriorReader(mean_shares(
             one.scores.probabilities for one, row in zip(seen, rows, strict=True) if one.scores and row.text in texts

@@ -12,6 +12,7 @@ from sleicl_chains.gate import Cut, Gate, Notice, cut
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal, plain, without_secrets
 from sleicl_chains.judging import Candidate
+from sleicl_chains.observations import looks_at
 from sleicl_chains.recipes import Recipe, stamped, told_by
 from sleicl_chains.survey import Progress
 from sleicl_chains.tasks import Example, Task, check_answers
@@ -60,7 +61,7 @@ def learn(
         strong_name: recorded as the grimoire's writer.
         keep: called with the grimoire that `strong` wrote, at once: it was paid for, whatever the verdict.
         options: what the model was opened with, for the recipe; keys and passwords are left out.
-        embeddings: name of the embeddings for `knn`, `fusion` and the probe.
+        embeddings: name of the embeddings for `knn`, `fusion`, `blend` and the probe.
         space: those embeddings, if they are open already.
         journal: keeps every call, so that a stopped run goes on.
         progress: called as the rows are observed.
@@ -83,13 +84,13 @@ def learn(
     if strong and not parts.confirm:
         say(f"{writer} is not asked for a grimoire: {parts.untested}.")
     if strong and parts.confirm:
-        written = _write(task, parts, strong, strong_name, seed, space, journal)
+        written = _write(task, parts, strong, strong_name, seed, journal)
         grimoires = [*grimoires, written]
         if keep:
             keep(written)
     gate = Gate(task, parts, weak, tuple(grimoires), seed, space, journal, progress or (lambda *_: None), say)
     found = gate.run()
-    uses_space = found.setup.arm == "knn" or found.mode == "fusion"
+    uses_space = found.setup.arm == "knn" or looks_at(found.mode, "vector")
     recipe = Recipe(
         task=task, weak=weak_name or str(getattr(weak, "model_name", type(weak).__name__)),
         options=without_secrets(plain(dict(options or {}))), model=told_by(weak),
@@ -106,13 +107,13 @@ def _learned_from(parts: Cut, found: Candidate) -> list[str]:
 
 
 def _write(
-    task: Task, parts: Cut, strong: BaseChatModel, strong_name: str | None, seed: int, space: "Embeddings",
+    task: Task, parts: Cut, strong: BaseChatModel, strong_name: str | None, seed: int,
     journal: Journal | None,
 ) -> Grimoire:  # fmt: skip
     """Have a grimoire written from some of the rows to choose on."""
     from sleicl_chains.writer import grimoire_writer
 
-    shown = typical_examples(task, parts.choose, seed=seed, embeddings=space)
+    shown = typical_examples(task, parts.choose, seed=seed)
     about: dict[str, Any] = {"sampler": "kmeans", "per_label": FEW_SHOT_PER_LABEL, "seed": seed}
     writer = grimoire_writer(strong, strong_name=strong_name, journal=journal)
     return writer.invoke({"task": task, "examples": shown, **about})  # type: ignore[typeddict-item]

@@ -13,6 +13,7 @@ BLOCKS: dict[Mode, tuple[Block, ...]] = {
     "score": ("scores",),
     "hidden": ("state",),
     "fusion": ("scores", "state", "vector"),
+    "blend": ("scores", "state", "vector"),
 }
 """What a mode looks at; the other modes read the model's own words."""
 
@@ -30,6 +31,11 @@ class Observation:
     seconds: float = 0.0
 
 
+def looks_at(mode: Mode, block: Block) -> bool:
+    """Say whether a mode looks at a kind of evidence."""
+    return block in BLOCKS.get(mode, ())
+
+
 def needs_labelled_rows(mode: Mode, prior: Prior) -> bool:
     """Say whether a reading is fitted on answers, not on texts alone."""
-    return mode in ("hidden", "fusion") or (mode == "score" and prior == "affine")
+    return looks_at(mode, "state") or (mode == "score" and prior == "affine")

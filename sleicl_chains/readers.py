@@ -101,6 +101,25 @@ class LinearReader:
 
 
 @dataclass(frozen=True)
+class BlendReader:
+    """A linear reader for each kind of evidence, pooled.
+
+    One model of everything (`fusion`) has to weigh a thousand numbers of one kind against six of another on a hundred
+    rows. Here each kind gets the strength that suits it, and no kind can drown another.
+    """
+
+    parts: tuple[LinearReader, ...]
+
+    def shares(self, seen: Observation) -> dict[str, float]:
+        """Return the pooled shares of the parts."""
+        return pooled([part.shares(seen) for part in self.parts])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return {"kind": "blend", "parts": [part.to_dict() for part in self.parts]}
+
+
+@dataclass(frozen=True)
 class Calibration:
     """How often answers of a given share are right: sigmoid(slope * logit(share) + offset) (Platt 1999).
 
@@ -113,6 +132,15 @@ class Calibration:
     def of(self, share: float) -> float:
         """Return the probability that the likeliest label is right."""
         return 1 / (1 + math.exp(-(self.slope * logit(share) + self.offset)))
+
+
+def pooled(shares: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the logarithmic opinion pool: the geometric mean of several shares, scaled to add up to 1.
+
+    Genest and Zidek, "Combining Probability Distributions", Statistical Science 1 (1986).
+    """
+    labels = list(shares[0])
+    return softmax(labels, np.mean([[math.log(max(one[label], _LEAST)) for label in labels] for one in shares], axis=0))
 
 
 def likeliest(shares: Mapping[str, float]) -> tuple[str, float]:
@@ -133,13 +161,16 @@ def load_reader(found: Mapping[str, Any]) -> Reader:
     Raises:
         InputError: it is none.
     """
-    kinds = {"prior": PriorReader, "affine": AffineReader, "linear": LinearReader}
+    kinds = {"prior": PriorReader, "affine": AffineReader, "linear": LinearReader, "blend": BlendReader}
     kind = kinds.get(str(found.get("kind")))
     try:
         if kind is None:
             raise TypeError(f"unknown kind {found.get('kind')!r}")
-        return kind(**{key: _tuples(value) for key, value in found.items() if key != "kind"})  # type: ignore[no-any-return]
-    except TypeError as problem:
+        values = {key: _tuples(value) for key, value in found.items() if key != "kind"}
+        if kind is BlendReader:
+            values["parts"] = tuple(load_reader(part) for part in values["parts"])
+        return kind(**values)  # type: ignore[no-any-return]
+    except (TypeError, AttributeError, KeyError) as problem:
         raise InputError(f"a fitted reader cannot be read ({problem}); expected one of {', '.join(kinds)}") from None
 
 
@@ -161,12 +192,20 @@ def check_reader(found: Mapping[str, Any], labels: Sequence[str]) -> None:
 
 def _empty_evidence(reader: Reader, labels: Sequence[str]) -> Observation:
     scores = LabelScores(dict.fromkeys(labels, 1 / max(1, len(labels))), coverage=1.0, prompt_tokens=0, requests=0)
+    sizes = _sizes(reader, len(labels))
+    return Observation(scores, state=[0.0] * sizes.get("state", 0), vector=[0.0] * sizes.get("vector", 0))
+
+
+def _sizes(reader: Reader, labels: int) -> dict[Block, int]:
+    """Return how long the state and the vector may be; how a model of both shares its features does not matter."""
+    if isinstance(reader, BlendReader):
+        return {block: size for part in reader.parts for block, size in _sizes(part, labels).items()}
     if not isinstance(reader, LinearReader):
-        return Observation(scores)
-    rest = len(reader.mean) - len(labels) * ("scores" in reader.blocks)
-    last = "vector" in reader.blocks
-    first = rest - 1 if last and "state" in reader.blocks else 0 if last else rest
-    return Observation(scores, state=[0.0] * first, vector=[0.0] * (rest - first))
+        return {}
+    rest = len(reader.mean) - labels * ("scores" in reader.blocks)
+    if {"state", "vector"} <= set(reader.blocks):
+        return {"state": rest - 1, "vector": 1}
+    return {block: rest for block in reader.blocks if block != "scores"}
 
 
 # ------------------------------------------------------------------ evidence as numbers

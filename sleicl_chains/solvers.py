@@ -18,12 +18,12 @@ from sleicl_chains.answers import Answer, Arm, Mode, Prior
 from sleicl_chains.chats import form_shown, shows_examples
 from sleicl_chains.cues import CUE, CUES, LISTING, NO_CUE, Cue
 from sleicl_chains.errors import InputError, OptionError, PromptTooLong, Unsupported
-from sleicl_chains.fitting import fit_affine, fit_linear
+from sleicl_chains.fitting import fit_reader
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal, aask, ask
 from sleicl_chains.labels import parse_label
 from sleicl_chains.neighbours import Neighbours
-from sleicl_chains.observations import BLOCKS, Observation, needs_labelled_rows
+from sleicl_chains.observations import BLOCKS, Observation, looks_at, needs_labelled_rows
 from sleicl_chains.observer import LabelScorer, Observer, StateReader
 from sleicl_chains.priors import CONTENT_FREE, domain_texts, mean_shares
 from sleicl_chains.readers import Calibration, PriorReader, Reader, likeliest
@@ -96,24 +96,25 @@ def solver(
     `home`, `journal`, `name` and the last two arguments.
 
     Args:
-        weak: any chat model, or a recipe. The modes `score` and `fusion` need a model that gives label
+        weak: any chat model, or a recipe. The modes `score`, `fusion` and `blend` need a model that gives label
             probabilities, `hidden` one that gives its state (embedded models).
         task: its labels are the possible answers; without labels the answer is free text.
         arm: what stands before the question.
         grimoire: for the arms `simple` and `profound`.
         examples: for the arms with `few-shot`, shown as earlier turns in the given order.
         mode: `score` where the task has labels and the model can, else `generate` with the reason in `Answer.note`.
-            `schema` holds the reply to a JSON schema. `hidden` reads the model's state and `fusion` its
-            state, label scores and the question's embedding, both by a linear model fitted on `train` at the first
-            question: two and three requests a row, once.
+            `schema` holds the reply to a JSON schema. `hidden` reads the model's state by a linear model,
+            `fusion` its state, label scores and the question's embedding by one, `blend` each of these by one of its
+            own. They are fitted on `train` at the first question: two requests a row for the state, one for the
+            scores, once.
         prior: taken off the label scores; `mean` when there are `prior_texts`, else `content-free`.
             It costs one weak call a text (3 if content-free, 20 if `domain`, one a training row if `affine`), once,
             at the first question.
         prior_texts: training texts for the priors `mean` and `domain`. A model that shows only its likeliest tokens
             (Ollama) is also tried on six of them with each of four cues, see `cues`.
-        train: labelled rows, for the arm `knn`, the modes `hidden` and `fusion` and the prior `affine`. A row that is
-            also an example is asked without it.
-        embeddings: for `knn` and `fusion`; `wordllama` by default.
+        train: labelled rows, for the arm `knn`, the modes `hidden`, `fusion` and `blend` and the prior `affine`. A row
+            that is also an example is asked without it.
+        embeddings: for `knn`, `fusion` and `blend`; `wordllama` by default.
         journal: keeps every call; a repeated one is answered from it.
         name: what to call the chain in tables; by default the arm.
         model: with a recipe, its weak model.
@@ -164,7 +165,7 @@ def _steps(
     _one_of("arm", arm, get_args(Arm))
     _one_of("mode", mode, get_args(Mode))
     _one_of("prior", chosen, get_args(Prior))
-    if embeddings is None and (arm == "knn" or mode == "fusion"):
+    if embeddings is None and (arm == "knn" or looks_at(mode, "vector")):
         from sleicl_chains.embedders import embedder
 
         embeddings = embedder()
@@ -263,7 +264,7 @@ class Solver:
             parts.append(sorted(row.id for row in self.train))
         if shown.neighbours:
             parts.append([row.id for row in shown.neighbours.rows])
-        if shown.embeddings and (shown.neighbours or self.mode == "fusion"):
+        if shown.embeddings and (shown.neighbours or looks_at(self.mode, "vector")):
             from sleicl_chains.embedders import fingerprint
 
             parts.append(fingerprint(shown.embeddings))
@@ -354,9 +355,7 @@ class Solver:
             return PriorReader(self._prior_shares)
         found = self._fitting([row.text for row in self.train])
         seen, answers = list(found.values()), [self.train[at].answer for at in found]
-        if self.mode == "score":
-            return fit_affine(seen, answers, labels)
-        return fit_linear(seen, answers, self.observer.blocks(self.mode), labels)
+        return fit_reader(self.mode, seen, answers, self.observer.blocks(self.mode), labels)
 
     @property
     def _prior_shares(self) -> dict[str, float]:
@@ -388,7 +387,7 @@ def mode_problem(weak: BaseChatModel, mode: Mode) -> str:
     """Return why a model does not have an answer mode; empty if it does. An Ollama server is asked once."""
     if mode == "hidden" and not isinstance(weak, StateReader):
         return f"{type(weak).__name__} does not give its state, which mode 'hidden' reads (embedded:ollama/NAME does)"
-    return scoring_problem(weak) if mode in ("score", "fusion") else ""
+    return scoring_problem(weak) if looks_at(mode, "scores") else ""
 
 
 def scoring_problem(weak: BaseChatModel) -> str:

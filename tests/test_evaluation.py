@@ -146,7 +146,7 @@ def test_rows_on_disk_hold_no_question(task: Task, examples: list[Example], tmp_
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", ["score", "hidden", "fusion"])
+@pytest.mark.parametrize("mode", ["score", "hidden", "fusion", "blend"])
 def test_a_row_on_disk_says_under_which_cue_it_was_read(
     task: Task, examples: list[Example], tmp_path: Path, mode: str
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 from langchain_core.embeddings import Embeddings
 
 from sleicl_chains.errors import InputError
-from sleicl_chains.fitting import fit_affine, fit_linear
+from sleicl_chains.fitting import fit_reader
 from sleicl_chains.gate import FEWEST_ROWS, cut, finding_of
 from sleicl_chains.grimoires import Grimoire, Provenance
 from sleicl_chains.journal import Journal
@@ -152,10 +152,8 @@ def fitted_anew(recipe: Recipe, setup: Observer, examples: list[Example]) -> Rea
     """Fit a recipe's reader on rows, in the order that learning has them in."""
     blocks = setup.blocks(recipe.mode)
     seen, answers = [setup.observe(row.text, blocks) for row in examples], [row.answer for row in examples]
-    if recipe.mode != "score":
-        return fit_linear(seen, answers, blocks, LABELS)
-    if recipe.prior == "affine":
-        return fit_affine(seen, answers, LABELS)
+    if recipe.mode != "score" or recipe.prior == "affine":
+        return fit_reader(recipe.mode, seen, answers, blocks, LABELS)
     texts = set(prior_texts(examples, TASK, seed=recipe.seed))
     chosen: list[Observation] = [one for one, row in zip(seen, examples, strict=True) if row.text in texts]
     return PriorReader(mean_shares(one.scores.probabilities for one in chosen if one.scores))

@@ -12,9 +12,9 @@ from sklearn.linear_model import LogisticRegression
 
 from sleicl_chains.answers import LabelScores
 from sleicl_chains.errors import InputError
-from sleicl_chains.fitting import fit_linear
+from sleicl_chains.fitting import fit_blend, fit_linear, held_out_blend, held_out_linear
 from sleicl_chains.observations import Observation
-from sleicl_chains.readers import LinearReader, features, load_reader
+from sleicl_chains.readers import BlendReader, LinearReader, Reader, features, load_reader
 
 AB, ABC = ("a", "b"), ("a", "b", "c")
 
@@ -34,7 +34,7 @@ def clouds(
     return [state(*(draw.gauss(value, width) for value in middles[answer])) for answer in answers], answers
 
 
-def answered(reader: LinearReader, seen: Sequence[Observation]) -> list[str]:
+def answered(reader: Reader, seen: Sequence[Observation]) -> list[str]:
     return [max(shares, key=lambda label: shares[label]) for shares in map(reader.shares, seen)]
 
 
@@ -159,6 +159,49 @@ def test_a_block_of_two_numbers_is_not_drowned_by_one_of_two_hundred() -> None:
 def test_a_fit_is_the_same_every_time() -> None:
     seen, answers = clouds({"a": 15, "b": 9, "c": 7}, 50)
     assert fit_linear(seen, answers, ("state",), ABC) == fit_linear(seen, answers, ("state",), ABC)
+
+
+# ------------------------------------------------------------------ blends
+
+
+def test_a_blend_by_hand() -> None:
+    """One part says 9 to 1 for a, the other 4 to 1 for b: their geometric mean is 3 to 2."""
+    sure = LinearReader(AB, ("state",), (0.0,), (1.0,), ((0.0,), (0.0,)), (math.log(9), 0.0), AB)
+    other = LinearReader(AB, ("vector",), (0.0,), (1.0,), ((0.0,), (0.0,)), (0.0, math.log(4)), AB)
+    seen = Observation(state=[5.0], vector=[7.0])
+    assert BlendReader((sure, other)).shares(seen) == pytest.approx({"a": 0.6, "b": 0.4})
+    assert BlendReader((sure, sure)).shares(seen) == pytest.approx(sure.shares(seen))
+
+
+def told_twice(count: int, seed: int) -> tuple[list[Observation], list[str]]:
+    """Return rows whose state and whose vector each tell half of what there is to know of the label."""
+    draw = random.Random(seed)
+    answers = list("ab" * (count // 2))
+
+    def part(answer: str) -> list[float]:
+        return [draw.gauss(1.0 if answer == "a" else -1.0, 1.5), *(draw.gauss(0, 1) for _ in range(20))]
+
+    return [Observation(state=part(answer), vector=part(answer)) for answer in answers], answers
+
+
+def test_a_blend_knows_what_its_parts_know_together() -> None:
+    (seen, answers), (new, golds) = told_twice(100, seed=0), told_twice(400, seed=1)
+
+    def right(reader: Reader) -> int:
+        return sum(map(str.__eq__, answered(reader, new), golds))
+
+    alone = [right(fit_linear(seen, answers, (block,), AB)) for block in ("state", "vector")]
+    assert right(fit_blend(seen, answers, ("state", "vector"), AB)) > max(alone)
+
+
+def test_held_out_shares_of_a_blend_are_those_of_its_parts_pooled() -> None:
+    seen, answers = told_twice(40, seed=2)
+    parts = [held_out_linear(seen, answers, (block,), AB) for block in ("state", "vector")]
+    for found, state_shares, vector_shares in zip(
+        held_out_blend(seen, answers, ("state", "vector"), AB), *parts, strict=True
+    ):
+        powers = {label: math.sqrt(state_shares[label] * vector_shares[label]) for label in AB}
+        assert found == pytest.approx({label: power / sum(powers.values()) for label, power in powers.items()})
 
 
 # ------------------------------------------------------------------ files

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sleicl_chains.answers import LabelScores
-from sleicl_chains.fitting import fit_affine, fit_calibration, fit_linear
+from sleicl_chains.fitting import fit_affine, fit_blend, fit_calibration, fit_linear
 from sleicl_chains.observations import Observation
 from sleicl_chains.priors import mean_shares, remove_prior
 from sleicl_chains.readers import AffineReader, Calibration, LinearReader, PriorReader, Reader, load_reader
@@ -172,8 +172,9 @@ def tables(draw: st.DrawFn) -> tuple[list[dict[str, float]], list[str]]:
 def test_fitted_readers_give_shares_whatever_they_are_fitted_on(
     table: tuple[list[dict[str, float]], list[str]],
 ) -> None:
-    seen, answers = [observation(row) for row in table[0]], table[1]
-    for reader in (fit_affine(seen, answers, "abc"), fit_linear(seen, answers, ("scores",), "abc")):
+    seen, answers = [observation(row, [row["a"]]) for row in table[0]], table[1]
+    fits = [fit(seen, answers, ("scores", "state"), "abc") for fit in (fit_linear, fit_blend)]
+    for reader in (fit_affine(seen, answers, "abc"), *fits):
         for one in seen:
             assert sum(reader.shares(one).values()) == pytest.approx(1)
 
@@ -184,14 +185,15 @@ def test_fits_with_labels_by_other_names_answer_the_same(
     table: tuple[list[dict[str, float]], list[str]], names: list[str]
 ) -> None:
     order = dict(zip("abc", names, strict=True))
-    seen, answers = [observation(row) for row in table[0]], table[1]
-    renamed = [observation({order[label]: mass for label, mass in row.items()}) for row in table[0]]
+    seen, answers = [observation(row, [row["a"]]) for row in table[0]], table[1]
+    renamed = [observation({order[label]: mass for label, mass in row.items()}, [row["a"]]) for row in table[0]]
     renamed_answers = [order[answer] for answer in answers]
     pairs: list[tuple[Reader, Reader]] = [
         (fit_affine(seen, answers, "abc"), fit_affine(renamed, renamed_answers, names)),
+        (fit_linear(seen, answers, ("scores",), "abc"), fit_linear(renamed, renamed_answers, ("scores",), names)),
         (
-            fit_linear(seen, answers, ("scores",), "abc"),
-            fit_linear(renamed, renamed_answers, ("scores",), names),
+            fit_blend(seen, answers, ("scores", "state"), "abc"),
+            fit_blend(renamed, renamed_answers, ("scores", "state"), names),
         ),
     ]
     for reader, other in pairs:

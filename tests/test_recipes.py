@@ -126,6 +126,9 @@ def test_what_is_no_recipe_is_refused_in_one_line(tmp_path: Path, text: str, com
         ("reader", {"kind": "affine", "labels": ["happy"], "slopes": [1.0], "offsets": [0.0]}, "the reader"),
         ("reader", LINEAR | {"mean": [0.0] * 3}, "the reader gives no shares over the labels happy, sad"),
         ("reader", LINEAR | {"weights": [["much"] * 4] * 2}, "the reader"),
+        ("reader", {"kind": "blend", "parts": [LINEAR, "more"]}, "a fitted reader cannot be read"),
+        ("reader", {"kind": "blend"}, "a fitted reader cannot be read"),
+        ("reader", {"kind": "blend", "parts": []}, "the reader"),
     ],
 )
 def test_a_spoilt_recipe_is_refused_when_it_is_loaded(tmp_path: Path, key: str, value: Any, complaint: str) -> None:
@@ -137,7 +140,8 @@ def test_a_spoilt_recipe_is_refused_when_it_is_loaded(tmp_path: Path, key: str, 
 
 def test_a_recipe_of_states_comes_back(tmp_path: Path) -> None:
     fusion = LINEAR | {"blocks": ["scores", "state", "vector"]}
-    for reader in (LINEAR, fusion | {"mean": [0.0] * 4}, LINEAR | {"blocks": ["vector"]}):
+    blend = {"kind": "blend", "parts": [LINEAR, LINEAR | {"blocks": ["vector"]}]}
+    for reader in (LINEAR, fusion | {"mean": [0.0] * 4}, LINEAR | {"blocks": ["vector"]}, blend):
         first = recipe(Stater, mode="hidden", prior="none", reader=reader)
         assert Recipe.load(saved(first, tmp_path)) == first
 

@@ -138,7 +138,7 @@ def test_batches_are_concurrent_and_keep_their_order(task: Task) -> None:
         (
             {"mode": "guess"},
             InputError,
-            "There is no mode 'guess'; expected one of generate, schema, score, hidden, fusion",
+            "There is no mode 'guess'; expected one of generate, schema, score, hidden, fusion, blend",
         ),
         (
             {"prior": "flat"},
