@@ -102,7 +102,10 @@ def main() -> None:
     if not found:
         raise SystemExit("results/paper has nothing of this model; run paper.py first")
     seeds = ", ".join(f"{one.task} {len(one.kept)}" for one in found)
-    print(f"{options.weak}; seeds: {seeds}; test rows: " + ", ".join(f"{one.task} {len(one.rows)}" for one in found))
+    print(
+        f"{options.weak}, {options.embeddings}; seeds: {seeds}; test rows: "
+        + ", ".join(f"{one.task} {len(one.rows)}" for one in found)
+    )
     print_table("accuracy", found)
     print_table("macro-F1", found)
     for one in found:
