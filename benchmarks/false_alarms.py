@@ -54,7 +54,9 @@ SHARED = 0.5
 WIDTH = 24
 """Numbers in a made-up state."""
 BATCH = 20
-CODE = ("fitting", "gate", "judging", "priors", "readers", "splits", "statistics", "survey")
+CODE = (
+    "arms", "fitting", "gate", "judging", "observations", "priors", "readers", "splits", "statistics", "survey",
+)  # fmt: skip
 """Modules that decide a verdict."""
 RESULTS = Path(__file__).parent / "results" / "gate.jsonl"
 

@@ -33,7 +33,6 @@ from sleicl_chains.journal import Journal
 from sleicl_chains.learning import learn
 from sleicl_chains.models import weak_model
 from sleicl_chains.recipes import Recipe
-from sleicl_chains.tasks import Example, Task
 
 HERE = Path(__file__).parent
 TASKS = "TREC,Subj,AgNews,SST5,RTE,hate_speech18"
@@ -70,20 +69,19 @@ def run(options: argparse.Namespace, name: str, mode: Mode, seed: int, home: Hom
     given = model_options(options.option)
     weak, journal = weak_model(options.weak, home=home, **LIMITS[mode] | given), Journal(home.journal)
     space = embedder(options.embeddings, home=home)
-    builder = ArmBuilder(task, weak, space, train=train, grimoire=grimoire, mode=mode, seed=seed, journal=journal)
+    builder = ArmBuilder(task, weak, space, train, grimoire, mode, seed=seed, journal=journal, home=home)
     names = options.arms.split(",")
     learned: dict[str, Any] = {}
     if RECIPE in names:
-        settings = {"weak": weak, "weak_name": options.weak, "embeddings": options.embeddings, "space": space}
-        builder.recipe, learned = learn_recipe(task, train, grimoire, seed, settings | {"journal": journal})
+        builder.recipe, learned = learn_recipe(builder, grimoire, options.weak, options.embeddings)
     probes = {
         "probe": probe(task, train, embedder()),
         "probe-minilm": probe(task, train, embedder("minilm", home=home)),
     }
-    arms = builder.build(["majority"]) | probes | builder.build(names)
+    arms = builder.build(["majority", *names]) | probes
     if mode == "generate" and options.weak == WEAK:
         arms["official"] = official(weak_model(options.weak, home=home, **given), task, grimoire, journal)
-    about = f"{slug(options.weak)}-{options.embeddings}-{options.sampler}-{options.limit}"
+    about = f"{slug(options.weak)}-{slug(options.embeddings)}-{options.sampler}-{options.limit}"
     folder = HERE / "work" / f"{name}-{mode}-{about}-seed{seed}"
     with Meter(arms) as meter:
         report = builder.evaluate(arms, test, options.weak, run=folder, progress=meter)
@@ -92,27 +90,30 @@ def run(options: argparse.Namespace, name: str, mode: Mode, seed: int, home: Hom
 
 
 def learn_recipe(
-    task: Task, train: list[Example], grimoire: Grimoire, seed: int, settings: dict[str, Any]
+    builder: ArmBuilder, grimoire: Grimoire, weak_name: str, embeddings: str
 ) -> tuple[Recipe, dict[str, Any]]:
     """Learn from the labelled rows alone; return the recipe, and what of it may be published."""
-    journal = settings["journal"]
-    started, before = time.monotonic(), len(journal)
-    recipe = learn(task, train, grimoires=[grimoire], seed=seed, **settings)
+    assert builder.journal is not None
+    started, before = time.monotonic(), len(builder.journal)
+    recipe = learn(
+        builder.task, builder.train, weak=builder.weak, weak_name=weak_name, grimoires=[grimoire], seed=builder.seed,
+        embeddings=embeddings, space=builder.embeddings, journal=builder.journal,
+    )  # fmt: skip
     seconds = time.monotonic() - started
     print_recipe(recipe)
     print(f"learned in {seconds:.0f} s", flush=True)
     told = recipe.model_dump(mode="json", include={"arm", "mode", "prior", "verdict", "trials", "warnings", "rows"})
-    return recipe, told | {"seconds": round(seconds, 1), "new_calls": len(journal) - before}
+    return recipe, told | {"seconds": round(seconds, 1), "new_calls": len(builder.journal) - before}
 
 
-def slug(weak: str) -> str:
-    """Return a model's name as a part of a file name."""
-    return weak.replace(":", "-").replace("/", "-")
+def slug(name: str) -> str:
+    """Return the name of a model or of embeddings as a part of a file name."""
+    return name.replace(":", "-").replace("/", "-")
 
 
 def suffix(weak: str, space: str) -> str:
     """Return what tells results apart that are not of the usual model or embeddings."""
-    return ("" if weak == WEAK else f"-{slug(weak)}") + ("" if space == SPACE else f"-{space}")
+    return ("" if weak == WEAK else f"-{slug(weak)}") + ("" if space == SPACE else f"-{slug(space)}")
 
 
 def keep(report: Report, learned: dict[str, Any], name: str, folder: Path) -> None:

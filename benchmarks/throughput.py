@@ -38,9 +38,9 @@ from sleicl_chains.embedded import EmbeddedModel
 from sleicl_chains.embedders import embedder
 from sleicl_chains.errors import SleiclError
 from sleicl_chains.models import weak_model
-from sleicl_chains.observer import Observer
+from sleicl_chains.observer import Observer, mode_problem
 from sleicl_chains.ollama.model import OllamaModel
-from sleicl_chains.solvers import Solver, chain_of, mode_problem
+from sleicl_chains.solving import Solver, chain_of
 from sleicl_chains.splits import distinct
 from sleicl_chains.tasks import Example
 

@@ -16,8 +16,10 @@ from sleicl_chains.errors import InputError, OptionError
 from sleicl_chains.evaluation import Progress, Report, evaluate, run_name
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal
+from sleicl_chains.observations import GROUPS
+from sleicl_chains.observer import scoring_problem
 from sleicl_chains.priors import MEAN_ROWS, prior_texts
-from sleicl_chains.solvers import scoring_problem, solver
+from sleicl_chains.solvers import solver
 from sleicl_chains.tasks import Example, Task, fold
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 RECIPE = "recipe"
 """The arm that does as a recipe says."""
 
-READINGS: tuple[Mode, ...] = ("hidden", "fusion", "blend")
+READINGS: tuple[Mode, ...] = tuple(mode for mode in GROUPS if mode != "score")
 """Modes that an arm's name may end in, such as `simple+hidden`."""
 
 
@@ -63,14 +65,21 @@ def own_examples(grimoires: Sequence[Grimoire], rows: Sequence[Example]) -> list
     return []
 
 
-def typical_examples(task: Task, rows: Sequence[Example], *, seed: int) -> list[Example]:
+def typical_examples(
+    task: Task, rows: Sequence[Example], *, seed: int, embeddings: "Embeddings | None" = None
+) -> list[Example]:  # fmt: skip
     """Return a few rows of each label, drawn by k-means. Random by `seed` alone.
 
-    The embeddings that answers are read with do not matter here, so that with others no prompt has to be asked anew.
+    Args:
+        task: has the labels.
+        rows: labelled ones.
+        seed: of the k-means.
+        embeddings: `wordllama` by default, whatever the answers are read with: with other embeddings no prompt has to
+            be asked anew.
     """
     from sleicl_chains.samplers import sampler
 
-    draw = sampler("kmeans", per_label=FEW_SHOT_PER_LABEL, seed=seed)
+    draw = sampler("kmeans", per_label=FEW_SHOT_PER_LABEL, seed=seed, embeddings=embeddings)
     return draw.invoke({"task": task, "examples": list(rows)})
 
 
@@ -176,7 +185,7 @@ class ArmBuilder:
                 "one call each, once an arm, not counted in the table"
             )
         if mode in READINGS:
-            self._note(f"hidden, fusion, blend: read by linear models fitted on the {len(self.train)} training rows")
+            self._note(f"{', '.join(READINGS)}: read by linear models fitted on the {len(self.train)} training rows")
         return solver(
             self.weak, self.task, arm=shown, grimoire=self.grimoire, examples=examples, mode=mode, prior=prior,
             prior_texts=texts, train=self.train, embeddings=self.embeddings, journal=self.journal, name=name,

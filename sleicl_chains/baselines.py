@@ -42,8 +42,9 @@ def majority(task: Task, train: Sequence[Example]) -> Runnable[str, Answer]:
 def probe(task: Task, train: Sequence[Example], embeddings: "Embeddings") -> Runnable[str, Answer]:
     """Return a linear classifier on embeddings: what a sceptic tries first.
 
-    The linear reader of the modes `hidden` and `fusion` (see `readers.fit_linear`) with nothing but the question's
-    embedding to read. Fitted at the first question; no language model. No randomness beyond a fixed fold seed.
+    The linear reader of the modes `hidden`, `fusion` and `blend` (see `fitting.fit_linear`) with nothing but the
+    question's embedding to read. Fitted at the first question; no language model. No randomness beyond a fixed
+    fold seed.
 
     Raises:
         InputError: there are no training rows, or the task is open-ended.

@@ -13,6 +13,8 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import OptionError, RejectedReply
 from sleicl_chains.journal import Journal
+from sleicl_chains.observer import Observer
+from sleicl_chains.solving import Solver, chain_of
 from sleicl_chains.tasks import Task
 
 
@@ -28,11 +30,9 @@ def deferring(
     Raises:
         OptionError: `below` is no probability.
     """
-    from sleicl_chains.solvers import solver
-
     if not 0 <= below <= 1:
         raise OptionError(f"defer_below: found {below:g}; expected a probability from 0 to 1")
-    second = solver(strong, task, mode="generate", journal=journal)
+    second = chain_of(Solver(Observer(strong, task, "zero-shot", journal=journal), "generate", "none"))
 
     def answer(question: str) -> Answer:
         first = chain.invoke(question)

@@ -22,7 +22,7 @@ from langchain_core.runnables import Runnable
 from sleicl_chains._folders import write_whole
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, PromptTooLong, RejectedReply, RunError
-from sleicl_chains.observations import BLOCKS
+from sleicl_chains.observations import GROUPS
 from sleicl_chains.statistics import (
     expected_calibration_error,
     macro_f1,
@@ -274,7 +274,7 @@ class _Rows:
         about = {"mode": answer.mode, "prior": answer.prior, "grimoire": answer.grimoire, "note": answer.note}
         numbers = {"probability": answer.probability, "coverage": answer.coverage, "scores": dict(answer.scores)}
         said: dict[str, Any] = {"reply": answer.text} if answer.mode == "generate" else {}
-        if answer.mode in BLOCKS:
+        if answer.mode in GROUPS:
             said = {"cue": answer.cue, "lists_labels": answer.lists_labels, "unseen": list(answer.unseen)}
         cost = {"usage": dict(answer.usage), "seconds": answer.seconds, "deferred": answer.deferred}
         return row | about | numbers | said | cost

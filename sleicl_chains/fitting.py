@@ -17,9 +17,8 @@ from sleicl_chains.readers import (
     Reader,
     features,
     logit,
-    pooled,
     softmax,
-)  # fmt: skip
+)
 from sleicl_chains.splits import balance, folds
 
 if TYPE_CHECKING:
@@ -131,7 +130,7 @@ def held_out_linear(
     """Return the shares that each row gets from a fit that had not seen its answer.
 
     They are of the strength that `fit_linear` takes. One cross-validation serves both its choice and these shares,
-    which flatters all candidates by the best of six; a nested one costs five times the fits.
+    which flatters all candidates by the best of six strengths; a nested one costs five times the fits.
     """
     known = _known(labels, answers)
     if len(known) == 1:
@@ -140,29 +139,19 @@ def held_out_linear(
     return [dict.fromkeys(labels, 0.0) | softmax(known, row) for row in logs]
 
 
-def fit_blend(
-    seen: Sequence[Observation], answers: Sequence[str], blocks: Sequence[Block], labels: Sequence[str]
-) -> BlendReader:
-    """Fit a logistic regression on each block of evidence, each with a strength of its own; see `fit_linear`."""
-    return BlendReader(tuple(fit_linear(seen, answers, (block,), labels) for block in blocks))
-
-
-def held_out_blend(
-    seen: Sequence[Observation], answers: Sequence[str], blocks: Sequence[Block], labels: Sequence[str]
-) -> list[dict[str, float]]:
-    """Return the shares that each row gets from fits that had not seen its answer; see `held_out_linear`."""
-    apart = [held_out_linear(seen, answers, (block,), labels) for block in blocks]
-    return [pooled(parts) for parts in zip(*apart, strict=True)]
-
-
 def fit_reader(
-    mode: Mode, seen: Sequence[Observation], answers: Sequence[str], blocks: Sequence[Block], labels: Sequence[str]
-) -> Reader:
-    """Fit what a mode reads answers with, on labelled rows; for `score` that is the affine correction."""
+    mode: Mode, seen: Sequence[Observation], answers: Sequence[str], groups: Sequence[Sequence[Block]],
+    labels: Sequence[str],
+) -> Reader:  # fmt: skip
+    """Fit what a mode reads answers with, on labelled rows.
+
+    For `score` that is the affine correction, else a linear reader of each group of evidence, each with a strength of
+    its own; several are blended.
+    """
     if mode == "score":
         return fit_affine(seen, answers, labels)
-    fit = fit_blend if mode == "blend" else fit_linear
-    return fit(seen, answers, blocks, labels)
+    parts = tuple(fit_linear(seen, answers, group, labels) for group in groups)
+    return parts[0] if len(parts) == 1 else BlendReader(parts)
 
 
 def _known(labels: Sequence[str], answers: Sequence[str]) -> tuple[str, ...]:

@@ -22,10 +22,9 @@ from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal
 from sleicl_chains.judging import Candidate, Judge, Judged
 from sleicl_chains.neighbours import Neighbours
-from sleicl_chains.observer import Observer, StateReader
+from sleicl_chains.observer import Observer, StateReader, scoring_problem
 from sleicl_chains.priors import prior_texts
 from sleicl_chains.recipes import Finding, Shown, Verdict
-from sleicl_chains.solvers import scoring_problem
 from sleicl_chains.splits import distinct, shuffled, stratified
 from sleicl_chains.statistics import mcnemar, paired_difference
 from sleicl_chains.survey import Progress, Survey, fresh_characters
@@ -163,7 +162,7 @@ class Gate:
     def survey(self) -> Survey:
         """What the weak model was asked so far."""
         planned = len(self.setups) * len(self.cut.choose) + 2 * len(self.cut.confirm)
-        return Survey(self.setups[0].blocks("fusion"), self.progress, planned)
+        return Survey(self.setups[0].evidence, self.progress, planned)
 
     @cached_property
     def judge(self) -> Judge:

@@ -43,8 +43,8 @@ def learn(
     """Return the recipe for a task and a weak model, with the verdict on the grimoires.
 
     Costs up to three short weak requests for each labelled row and prompt, and two or three strong calls with
-    `strong`; all are kept in the journal. `Plan` tells beforehand how many. Each row is embedded once, which is not
-    kept. Random by `seed` alone.
+    `strong`; all are kept in the journal. `Plan` tells beforehand how many. Each row is embedded once by `space`, which
+    is not kept; few-shot examples are drawn by `wordllama`. Random by `seed` alone.
 
     Args:
         task: its labels are the answers; an open-ended task is learned by generating.
@@ -84,7 +84,7 @@ def learn(
     if strong and not parts.confirm:
         say(f"{writer} is not asked for a grimoire: {parts.untested}.")
     if strong and parts.confirm:
-        written = _write(task, parts, strong, strong_name, seed, journal)
+        written = _write(task, parts, strong, strong_name, seed, space, journal)
         grimoires = [*grimoires, written]
         if keep:
             keep(written)
@@ -107,13 +107,13 @@ def _learned_from(parts: Cut, found: Candidate) -> list[str]:
 
 
 def _write(
-    task: Task, parts: Cut, strong: BaseChatModel, strong_name: str | None, seed: int,
+    task: Task, parts: Cut, strong: BaseChatModel, strong_name: str | None, seed: int, space: "Embeddings",
     journal: Journal | None,
 ) -> Grimoire:  # fmt: skip
     """Have a grimoire written from some of the rows to choose on."""
     from sleicl_chains.writer import grimoire_writer
 
-    shown = typical_examples(task, parts.choose, seed=seed)
+    shown = typical_examples(task, parts.choose, seed=seed, embeddings=space)
     about: dict[str, Any] = {"sampler": "kmeans", "per_label": FEW_SHOT_PER_LABEL, "seed": seed}
     writer = grimoire_writer(strong, strong_name=strong_name, journal=journal)
     return writer.invoke({"task": task, "examples": shown, **about})  # type: ignore[typeddict-item]

@@ -9,13 +9,15 @@ from sleicl_chains.answers import LabelScores, Mode, Prior
 Block = Literal["scores", "state", "vector"]
 """A kind of evidence: the label probabilities, the model's own state, the question's embedding (no language model)."""
 
-BLOCKS: dict[Mode, tuple[Block, ...]] = {
-    "score": ("scores",),
-    "hidden": ("state",),
-    "fusion": ("scores", "state", "vector"),
-    "blend": ("scores", "state", "vector"),
+EVIDENCE: tuple[Block, ...] = ("scores", "state", "vector")
+
+GROUPS: dict[Mode, tuple[tuple[Block, ...], ...]] = {
+    "score": (("scores",),),
+    "hidden": (("state",),),
+    "fusion": (EVIDENCE,),
+    "blend": (("scores",), ("state",), ("vector",)),
 }
-"""What a mode looks at; the other modes read the model's own words."""
+"""What a mode looks at, a group for each model that is fitted; the other modes read the model's own words."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,9 @@ class Observation:
 
 def looks_at(mode: Mode, block: Block) -> bool:
     """Say whether a mode looks at a kind of evidence."""
-    return block in BLOCKS.get(mode, ())
+    return any(block in group for group in GROUPS.get(mode, ()))
 
 
 def needs_labelled_rows(mode: Mode, prior: Prior) -> bool:
     """Say whether a reading is fitted on answers, not on texts alone."""
-    return looks_at(mode, "state") or (mode == "score" and prior == "affine")
+    return mode in GROUPS and (mode != "score" or prior == "affine")

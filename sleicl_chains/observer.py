@@ -17,7 +17,7 @@ from sleicl_chains.cues import CUE, Cue, choose_cue
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal, identity
 from sleicl_chains.neighbours import Neighbours
-from sleicl_chains.observations import BLOCKS, Block, Observation
+from sleicl_chains.observations import EVIDENCE, GROUPS, Block, Observation, looks_at
 from sleicl_chains.tasks import Example, Task
 
 if TYPE_CHECKING:
@@ -113,10 +113,19 @@ class Observer:
 
     # ------------------------------------------------------------------ evidence
 
+    @property
+    def evidence(self) -> tuple[Block, ...]:
+        """All kinds of evidence that this model gives."""
+        return tuple(block for block in EVIDENCE if block != "state" or isinstance(self.weak, StateReader))
+
+    def groups(self, mode: Mode) -> list[tuple[Block, ...]]:
+        """Return what each model of a mode reads; all do without the state of a weak model that does not give it."""
+        given = [tuple(block for block in group if block in self.evidence) for group in GROUPS[mode]]
+        return [group for group in given if group]
+
     def blocks(self, mode: Mode) -> tuple[Block, ...]:
-        """Return the evidence that a mode reads: `fusion` does without the state of a model that does not give it."""
-        held_back = () if isinstance(self.weak, StateReader) else ("state",)
-        return tuple(block for block in BLOCKS[mode] if block not in held_back)
+        """Return all evidence that a mode reads."""
+        return tuple(block for group in self.groups(mode) for block in group)
 
     def observe(self, question: str, blocks: Sequence[Block]) -> Observation:
         """Return the evidence for one question; costs a request for scores, two for the state, none for the vector."""
@@ -177,6 +186,20 @@ class Observer:
             if self.journal:
                 self.journal.put(whole, kept)
         return kept
+
+
+def mode_problem(weak: BaseChatModel, mode: Mode) -> str:
+    """Return why a model does not have an answer mode; empty if it does. An Ollama server is asked once."""
+    if mode == "hidden" and not isinstance(weak, StateReader):
+        return f"{type(weak).__name__} does not give its state, which mode 'hidden' reads (embedded:ollama/NAME does)"
+    return scoring_problem(weak) if looks_at(mode, "scores") else ""
+
+
+def scoring_problem(weak: BaseChatModel) -> str:
+    """Return why a model's labels cannot be scored; empty if they can. An Ollama server is asked once."""
+    if not isinstance(weak, LabelScorer):
+        return f"{type(weak).__name__} gives no label probabilities"
+    return str(getattr(weak, "scoring_problem", ""))
 
 
 def _packed(values: Sequence[float]) -> str:

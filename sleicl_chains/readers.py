@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from sleicl_chains.answers import LabelScores
+from sleicl_chains.answers import LabelScores, Mode
 from sleicl_chains.errors import InputError
-from sleicl_chains.observations import Block, Observation
+from sleicl_chains.observations import Block, Observation, looks_at
 from sleicl_chains.priors import remove_prior
 
 if TYPE_CHECKING:
@@ -168,19 +168,32 @@ def load_reader(found: Mapping[str, Any]) -> Reader:
             raise TypeError(f"unknown kind {found.get('kind')!r}")
         values = {key: _tuples(value) for key, value in found.items() if key != "kind"}
         if kind is BlendReader:
-            values["parts"] = tuple(load_reader(part) for part in values["parts"])
+            values["parts"] = tuple(_linear(part) for part in values.get("parts", ()))
         return kind(**values)  # type: ignore[no-any-return]
-    except (TypeError, AttributeError, KeyError) as problem:
+    except TypeError as problem:
         raise InputError(f"a fitted reader cannot be read ({problem}); expected one of {', '.join(kinds)}") from None
 
 
-def check_reader(found: Mapping[str, Any], labels: Sequence[str]) -> None:
+def _linear(part: Any) -> LinearReader:
+    """Return a part of a blend.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(part, Mapping) or part.get("kind") != "linear":
+        raise TypeError("a blend is of linear readers")
+    return LinearReader(**{key: _tuples(value) for key, value in part.items() if key != "kind"})
+
+
+def check_reader(found: Mapping[str, Any], labels: Sequence[str], mode: Mode) -> None:
     """Try a reader of `to_dict` out on evidence without content.
 
     Raises:
-        InputError: it is none, or does not give shares over these labels.
+        InputError: it is none, reads what the mode does not look at, or does not give shares over these labels.
     """
     reader = load_reader(found)
+    if foreign := [block for block in _read_by(reader) if not looks_at(mode, block)]:
+        raise InputError(f"the reader reads the {foreign[0]}, which the mode {mode!r} does not look at")
     try:
         said = reader.shares(_empty_evidence(reader, labels))
         right = set(said) == set(labels) and math.isclose(sum(said.values()), 1, rel_tol=1e-6)
@@ -194,6 +207,12 @@ def _empty_evidence(reader: Reader, labels: Sequence[str]) -> Observation:
     scores = LabelScores(dict.fromkeys(labels, 1 / max(1, len(labels))), coverage=1.0, prompt_tokens=0, requests=0)
     sizes = _sizes(reader, len(labels))
     return Observation(scores, state=[0.0] * sizes.get("state", 0), vector=[0.0] * sizes.get("vector", 0))
+
+
+def _read_by(reader: Reader) -> Sequence[Block]:
+    if isinstance(reader, BlendReader):
+        return [block for part in reader.parts for block in part.blocks]
+    return reader.blocks if isinstance(reader, LinearReader) else ("scores",)
 
 
 def _sizes(reader: Reader, labels: int) -> dict[Block, int]:

@@ -21,7 +21,7 @@ from sleicl_chains.journal import Journal, identity
 from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observer import Observer
 from sleicl_chains.readers import Calibration, Reader, check_reader, load_reader
-from sleicl_chains.solvers import Solver
+from sleicl_chains.solving import Solver
 from sleicl_chains.tasks import Example, Task, read_text
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Recipe(BaseModel):
             ) from None
         if recipe.reader is not None:
             try:
-                check_reader(recipe.reader, recipe.task.labels)
+                check_reader(recipe.reader, recipe.task.labels, recipe.mode)
             except InputError as problem:
                 raise InputError(f"{path}: {problem}") from None
         for shown in [*recipe.examples, *([recipe.grimoire] if recipe.grimoire else [])]:

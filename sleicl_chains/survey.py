@@ -10,7 +10,7 @@ from sleicl_chains.cues import CUE
 from sleicl_chains.errors import PromptTooLong, RejectedReply
 from sleicl_chains.observations import Block, Observation
 from sleicl_chains.observer import Observer
-from sleicl_chains.solvers import Solver
+from sleicl_chains.solving import Solver
 from sleicl_chains.tasks import Example, fold
 
 Progress = Callable[[str, int, int], None]

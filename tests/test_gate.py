@@ -1,5 +1,6 @@
 """The gate's honesty: what was looked at before the choice, and what the one test is made on."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -124,7 +125,7 @@ def test_nothing_to_confirm_on_is_looked_at_before_the_choice(make: Any, monkeyp
     at = model.calls.index(("choice", ""))
     before = [question_of(prompt + "\nai: ") for _, prompt in model.calls[:at]]
     after = [question_of(prompt + "\nai: ") for _, prompt in model.calls[at + 1 :]]
-    assert set(before) == choose and len(before) == 5 * 60
+    assert set(before) == choose and max(Counter(before).values()) == 5  # prompts; some are dropped halfway
     assert set(after) == confirm and len(after) == 2 * 40
     shown = "".join(prompt.rpartition("\nhuman: ")[0] for _, prompt in model.calls)
     assert not [text for text in confirm if f"\nhuman: {text}\n" in shown]

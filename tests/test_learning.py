@@ -30,6 +30,7 @@ from tests.gate_task import (
     guess,
     knows,
     learned,
+    number,
     only_with_grimoire,
     only_without,
     rows,
@@ -153,7 +154,7 @@ def fitted_anew(recipe: Recipe, setup: Observer, examples: list[Example]) -> Rea
     blocks = setup.blocks(recipe.mode)
     seen, answers = [setup.observe(row.text, blocks) for row in examples], [row.answer for row in examples]
     if recipe.mode != "score" or recipe.prior == "affine":
-        return fit_reader(recipe.mode, seen, answers, blocks, LABELS)
+        return fit_reader(recipe.mode, seen, answers, setup.groups(recipe.mode), LABELS)
     texts = set(prior_texts(examples, TASK, seed=recipe.seed))
     chosen: list[Observation] = [one for one, row in zip(seen, examples, strict=True) if row.text in texts]
     return PriorReader(mean_shares(one.scores.probabilities for one in chosen if one.scores))
@@ -184,6 +185,21 @@ def test_the_reader_is_fitted_on_all_rows(mode: str) -> None:
     assert recipe.reader == fitted_anew(recipe, setup, everything).to_dict()
     if mode == "hidden":  # as many texts of each label go into the prior, whatever the rows
         assert recipe.reader != fitted_anew(recipe, setup, choose).to_dict()
+
+
+def test_where_scores_and_state_each_know_half_both_are_read() -> None:
+    def said(prompt: str, half: int) -> str:
+        question = question_of(prompt if "ai: " in prompt else prompt + "\nai: ")
+        return door(question) if number(question + "half", 2) == half else ""
+
+    model = Stater(
+        think=lambda prompt: {label: 0.9 if said(prompt, 0) == label else 0.3 for label in LABELS},
+        feel=lambda prompt: [{"left": 1.0, "right": -1.0}.get(said(prompt, 1), 0.0), 0.5],
+    )
+    recipe = learned(model)
+    assert recipe.mode in ("fusion", "blend") and recipe.embeddings == "wordllama"
+    best = {trial.name: trial.accuracy for trial in recipe.trials if trial.name.startswith("zero-shot")}
+    assert best["zero-shot+blend"] > 0.9 > max(best["zero-shot+hidden"], best["zero-shot / affine"])
 
 
 def test_its_probability_is_how_often_it_is_right() -> None:

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from sleicl_chains.answers import LabelScores
 from sleicl_chains.errors import InputError
-from sleicl_chains.fitting import fit_blend, fit_linear, held_out_blend, held_out_linear
+from sleicl_chains.fitting import fit_linear, fit_reader
 from sleicl_chains.observations import Observation
 from sleicl_chains.readers import BlendReader, LinearReader, Reader, features, load_reader
 
@@ -191,17 +191,7 @@ def test_a_blend_knows_what_its_parts_know_together() -> None:
         return sum(map(str.__eq__, answered(reader, new), golds))
 
     alone = [right(fit_linear(seen, answers, (block,), AB)) for block in ("state", "vector")]
-    assert right(fit_blend(seen, answers, ("state", "vector"), AB)) > max(alone)
-
-
-def test_held_out_shares_of_a_blend_are_those_of_its_parts_pooled() -> None:
-    seen, answers = told_twice(40, seed=2)
-    parts = [held_out_linear(seen, answers, (block,), AB) for block in ("state", "vector")]
-    for found, state_shares, vector_shares in zip(
-        held_out_blend(seen, answers, ("state", "vector"), AB), *parts, strict=True
-    ):
-        powers = {label: math.sqrt(state_shares[label] * vector_shares[label]) for label in AB}
-        assert found == pytest.approx({label: power / sum(powers.values()) for label, power in powers.items()})
+    assert right(fit_reader("blend", seen, answers, [("state",), ("vector",)], AB)) > max(alone)
 
 
 # ------------------------------------------------------------------ files

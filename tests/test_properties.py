@@ -1,6 +1,7 @@
 """What holds for every reader, whatever the scores and priors: invented ones, the same in each run."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -8,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sleicl_chains.answers import LabelScores
-from sleicl_chains.fitting import fit_affine, fit_blend, fit_calibration, fit_linear
-from sleicl_chains.observations import Observation
+from sleicl_chains.fitting import fit_calibration, fit_reader
+from sleicl_chains.observations import GROUPS, Observation
 from sleicl_chains.priors import mean_shares, remove_prior
 from sleicl_chains.readers import AffineReader, Calibration, LinearReader, PriorReader, Reader, load_reader
 
@@ -159,6 +160,11 @@ def test_a_mean_of_shares_is_one_too_in_any_order(rows: list[tuple[float, ...]])
 few = settings(invented, max_examples=15)
 
 
+def evidence(masses: Mapping[str, float], told: float) -> Observation:
+    """Return evidence of each kind."""
+    return replace(observation(masses, [told, 1.0]), vector=[told * told])
+
+
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[list[dict[str, float]], list[str]]:
     """Draw six to twenty-four rows of masses and their answers, which need not have all labels."""
@@ -172,9 +178,9 @@ def tables(draw: st.DrawFn) -> tuple[list[dict[str, float]], list[str]]:
 def test_fitted_readers_give_shares_whatever_they_are_fitted_on(
     table: tuple[list[dict[str, float]], list[str]],
 ) -> None:
-    seen, answers = [observation(row, [row["a"]]) for row in table[0]], table[1]
-    fits = [fit(seen, answers, ("scores", "state"), "abc") for fit in (fit_linear, fit_blend)]
-    for reader in (fit_affine(seen, answers, "abc"), *fits):
+    seen, answers = [evidence(row, row["a"]) for row in table[0]], table[1]
+    fits = [fit_reader(mode, seen, answers, GROUPS[mode], "abc") for mode in GROUPS]
+    for reader in fits:
         for one in seen:
             assert sum(reader.shares(one).values()) == pytest.approx(1)
 
@@ -185,16 +191,15 @@ def test_fits_with_labels_by_other_names_answer_the_same(
     table: tuple[list[dict[str, float]], list[str]], names: list[str]
 ) -> None:
     order = dict(zip("abc", names, strict=True))
-    seen, answers = [observation(row, [row["a"]]) for row in table[0]], table[1]
-    renamed = [observation({order[label]: mass for label, mass in row.items()}, [row["a"]]) for row in table[0]]
+    seen, answers = [evidence(row, row["a"]) for row in table[0]], table[1]
+    renamed = [evidence({order[label]: mass for label, mass in row.items()}, row["a"]) for row in table[0]]
     renamed_answers = [order[answer] for answer in answers]
-    pairs: list[tuple[Reader, Reader]] = [
-        (fit_affine(seen, answers, "abc"), fit_affine(renamed, renamed_answers, names)),
-        (fit_linear(seen, answers, ("scores",), "abc"), fit_linear(renamed, renamed_answers, ("scores",), names)),
+    pairs = [
         (
-            fit_blend(seen, answers, ("scores", "state"), "abc"),
-            fit_blend(renamed, renamed_answers, ("scores", "state"), names),
-        ),
+            fit_reader(mode, seen, answers, GROUPS[mode], "abc"),
+            fit_reader(mode, renamed, renamed_answers, GROUPS[mode], names),
+        )
+        for mode in GROUPS
     ]
     for reader, other in pairs:
         for one, same in zip(seen, renamed, strict=True):

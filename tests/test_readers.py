@@ -155,7 +155,7 @@ def test_what_is_no_reader_is_refused_in_one_line(found: dict[str, Any], problem
     with pytest.raises(InputError) as caught:
         load_reader(found)
     assert problem in str(caught.value) and "\n" not in str(caught.value)
-    assert str(caught.value).endswith("expected one of prior, affine, linear")
+    assert str(caught.value).endswith("expected one of prior, affine, linear, blend")
 
 
 def test_evidence_of_another_mode_is_refused() -> None:

@@ -25,6 +25,9 @@ LINEAR: dict[str, Any] = {
 }  # fmt: skip
 
 
+SCORED = LINEAR | {"blocks": ["scores"], "mean": [0.0] * 2, "scale": [1.0] * 2, "weights": [[1.0] * 2, [-1.0] * 2]}
+
+
 def weak(kind: type[Writer] = Scorer) -> Any:
     return kind() if kind is Writer else cast(type[Scorer], kind)(think=lambda prompt: {"happy": 0.8, "sad": 0.2})
 
@@ -124,10 +127,11 @@ def test_what_is_no_recipe_is_refused_in_one_line(tmp_path: Path, text: str, com
         ("reader", {"kind": "oracle"}, "a fitted reader cannot be read (unknown kind 'oracle')"),
         ("reader", {"kind": "prior", "prior": {"happy": 1.0}}, "the reader"),
         ("reader", {"kind": "affine", "labels": ["happy"], "slopes": [1.0], "offsets": [0.0]}, "the reader"),
-        ("reader", LINEAR | {"mean": [0.0] * 3}, "the reader gives no shares over the labels happy, sad"),
-        ("reader", LINEAR | {"weights": [["much"] * 4] * 2}, "the reader"),
-        ("reader", {"kind": "blend", "parts": [LINEAR, "more"]}, "a fitted reader cannot be read"),
-        ("reader", {"kind": "blend"}, "a fitted reader cannot be read"),
+        ("reader", SCORED | {"mean": [0.0] * 3}, "the reader gives no shares over the labels happy, sad"),
+        ("reader", SCORED | {"weights": [["much"] * 2] * 2}, "the reader gives no shares"),
+        ("reader", LINEAR, "the reader reads the state, which the mode 'score' does not look at"),
+        ("reader", {"kind": "blend", "parts": [LINEAR, "more"]}, "a fitted reader cannot be read (a blend"),
+        ("reader", {"kind": "blend"}, "the reader"),
         ("reader", {"kind": "blend", "parts": []}, "the reader"),
     ],
 )
@@ -141,9 +145,12 @@ def test_a_spoilt_recipe_is_refused_when_it_is_loaded(tmp_path: Path, key: str, 
 def test_a_recipe_of_states_comes_back(tmp_path: Path) -> None:
     fusion = LINEAR | {"blocks": ["scores", "state", "vector"]}
     blend = {"kind": "blend", "parts": [LINEAR, LINEAR | {"blocks": ["vector"]}]}
-    for reader in (LINEAR, fusion | {"mean": [0.0] * 4}, LINEAR | {"blocks": ["vector"]}, blend):
-        first = recipe(Stater, mode="hidden", prior="none", reader=reader)
+    readers = {"hidden": LINEAR, "fusion": fusion, "blend": blend}
+    for mode, reader in readers.items():
+        first = recipe(Stater, mode=mode, prior="none", reader=reader)
         assert Recipe.load(saved(first, tmp_path)) == first
+    with pytest.raises(InputError, match="the reader reads the vector, which the mode 'hidden' does not look at"):
+        Recipe.load(saved(recipe(Stater, mode="hidden", prior="none", reader=blend), tmp_path))
 
 
 def test_a_missing_file_is_said_to_be_missing(tmp_path: Path) -> None:

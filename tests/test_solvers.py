@@ -17,11 +17,14 @@ from langchain_core.runnables import RunnableLambda
 from sleicl_chains.answers import Answer
 from sleicl_chains.embedded import EmbeddedModel
 from sleicl_chains.errors import InputError, PromptTooLong, Unsupported
+from sleicl_chains.fitting import fit_linear
 from sleicl_chains.grimoires import Grimoire, Provenance
 from sleicl_chains.journal import Journal
+from sleicl_chains.observer import Observer
+from sleicl_chains.readers import pooled
 from sleicl_chains.solvers import solver
 from sleicl_chains.tasks import Example, Task
-from tests.fake_models import Scorer
+from tests.fake_models import Scorer, question_of
 
 GRIMOIRE = Grimoire(
     "moods-1", "moods", "", "", (), "Laughter {is} happy; tears are sad.", "Tears are sad.", Provenance()
@@ -280,7 +283,7 @@ def test_other_embeddings_are_another_solver(task: Task) -> None:
         chain: Any = solver(model, task, train=train, embeddings=space, **given)
         return str(chain.config["metadata"]["settings"])
 
-    for given in ({"arm": "knn"}, {"mode": "fusion"}):
+    for given in ({"arm": "knn"}, {"mode": "fusion"}, {"mode": "blend"}):
         assert settings(4, **given) == settings(4, **given) != settings(5, **given)
     assert settings(4, mode="score") == settings(5, mode="score")
 
@@ -295,3 +298,23 @@ def test_fusion_tells_which_labels_were_out_of_sight(task: Task) -> None:
     chain = solver(model, task, mode="fusion", train=train, embeddings=DeterministicFakeEmbedding(size=4))
     said = chain.invoke("The sun shines.")
     assert (said.unseen, said.coverage, said.valid) == (("sad",), 0.5, True)
+
+
+def test_a_blend_pools_one_model_for_each_kind_of_evidence_that_there_is(task: Task) -> None:
+    """This model gives no state, so there are two kinds."""
+    train = [
+        Example("I won.", "happy"),
+        Example("It rains.", "sad"),
+        Example("Cake!", "happy"),
+        Example("Rain.", "sad"),
+    ]
+    model = Scorer(think=lambda prompt: {"happy": 0.8, "sad": 0.2 + 0.6 * ("rain" in question_of(prompt).lower())})
+    space = DeterministicFakeEmbedding(size=4)
+    said = solver(model, task, mode="blend", train=train, embeddings=space).invoke("Does it rain?")
+
+    observer = Observer(model, task, "zero-shot", embeddings=space)
+    seen = [observer.observe(row.text, ("scores", "vector")) for row in train]
+    parts = [fit_linear(seen, [row.answer for row in train], (block,), task.labels) for block in ("scores", "vector")]
+    new = observer.observe("Does it rain?", ("scores", "vector"))
+    assert said.scores == pytest.approx(pooled([part.shares(new) for part in parts]))
+    assert (said.mode, said.valid) == ("blend", True) and sum(said.scores.values()) == pytest.approx(1)

@@ -31,7 +31,7 @@ GrimoireOption = Annotated[str | None, typer.Option("--grimoire", help="A grimoi
 NoJournal = Annotated[
     bool, typer.Option("--no-journal", help="Keep no record of model calls and no default run folder.")
 ]
-ModeOption = Annotated[str | None, typer.Option("--mode", help="score, hidden, fusion, schema or generate.")]
+ModeOption = Annotated[str | None, typer.Option("--mode", help="score, hidden, fusion, blend, schema or generate.")]
 PriorOption = Annotated[str | None, typer.Option("--prior", help="none, content-free, domain, mean or affine.")]
 RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="A recipe as `sleicl learn` writes it.")]
 MaybeTask = Annotated[Path | None, typer.Option("--task", help="Task card, TOML or JSON; a recipe has its own.")]

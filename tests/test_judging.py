@@ -1,0 +1,81 @@
+"""Judging candidates: the loss that they are compared by, and shares from fits that had not seen the row."""
+
+import math
+from typing import Any
+
+import pytest
+
+from sleicl_chains.fitting import held_out_linear
+from sleicl_chains.judging import Candidate, Judge, least_loss
+from sleicl_chains.observer import Observer
+from sleicl_chains.survey import Survey
+from tests.fake_models import Stater
+from tests.gate_task import LABELS, SPACE, TASK, knows, number, rows
+
+ROWS = rows(40)
+
+
+def judge(model: Any) -> tuple[Judge, Observer]:
+    """Return a judge that has seen all rows under the barest prompt."""
+    setup = Observer(model, TASK, "zero-shot", embeddings=SPACE)
+    survey = Survey(setup.evidence, lambda *_: None, planned=len(ROWS))
+    survey.ask(setup, ROWS, "score")
+    return Judge(TASK, survey, seed=0), setup
+
+
+def stater() -> Stater:
+    """Return a model whose state tells the right door, in the first of five numbers."""
+    return Stater(
+        think=lambda prompt: {"left": 0.6, "right": 0.4},
+        feel=lambda prompt: [
+            1.0 if knows(prompt) == "left" else -1.0, *(number(f"{prompt} {at}") / 1000 for at in range(4))
+        ],
+    )  # fmt: skip
+
+
+def powers(shares: list[dict[str, float]], power: float) -> list[dict[str, float]]:
+    raised = [{label: share**power for label, share in one.items()} for one in shares]
+    return [{label: value / sum(one.values()) for label, value in one.items()} for one in raised]
+
+
+def test_the_loss_by_hand() -> None:
+    """One row of a weighs as much as three of b; at temperature 1 nothing can be had that is not there already."""
+    shares = [{"a": 0.5, "b": 0.5}] * 4
+    assert least_loss(shares, list("abbb")) == pytest.approx(math.log(2))
+    right = [{"a": 0.8, "b": 0.2}] + [{"a": 0.2, "b": 0.8}] * 3
+    assert least_loss(right, list("abbb")) == pytest.approx(-math.log(256 / 257))  # the boldest, 1/4: .8^4 to .2^4
+
+
+@pytest.mark.parametrize("power", [1 / 3, 1 / 2, 2.0])
+def test_to_be_more_or_less_bold_costs_nothing(power: float) -> None:
+    """What is pooled of three kinds of evidence is about a third as bold as one model of them all."""
+    draws = [number(f"share {at}") / 1000 for at in range(60)]
+    shares = [{"a": 0.1 + 0.8 * draw, "b": 0.9 - 0.8 * draw} for draw in draws]
+    answers = ["a" if draw > number(f"noise {at}") / 1000 else "b" for at, draw in enumerate(draws)]
+    assert least_loss(powers(shares, power), answers) == pytest.approx(least_loss(shares, answers), abs=0.005)
+
+
+def test_each_kind_of_evidence_is_fitted_once_for_all_readings(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def counted(*given: Any) -> Any:
+        asked.append(given[2])
+        return held_out_linear(*given)
+
+    monkeypatch.setattr("sleicl_chains.judging.held_out_linear", counted)
+    found, setup = judge(stater())
+    other = Observer(setup.weak, TASK, "few-shot", examples=tuple(rows(44)[40:]), embeddings=SPACE)
+    found.survey.ask(other, ROWS, "score")
+    for one in (setup, other):
+        for mode in ("hidden", "blend"):
+            found.judge(Candidate(one, mode, "none"), ROWS)
+    assert asked == [("state",), ("scores",), ("vector",), ("state",), ("scores",)]
+
+
+def test_a_blend_is_judged_by_its_parts_pooled() -> None:
+    found, setup = judge(stater())
+    blend, state = (found.judge(Candidate(setup, mode, "none"), ROWS) for mode in ("blend", "hidden"))
+    assert blend.candidate.name == "zero-shot+blend"
+    assert sum(state.right) >= 36 and sum(blend.right) >= 34  # the other two kinds know nothing, and cost little
+    assert state.loss and blend.loss and blend.loss == pytest.approx(state.loss, abs=0.05)
+    assert blend.loss < math.log(len(LABELS)) / 2
