@@ -7,10 +7,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from sleicl_chains._folders import Home
+from sleicl_chains.answers import Mode
+from sleicl_chains.cli.options import ModeOption
 from tests.openai_server import OpenAIServer
 
 ROOT = Path(__file__).parent.parent
@@ -140,3 +143,10 @@ def test_every_file_that_the_readme_names_exists() -> None:
     linked += [f"docs/{link}" for link in re.findall(r"\]\(([^)]+)\)", pages) if not link.startswith("http")]
     assert len(named) >= 9 and linked
     assert [name for name in [*named, *linked] if not (ROOT / name).exists()] == []
+
+
+def test_every_mode_is_in_the_help_and_in_the_table() -> None:
+    (option,) = [one for one in get_args(ModeOption) if hasattr(one, "help")]
+    for mode in get_args(Mode):
+        assert re.search(rf"\b{mode}\b", option.help), mode
+        assert f"| `{mode}` |" in LEARNING, mode
