@@ -13,9 +13,10 @@ from rich.text import Text
 
 from sleicl_chains.evaluation import ArmResult, Comparison, Report, asks_a_model
 from sleicl_chains.priors import MEAN_ROWS
+from sleicl_chains.statistics import wilson
 
 if TYPE_CHECKING:
-    from sleicl_chains.recipes import Recipe
+    from sleicl_chains.recipes import Recipe, Verdict
 
 
 def say(text: str) -> None:
@@ -176,11 +177,30 @@ def recipe_verdict(recipe: "Recipe") -> list[str]:
         span = _span(found.difference, found.low, found.high, found.p)
         lines = [
             f"Verdict on the grimoire: {found.finding}. {found.best_with} against {found.best_without} on "
-            f"{found.n} rows set aside: {span}."
+            f"{found.n} rows set aside: {span}.{_undecided(found.finding, found.low, found.high, found.p)}"
         ]
-    if found.probe is not None and found.chosen is not None and found.probe >= found.chosen:
-        lines.append(
-            f"The probe, a linear model on embeddings without any language model, does as well or better there: "
-            f"{found.probe:.3f} against {found.chosen:.3f}."
-        )
-    return [*lines, f"The recipe: {recipe.name}, read by {recipe.mode}."]
+    return [*lines, f"The recipe: {recipe.name}, read by {recipe.mode}.{_measured(found)}"]
+
+
+def _undecided(finding: str, low: float, high: float, p: float) -> str:
+    """Say why nothing is shown where the figures might look otherwise."""
+    if finding != "no difference shown":
+        return ""
+    if low == high == 0:
+        return " Both are right on the same rows, which is not to say that they always would be."
+    if not low <= 0 <= high:
+        against = "the exact test does" if p >= 0.05 else "the rows to choose on do"
+        return f" The interval is all on one side, but {against} not agree; more rows would tell."
+    return ""
+
+
+def _measured(found: "Verdict") -> str:
+    """Say how good what was chosen is on rows that it was not chosen on, the probe beside it."""
+    if found.chosen is None:
+        return ""
+    low, high = wilson(round(found.chosen * found.n), found.n)
+    line = f" On the {found.n} rows set aside it is right on {found.chosen:.3f} [{low:.3f}, {high:.3f}]"
+    if found.probe is None:
+        return f"{line}."
+    as_well = ", which does as well or better" if found.probe >= found.chosen else ""
+    return f"{line}, the probe, without any language model, on {found.probe:.3f}{as_well}."

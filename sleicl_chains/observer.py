@@ -191,7 +191,8 @@ class Observer:
 def mode_problem(weak: BaseChatModel, mode: Mode) -> str:
     """Return why a model does not have an answer mode; empty if it does. An Ollama server is asked once."""
     if mode == "hidden" and not isinstance(weak, StateReader):
-        return f"{type(weak).__name__} does not give its state, which mode 'hidden' reads (embedded:ollama/NAME does)"
+        name = getattr(weak, "model_name", type(weak).__name__)
+        return f"{name} does not give its state, which mode 'hidden' reads (embedded:ollama/NAME does)"
     return scoring_problem(weak) if looks_at(mode, "scores") else ""
 
 

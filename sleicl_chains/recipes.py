@@ -151,6 +151,8 @@ class Recipe(BaseModel):
             recipe = cls.model_validate_json(text)
         except ValidationError as problem:
             first = problem.errors()[0]
+            if first["type"] == "json_invalid":
+                raise InputError(f"{path}: this is no JSON; expected a recipe as `sleicl learn` writes it") from None
             where = ".".join(map(str, first["loc"])) or "the file"
             raise InputError(
                 f"{path}: {where}: {first['msg']}; expected a recipe as `sleicl learn` writes it"

@@ -20,7 +20,7 @@ from sleicl_chains.fitting import fit_reader
 from sleicl_chains.journal import aask, ask
 from sleicl_chains.labels import parse_label
 from sleicl_chains.observations import GROUPS, Observation, looks_at, needs_labelled_rows
-from sleicl_chains.observer import Observer, mode_problem
+from sleicl_chains.observer import Observer, mode_problem, scoring_problem
 from sleicl_chains.priors import CONTENT_FREE, domain_texts, mean_shares
 from sleicl_chains.readers import Calibration, PriorReader, Reader, likeliest
 from sleicl_chains.schemas import held_to_labels, label_of
@@ -65,7 +65,8 @@ class Solver:
         shown = self.observer
         form = form_shown(shown.arm)
         if form and (shown.grimoire is None or not getattr(shown.grimoire, form)):
-            raise InputError(f"The arm {shown.arm!r} needs a grimoire with a {form} text; none was given")
+            found = f"{shown.grimoire.id} has none; take another arm" if shown.grimoire else "no grimoire was given"
+            raise InputError(f"The arm {shown.arm!r} needs a grimoire with a {form} text; {found}")
         if "few-shot" in shown.arm and not shown.examples:
             raise InputError(f"The arm {shown.arm!r} needs examples; none were given")
         if shown.arm == "knn" and not (shown.neighbours and shown.neighbours.rows):
@@ -74,7 +75,8 @@ class Solver:
             wanted = "labels on the task card; use mode 'generate' for open-ended tasks"
             raise Unsupported(f"Mode {self.mode!r} needs {wanted}")
         if reason := mode_problem(shown.weak, self.mode):
-            raise Unsupported(f"{reason}; use mode 'generate' or a model embedded:NAME")
+            others = "'generate'" if self.mode != "hidden" or scoring_problem(shown.weak) else "'score' or 'blend'"
+            raise Unsupported(f"{reason}; use mode {others} or a model embedded:NAME")
         if self.mode == "schema":
             held_to_labels(shown.weak, self.task.labels)
         if self.fitted is None:
@@ -241,5 +243,6 @@ class Solver:
 
 def _text(question: str) -> str:
     if not isinstance(question, str) or not question.strip():
-        raise InputError(f"A solver takes a question as text; found {question!r}")
+        found = "an empty one" if isinstance(question, str) else repr(question)
+        raise InputError(f"A solver takes a question as text; found {found}")
     return question

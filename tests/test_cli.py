@@ -155,7 +155,7 @@ def failures() -> dict[str, tuple[list[str], str]]:
         ),
         "context too small": ([*ask, "WEIGHTS", "-o", "n_ctx=256", "word " * 300], "tokens; the context holds "),
         "pasted weak model": ([*ask, "paste:letters", "q"], "paste:letters: a pasted model writes grimoires; expecte"),
-        "no question": ([*ask, "embedded:GGUF", "-"], "A solver takes a question as text; found ''"),
+        "no question": ([*ask, "embedded:GGUF", "-"], "A solver takes a question as text; found an empty one"),
         "score for words": (["ask", "--task", "OPEN", "--weak", "embedded:GGUF", "--mode", "score", "q"], "needs labe"),
         "show nothing": (["grimoires", "show", "nope"], "There is no grimoire 'nope'; see `sleicl grimoires list`"),
         "remove a shipped one": (["grimoires", "remove", SHIPPED], "came with the package and cannot be removed"),
@@ -421,7 +421,10 @@ def test_default_arms_and_keys(desk: Desk, shared: Path, guide: Path, tmp_path: 
     assert lines[0].startswith("desk: 8 rows, embedded:smollm2") and lines[1].split()[:3] == ["arm", "mode", "accuracy"]
     assert [line.split()[0] for line in lines[2:8]] == list(arms)
     assert "few-shot shows 4 k-means examples a label from --train" in lines
-    assert table.err.splitlines()[-1] == f"Rows: {report['run']}"
+    assert (
+        table.err.splitlines()[-1]
+        == f"Rows: {report['run']} (a page of them: sleicl report {Path(report['run']).name})"
+    )
     assert comparable(sleicl(*command, "--json").json()) == comparable(report)
 
 

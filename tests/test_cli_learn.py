@@ -1,11 +1,13 @@
 """`sleicl learn`, and `evaluate` and `ask` with its recipe, with the real small model."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from sleicl_chains.recipes import Recipe
+from sleicl_chains.console import recipe_verdict
+from sleicl_chains.recipes import Recipe, Verdict
 from tests.command import LABELS, Desk, Done, Parrot, by_length, learning, rows, sleicl, write_rows
 from tests.openai_server import Reply
 
@@ -53,7 +55,10 @@ def test_learn_tells_the_cost_first_and_the_outcome_last(desk: Desk, guide: Path
     assert done.status == 0
     first, *_ = done.err.splitlines()
     assert first.startswith("16 rows to choose on, 0 to confirm; 2 prompts: up to 32 questions to the weak model")
-    assert f"Written: {file}" in done.err or f"{file} holds" in done.err
+    last = done.err.splitlines()[-1]
+    assert last.startswith(f"Written: {file}") and last.endswith(
+        f"sleicl evaluate --task {desk.card} --rows TEST --recipe {file}"
+    )
     assert (
         "too few for a verdict (40 are needed)" in done.out and "desk: embedded:smollm2, 16 labelled rows" in done.out
     )
@@ -80,8 +85,10 @@ def test_a_recipe_is_evaluated_beside_the_other_arms(desk: Desk, recipe: Path, s
     assert report["weak"] == "embedded:smollm2" and report["n"] == 8
     assert report["arms"][-1]["valid"] == 1 and report["arms"][-1]["accuracy"] >= 0.5
     assert any(note.startswith("recipe: ") for note in report["notes"])
-    alone = sleicl("evaluate", *source, "--recipe", recipe, "--arms", "recipe", "--json").json()
-    assert alone["arms"][0]["accuracy"] == report["arms"][-1]["accuracy"]
+    for named in ("recipe", "majority", "recipe,majority"):
+        some = sleicl("evaluate", *source, "--recipe", recipe, "--arms", named, "--json").json()
+        figures = {arm["arm"]: arm["accuracy"] for arm in some["arms"]}
+        assert set(figures) == {*named.split(","), "recipe"} and figures["recipe"] == report["arms"][-1]["accuracy"]
 
 
 def test_a_recipe_answers_questions_without_a_card(desk: Desk, recipe: Path, shared: Path) -> None:
@@ -105,7 +112,54 @@ def test_an_unsure_answer_of_a_recipe_goes_to_another_model(recipe: Path, shared
     assert (found["usage"]["strong_prompt_tokens"], found["usage"]["strong_reply_tokens"]) == (50, 2)
 
 
+# ------------------------------------------------------------------ the verdict in words
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ({"finding": "helps", "low": 0.05, "high": 0.3, "p": 0.01}, "+0.100 [+0.050, +0.300], p = 0.010."),
+        ({"low": -0.1, "high": 0.3, "p": 0.3}, "+0.100 [-0.100, +0.300], p = 0.300."),
+        ({"low": 0.05, "high": 0.3, "p": 0.125}, "The interval is all on one side, but the exact test does not agree;"),
+        ({"low": 0.05, "high": 0.3, "p": 0.01}, "but the rows to choose on do not agree; more rows would tell."),
+        (
+            {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0},
+            "Both are right on the same rows, which is not to say",
+        ),
+    ],
+)
+def test_the_verdict_says_why_nothing_is_shown(recipe: Path, found: dict[str, object], words: str) -> None:
+    given = {"finding": "no difference shown", "best_with": "a", "best_without": "b", "difference": 0.1, "n": 40}
+    verdict = Verdict(**(given | found))  # type: ignore[arg-type]
+    (line, _) = recipe_verdict(Recipe.load(recipe).model_copy(update={"verdict": verdict}))
+    assert words in line and ("interval is" in line or "Both are" in line) == (not line.endswith("0."))
+
+
+def test_the_verdict_says_how_good_the_recipe_is_where_it_was_not_chosen(recipe: Path) -> None:
+    """Wilson: 30 of 40 is .598 to .858."""
+    for probe, words in ((0.7, "on 0.700."), (0.75, "on 0.750, which does as well or better.")):
+        verdict = Verdict(finding="no difference shown", n=40, why="no grimoire", chosen=0.75, probe=probe)
+        (_, line) = recipe_verdict(Recipe.load(recipe).model_copy(update={"verdict": verdict}))
+        assert "On the 40 rows set aside it is right on 0.750 [0.598, 0.858], the probe," in line
+        assert line.endswith(words)
+
+
 # ------------------------------------------------------------------ misuse
+
+
+def test_without_rows_of_their_own_to_train_on_it_says_so(desk: Desk, shared: Path) -> None:
+    source = ["--task", desk.card, "--rows", desk.test, "--train", desk.test, "--weak", "embedded:smollm2"]
+    status, line = complaint("evaluate", *source, "--home", shared, "--arms", "majority")
+    assert status == 1 and line.endswith("are among the evaluated ones; put some of them in a file of their own")
+
+
+def test_a_file_that_is_no_json_is_no_recipe(desk: Desk, shared: Path) -> None:
+    status, line = complaint("ask", "Hm?", "--recipe", desk.card, "--home", shared)
+    assert (status, line) == (1, f"sleicl: {desk.card}: this is no JSON; expected a recipe as `sleicl learn` writes it")
+
+
+def test_its_version_is_that_of_the_package() -> None:
+    assert sleicl("--version").out == f"sleicl-chains {version('sleicl-chains')}\n"
 
 
 def complaint(*command: object) -> tuple[int, str]:

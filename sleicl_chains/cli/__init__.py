@@ -6,7 +6,8 @@ Each command parses, calls the library and prints. Heavy imports wait until a co
 import os
 import sys
 import warnings
-from typing import NoReturn
+from importlib.metadata import version as package_version
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -19,6 +20,23 @@ app = typer.Typer(
     help="A strong model studies a task once and writes a grimoire; a weak local model answers with it.",
     no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False,
 )  # fmt: skip
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"sleicl-chains {package_version('sleicl-chains')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
 for command in (
     answering.demo,
     rows.init,

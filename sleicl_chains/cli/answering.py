@@ -61,7 +61,11 @@ def evaluate(
     weak: MaybeWeak = None,
     train: Annotated[Path | None, typer.Option(help="Rows for priors, probe and examples.")] = None,
     arms: Annotated[
-        str | None, typer.Option(help="Comma-separated: majority,probe,zero-shot,few-shot,simple,profound ...")
+        str | None,
+        typer.Option(
+            help="Comma-separated: majority, probe, zero-shot, few-shot, knn, simple, profound, simple+few-shot, "
+            "profound+few-shot; each but the first two also with +hidden, +fusion or +blend; recipe."
+        ),
     ] = None,
     grimoire: GrimoireOption = None,
     recipe: RecipeOption = None,
@@ -99,7 +103,7 @@ def evaluate(
     sources = _sources(builder, grimoire, recipe)  # before the run: a file may change while it lasts
     if leaked := builder.leaked(examples):
         say([f"Warning: {leaked} evaluated rows are among those that the grimoire or the recipe was made from."])
-    solvers = builder.build([name.strip() for name in arms.split(",")] if arms else None)
+    solvers = builder.build(_named(arms, learned))
     with Meter(solvers) as meter:
         report = builder.evaluate(
             solvers, examples, name, run=run, runs=None if no_journal else place.runs, max_concurrency=concurrency,
@@ -113,7 +117,15 @@ def evaluate(
         return
     print_report(report, builder.notes)
     if report.run:
-        say([f"Rows: {report.run}"])
+        say([f"Rows: {report.run} (a page of them: sleicl report {Path(report.run).name})"])
+
+
+def _named(arms: str | None, learned: "Recipe | None") -> list[str] | None:
+    """Return the arms that were named, and with a recipe its own as well; None for the default ones."""
+    from sleicl_chains.arms import RECIPE
+
+    names = [name.strip() for name in arms.split(",")] if arms else None
+    return [*names, RECIPE] if names and learned and RECIPE not in names else names
 
 
 def _train(file: Path | None, task: Any, evaluated: list[Any]) -> list[Any]:
@@ -122,6 +134,8 @@ def _train(file: Path | None, task: Any, evaluated: list[Any]) -> list[Any]:
     from sleicl_chains.tasks import load_examples
 
     kept, dropped = without_overlap(load_examples(file, task) if file else [], evaluated)
+    if dropped and not kept:
+        raise InputError(f"All rows of {file} are among the evaluated ones; put some of them in a file of their own")
     if dropped:
         say([f"Warning: {dropped} rows of {file} are among the evaluated ones and were left out of it."])
     return kept
@@ -173,7 +187,7 @@ def ask(
     grimoire: GrimoireOption = None,
     recipe: RecipeOption = None,
     arm: Annotated[
-        str | None, typer.Option(help="simple or profound; profound with a grimoire, else zero-shot.")
+        str | None, typer.Option(help="zero-shot, simple, profound or knn; profound with a grimoire, else zero-shot.")
     ] = None,
     train: Annotated[Path | None, typer.Option(help="Rows for the prior, as in evaluate.")] = None,
     seed: SeedOption = 0,
@@ -228,6 +242,8 @@ def _rows_for(train: Path | None, task: "Task", seed: int) -> dict[str, Any]:
     from sleicl_chains.tasks import load_examples
 
     rows = load_examples(train, task) if train else []
+    if rows:
+        say([f"Asked about rows of {train} first, once; what they give is kept."])
     return {"prior_texts": prior_texts(rows, task, seed=seed) if rows else [], "train": rows}
 
 

@@ -74,7 +74,8 @@ def learn(
             notice=lambda line: say([line]),
         )  # fmt: skip
     found.save(recipe)
-    say([f"{recipe} holds {len(found.examples)} training rows as text." if found.examples else f"Written: {recipe}"])
+    held = f"; it holds {len(found.examples)} training rows as text" if found.examples else ""
+    say([f"Written: {recipe}{held}. On rows of their own: sleicl evaluate --task {card} --rows TEST --recipe {recipe}"])
     if as_json:
         print_json(found.model_dump(mode="json", exclude={"reader", "examples", "grimoire", "learned_from"}))
         return

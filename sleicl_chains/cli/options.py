@@ -15,7 +15,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WeakOption = Annotated[
     str, typer.Option("--weak", help="embedded:smollm2, embedded:PATH.gguf, ollama:NAME, openai:NAME ...")
 ]
-MaybeWeak = Annotated[str | None, typer.Option("--weak", help="The weak model; the hard sampler needs it.")]
+MaybeWeak = Annotated[str | None, typer.Option("--weak", help="The weak model: embedded:smollm2, ollama:NAME ...")]
 StrongName = Annotated[str | None, typer.Option("--strong-name", help="Which model wrote a pasted grimoire.")]
 BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Address of an Ollama or OpenAI-compatible server.")]
 OllamaUrl = Annotated[str | None, typer.Option("--base-url", help="Address of the Ollama server; else OLLAMA_HOST.")]
@@ -31,7 +31,11 @@ GrimoireOption = Annotated[str | None, typer.Option("--grimoire", help="A grimoi
 NoJournal = Annotated[
     bool, typer.Option("--no-journal", help="Keep no record of model calls and no default run folder.")
 ]
-ModeOption = Annotated[str | None, typer.Option("--mode", help="score, hidden, fusion, blend, schema or generate.")]
-PriorOption = Annotated[str | None, typer.Option("--prior", help="none, content-free, domain, mean or affine.")]
+ModeOption = Annotated[
+    str | None, typer.Option("--mode", help="score (with labels), hidden, fusion, blend, schema or generate.")
+]
+PriorOption = Annotated[
+    str | None, typer.Option("--prior", help="none, content-free, domain, mean (with --train) or affine.")
+]
 RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="A recipe as `sleicl learn` writes it.")]
 MaybeTask = Annotated[Path | None, typer.Option("--task", help="Task card, TOML or JSON; a recipe has its own.")]
