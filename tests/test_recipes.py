@@ -101,8 +101,8 @@ def test_a_changed_text_is_refused(tmp_path: Path, within: str, key: str) -> Non
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "the file: Invalid JSON"),
-        ("just words", "the file: Invalid JSON"),
+        ("", "this is no JSON; expected a recipe"),
+        ("just words", "this is no JSON; expected a recipe"),
         ("[]", "the file: "),
         ("{}", "task: Field required"),
         ('{"task": 1}', "task: "),
