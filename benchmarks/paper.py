@@ -78,7 +78,7 @@ def run(options: argparse.Namespace, name: str, mode: Mode, seed: int, home: Hom
         "probe": probe(task, train, embedder()),
         "probe-minilm": probe(task, train, embedder("minilm", home=home)),
     }
-    arms = builder.build(["majority", *names]) | probes
+    arms = builder.build(list(dict.fromkeys(["majority", *names]))) | probes
     if mode == "generate" and options.weak == WEAK:
         arms["official"] = official(weak_model(options.weak, home=home, **given), task, grimoire, journal)
     about = f"{slug(options.weak)}-{slug(options.embeddings)}-{options.sampler}-{options.limit}"

@@ -113,7 +113,7 @@ class Observer:
 
     # ------------------------------------------------------------------ evidence
 
-    @property
+    @cached_property
     def evidence(self) -> tuple[Block, ...]:
         """All kinds of evidence that this model gives."""
         return tuple(block for block in EVIDENCE if block != "state" or isinstance(self.weak, StateReader))

@@ -6,7 +6,6 @@ Each command parses, calls the library and prints. Heavy imports wait until a co
 import os
 import sys
 import warnings
-from importlib.metadata import version as package_version
 from typing import Annotated, NoReturn
 
 import typer
@@ -24,7 +23,9 @@ app = typer.Typer(
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"sleicl-chains {package_version('sleicl-chains')}")
+        from importlib.metadata import version
+
+        typer.echo(f"sleicl-chains {version('sleicl-chains')}")
         raise typer.Exit
 
 

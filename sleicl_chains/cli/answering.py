@@ -243,7 +243,7 @@ def _rows_for(train: Path | None, task: "Task", seed: int) -> dict[str, Any]:
 
     rows = load_examples(train, task) if train else []
     if rows:
-        say([f"Asked about rows of {train} first, once; what they give is kept."])
+        say([f"Rows of {train} are asked about first, as far as the reading needs them."])
     return {"prior_texts": prior_texts(rows, task, seed=seed) if rows else [], "train": rows}
 
 
