@@ -44,9 +44,10 @@ def parts_of(name: str) -> tuple[Arm, Mode | None]:
     reading = next((mode for mode in READINGS if plus and mode == last), None)
     arm = next((arm for arm in get_args(Arm) if arm == (shown if reading else name)), None)
     if arm is None:
-        known = ", ".join([*BASELINES, *get_args(Arm)])
+        endings = " or ".join(f"+{mode}" for mode in READINGS)
         raise OptionError(
-            f"There is no arm {name!r}; expected some of {known}, the latter also with +{' or +'.join(READINGS)}"
+            f"There is no arm {name!r}; expected {', '.join(BASELINES)}, {RECIPE}, or a prompt "
+            f"({', '.join(get_args(Arm))}), which may end in {endings}"
         )
     return arm, reading
 
@@ -185,7 +186,9 @@ class ArmBuilder:
                 "one call each, once an arm, not counted in the table"
             )
         if mode in READINGS:
-            self._note(f"{', '.join(READINGS)}: read by linear models fitted on the {len(self.train)} training rows")
+            self._note(
+                f"{mode}: read by a linear model of what it looks at, fitted on the {len(self.train)} training rows"
+            )
         return solver(
             self.weak, self.task, arm=shown, grimoire=self.grimoire, examples=examples, mode=mode, prior=prior,
             prior_texts=texts, train=self.train, embeddings=self.embeddings, journal=self.journal, name=name,

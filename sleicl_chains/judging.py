@@ -52,17 +52,27 @@ class Judged:
     predictions: list[str | None]
     shares: list[float]
     """Of the predicted label, a row."""
-    loss: float | None
     right: list[bool]
+    losses: list[float]
+    """What the answers cost, a row: cross-entropy, or 1 for a wrong one where answers are generated."""
     macro_f1: float | None
     cost: float
     """Mean prompt tokens."""
     dropped: bool = False
 
     @property
-    def score(self) -> float:
-        """What candidates are compared by: less loss, or accuracy where answers are generated."""
-        return sum(self.right) / len(self.right) if self.loss is None else -self.loss
+    def loss(self) -> float:
+        """What candidates are compared by."""
+        return sum(self.losses) / len(self.losses)
+
+    def clearly_better(self, other: "Judged") -> bool:
+        """Say whether the loss is lower by more than one standard error of the difference, paired by row.
+
+        By this rule Breiman et al. hold to the plainer of two models ("Classification and Regression Trees", 1984,
+        section 3.4.3).
+        """
+        gains = np.subtract(other.losses, self.losses)
+        return bool(gains.mean() > gains.std(ddof=1) / len(gains) ** 0.5)
 
     def calibration(self) -> Calibration:
         """Fit how often answers of a given share are right."""
@@ -74,7 +84,8 @@ class Judged:
         shown = self.candidate.setup.grimoire if self.candidate.shows_grimoire else None
         return Trial(
             name=self.candidate.name, grimoire=shown.id if shown else None, n=len(self.right),
-            accuracy=sum(self.right) / len(self.right), macro_f1=self.macro_f1, loss=self.loss,
+            accuracy=sum(self.right) / len(self.right), macro_f1=self.macro_f1,
+            loss=None if self.candidate.mode == "generate" else self.loss,
             prompt_tokens=self.cost, dropped=self.dropped,
         )  # fmt: skip
 
@@ -92,20 +103,23 @@ class Judge:
     def judge(self, candidate: Candidate, rows: Sequence[Example]) -> Judged:
         """Judge by cross-validation; a row without an answer counts as wrong, and its loss is that of a blind guess."""
         labels, golds = self.task.labels, [row.answer for row in rows]
-        loss: float | None = None
         if candidate.mode == "generate":
             said = [(self.survey.said(candidate.setup, row), 1.0) for row in rows]
         else:
             found = self._held_out(candidate, rows)
             said = [likeliest(found[row.id]) if row.id in found else (None, 0.0) for row in rows]
-            blind = dict.fromkeys(labels, 1 / len(labels))
-            loss = least_loss([found.get(row.id, blind) for row in rows], golds)
         predictions = [label for label, _ in said]
         right = [is_right(label, gold, labels) for label, gold in zip(predictions, golds, strict=True)]
+        if candidate.mode == "generate":
+            losses = [float(not one) for one in right]
+        else:
+            blind = dict.fromkeys(labels, 1 / len(labels))
+            losses = least_losses([found.get(row.id, blind) for row in rows], golds)
         macro = macro_f1(golds, predictions, labels) if labels else None
         return Judged(
-            candidate, predictions, [share for _, share in said], loss, right, macro, self._cost(candidate.setup, rows)
-        )
+            candidate, predictions, [share for _, share in said], right, losses, macro,
+            self._cost(candidate.setup, rows),
+        )  # fmt: skip
 
     def _cost(self, setup: Observer, rows: Sequence[Example]) -> float:
         tokens = [self.survey.of(setup, row).prompt_tokens for row in self._fitting(setup, rows)]
@@ -169,8 +183,8 @@ class Judge:
         return [row for row in rows if self.survey.fits(setup, row)]
 
 
-def least_loss(shares: Sequence[Mapping[str, float]], answers: Sequence[str]) -> float:
-    """Return the mean cross-entropy at the best temperature, all labels weighing alike.
+def least_losses(shares: Sequence[Mapping[str, float]], answers: Sequence[str]) -> list[float]:
+    """Return the cross-entropy of each row at the temperature of the least mean, all labels weighing alike.
 
     Candidates are compared by it, since on 60 rows it tells them apart with far less noise than accuracy or F1. The
     temperature makes those comparable that are right in the same places and only bolder.
@@ -179,9 +193,9 @@ def least_loss(shares: Sequence[Mapping[str, float]], answers: Sequence[str]) ->
     logs = np.log([[max(one[label], 1e-6) for label in labels] for one in shares])
     gold = [labels.index(answer) for answer in answers]
 
-    def loss(temperature: float) -> float:
+    def losses(temperature: float) -> list[float]:
         tempered = logs / temperature
         tempered -= np.log(np.exp(tempered).sum(axis=1, keepdims=True))
-        return float(-(weights * tempered[np.arange(len(gold)), gold]).mean())
+        return list(map(float, -weights * tempered[np.arange(len(gold)), gold]))
 
-    return min(map(loss, _TEMPERATURES))
+    return min(map(losses, _TEMPERATURES), key=sum)

@@ -178,11 +178,13 @@ def _linear(part: Any) -> LinearReader:
     """Return a part of a blend.
 
     Raises:
-        TypeError: it is none.
+        TypeError: it is something else.
+        InputError: it is no reader at all.
     """
-    if not isinstance(part, Mapping) or part.get("kind") != "linear":
+    reader = load_reader(part) if isinstance(part, Mapping) else None
+    if not isinstance(reader, LinearReader):
         raise TypeError("a blend is of linear readers")
-    return LinearReader(**{key: _tuples(value) for key, value in part.items() if key != "kind"})
+    return reader
 
 
 def check_reader(found: Mapping[str, Any], labels: Sequence[str], mode: Mode) -> None:

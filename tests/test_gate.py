@@ -21,6 +21,7 @@ from tests.gate_task import (
     learned,
     number,
     only_with_grimoire,
+    only_without,
     rows,
     scorer,
     whatever_is_shown,
@@ -138,8 +139,8 @@ def test_the_answers_to_confirm_on_have_no_say_in_the_choice() -> None:
         confirm=[Example(row.text, LABELS[1 - LABELS.index(row.answer)]) for row in straight.cut.confirm]
     )
     best, other = straight.run(), turned.run()
-    assert [(one.candidate.name, one.score, one.right) for one in straight.judged] == [
-        (one.candidate.name, one.score, one.right) for one in turned.judged
+    assert [(one.candidate.name, one.loss, one.right) for one in straight.judged] == [
+        (one.candidate.name, one.loss, one.right) for one in turned.judged
     ]
     assert (best.name, straight.verdict.finding) == ("simple (doors-1) / mean", "helps")
     assert turned.verdict.finding == "no difference shown" and not other.shows_grimoire
@@ -180,12 +181,25 @@ def test_what_is_clearly_behind_after_half_the_rows_is_asked_no_more() -> None:
     assert [trial.dropped for trial in recipe.trials] == sorted(trial.dropped for trial in recipe.trials)
 
 
-def test_equal_candidates_are_not_dropped_and_the_cheaper_wins() -> None:
-    found = gate(scorer(whatever_is_shown), rows(60))
+def test_of_equal_candidates_none_is_dropped_and_the_cheaper_wins() -> None:
+    found = gate(writer(whatever_is_shown), rows(60))
     best = found.run()
     assert not any(one.dropped for one in found.judged)
     assert best.setup.arm == "zero-shot"
     assert min(one.cost for one in found.judged) == next(one.cost for one in found.judged if one.candidate == best)
+
+
+def test_where_no_reading_is_clearly_better_the_plain_choice_is_taken() -> None:
+    """All prompts are as good, and the readings differ by chance alone."""
+    found = gate(scorer(whatever_is_shown), rows(60))
+    best = found.run()
+    assert best.name == "few-shot+blend" and found.verdict.best_with == "simple (doors-1)+blend"
+    plain = next(one for one in found.judged if one.candidate == best)
+    assert min(one.loss for one in found.judged if not one.candidate.shows_grimoire) < plain.loss
+
+
+def test_a_reading_that_is_clearly_better_is_taken() -> None:
+    assert gate(scorer(only_without), rows(100)).run().name == "zero-shot / mean"
 
 
 # ------------------------------------------------------------------ prompts that do not fit

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sleicl_chains.fitting import held_out_linear
-from sleicl_chains.judging import Candidate, Judge, least_loss
+from sleicl_chains.judging import Candidate, Judge, Judged, least_losses
 from sleicl_chains.observer import Observer
 from sleicl_chains.survey import Survey
 from tests.fake_models import Stater
@@ -41,9 +41,10 @@ def powers(shares: list[dict[str, float]], power: float) -> list[dict[str, float
 def test_the_loss_by_hand() -> None:
     """One row of a weighs as much as three of b; at temperature 1 nothing can be had that is not there already."""
     shares = [{"a": 0.5, "b": 0.5}] * 4
-    assert least_loss(shares, list("abbb")) == pytest.approx(math.log(2))
+    assert least_losses(shares, list("abbb")) == pytest.approx([2 * math.log(2), *[2 / 3 * math.log(2)] * 3])
     right = [{"a": 0.8, "b": 0.2}] + [{"a": 0.2, "b": 0.8}] * 3
-    assert least_loss(right, list("abbb")) == pytest.approx(-math.log(256 / 257))  # the boldest, 1/4: .8^4 to .2^4
+    loss = -math.log(256 / 257)  # at the boldest, 1/4: .8^4 to .2^4
+    assert least_losses(right, list("abbb")) == pytest.approx([2 * loss, *[2 / 3 * loss] * 3])
 
 
 @pytest.mark.parametrize("power", [1 / 3, 1 / 2, 2.0])
@@ -52,7 +53,22 @@ def test_to_be_more_or_less_bold_costs_nothing(power: float) -> None:
     draws = [number(f"share {at}") / 1000 for at in range(60)]
     shares = [{"a": 0.1 + 0.8 * draw, "b": 0.9 - 0.8 * draw} for draw in draws]
     answers = ["a" if draw > number(f"noise {at}") / 1000 else "b" for at, draw in enumerate(draws)]
-    assert least_loss(powers(shares, power), answers) == pytest.approx(least_loss(shares, answers), abs=0.005)
+    ours, theirs = (sum(least_losses(one, answers)) / 60 for one in (powers(shares, power), shares))
+    assert ours == pytest.approx(theirs, abs=0.005)
+
+
+@pytest.mark.parametrize("gains, clearly", [([1, 0, 1, 0], True), ([1, 0, 0, 0], False), ([0, 0, 0, 0], False)])
+def test_clearly_better_is_by_more_than_a_standard_error_by_hand(gains: list[float], clearly: bool) -> None:
+    """Means 1/2 and 1/4; the standard errors of four gains are .289 and just 1/4."""
+    setup = Observer(stater(), TASK, "zero-shot", embeddings=SPACE)
+
+    def judged(losses: list[float]) -> Judged:
+        right, nothing = [True] * 4, [0.0] * 4
+        return Judged(Candidate(setup, "score", "mean"), ["left"] * 4, nothing, right, losses, None, 0.0)
+
+    other = judged([2.0, 3.0, 4.0, 5.0])
+    better = judged([loss - gain for loss, gain in zip(other.losses, gains, strict=True)])
+    assert better.clearly_better(other) == clearly and not other.clearly_better(better)
 
 
 def test_each_kind_of_evidence_is_fitted_once_for_all_readings(monkeypatch: pytest.MonkeyPatch) -> None:
