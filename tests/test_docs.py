@@ -14,6 +14,7 @@ import pytest
 from sleicl_chains._folders import Home
 from sleicl_chains.answers import Mode
 from sleicl_chains.cli.options import ModeOption
+from sleicl_chains.grimoires import load_grimoire
 from tests.openai_server import OpenAIServer
 
 ROOT = Path(__file__).parent.parent
@@ -126,6 +127,14 @@ def test_every_snippet_of_the_readme_runs(reader: Path, monkeypatch: pytest.Monk
     assert re.fullmatch(r"(billing|shipping|returns|account|technical|sales) 0\.\d+ support-d090011a", first)
     assert [line.split()[0] for line in rest[:4]] == ["majority", "probe", "zero-shot", "simple"]
     assert rest[4].startswith("simple against zero-shot: ")
+
+
+def test_the_grimoire_by_hand_is_one(reader: Path) -> None:
+    (text,) = blocks("markdown")
+    Path("mine.md").write_text(text, encoding="utf-8")
+    done = shell("sleicl grimoires add mine.md && sleicl grimoires show mine")
+    assert done.returncode == 0 and "Money: billing." in done.stdout, done.stderr
+    assert load_grimoire(Path("mine.md")).labels == LABELS
 
 
 def test_the_make_targets_of_the_readme_exist() -> None:
