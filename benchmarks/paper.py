@@ -36,10 +36,11 @@ from sleicl_chains.recipes import Recipe
 
 HERE = Path(__file__).parent
 TASKS = "TREC,Subj,AgNews,SST5,RTE,hate_speech18"
+# `blend` is first: it reads state and scores of a question at once, and the other readings find both in the journal.
 ARMS = (
-    "zero-shot,few-shot,simple,profound,zero-shot+hidden,few-shot+hidden,simple+hidden,profound+hidden,"
-    "zero-shot+fusion,few-shot+fusion,simple+fusion,profound+fusion,"
-    "zero-shot+blend,few-shot+blend,simple+blend,profound+blend,knn,recipe"
+    "zero-shot+blend,few-shot+blend,simple+blend,profound+blend,zero-shot,few-shot,simple,profound,"
+    "zero-shot+hidden,few-shot+hidden,simple+hidden,profound+hidden,"
+    "zero-shot+fusion,few-shot+fusion,simple+fusion,profound+fusion,knn,recipe"
 )
 WEAK, SPACE = "embedded:smollm2", "wordllama"
 TRAIN_ROWS = 100

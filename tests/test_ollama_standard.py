@@ -26,7 +26,7 @@ class TestUnit(ChatModelUnitTests):
         super().test_standard_params_model_override(model)
 
 
-class TestEmbeddingsUnit(EmbeddingsUnitTests):
+class Tested:
     @property
     def embeddings_class(self) -> type[Embeddings]:
         return OllamaEmbeddings
@@ -34,18 +34,16 @@ class TestEmbeddingsUnit(EmbeddingsUnitTests):
     @property
     def embedding_model_params(self) -> dict[str, Any]:
         return {"model": "smollm2:135m"}
+
+
+class TestEmbeddingsUnit(Tested, EmbeddingsUnitTests):
+    pass
 
 
 @pytest.mark.ollama
 @pytest.mark.usefixtures("ollama")
-class TestEmbeddingsIntegration(EmbeddingsIntegrationTests):
-    @property
-    def embeddings_class(self) -> type[Embeddings]:
-        return OllamaEmbeddings
-
-    @property
-    def embedding_model_params(self) -> dict[str, Any]:
-        return {"model": "smollm2:135m"}
+class TestEmbeddingsIntegration(Tested, EmbeddingsIntegrationTests):
+    pass
 
 
 @pytest.mark.ollama
