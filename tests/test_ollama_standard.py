@@ -26,7 +26,9 @@ class TestUnit(ChatModelUnitTests):
         super().test_standard_params_model_override(model)
 
 
-class Tested:
+class Subject:
+    """What is tested."""
+
     @property
     def embeddings_class(self) -> type[Embeddings]:
         return OllamaEmbeddings
@@ -36,13 +38,13 @@ class Tested:
         return {"model": "smollm2:135m"}
 
 
-class TestEmbeddingsUnit(Tested, EmbeddingsUnitTests):
+class TestEmbeddingsUnit(Subject, EmbeddingsUnitTests):
     pass
 
 
 @pytest.mark.ollama
 @pytest.mark.usefixtures("ollama")
-class TestEmbeddingsIntegration(Tested, EmbeddingsIntegrationTests):
+class TestEmbeddingsIntegration(Subject, EmbeddingsIntegrationTests):
     pass
 
 
