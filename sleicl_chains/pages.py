@@ -8,7 +8,8 @@ from sleicl_chains import plots
 from sleicl_chains.console import verdict
 from sleicl_chains.evaluation import ArmResult, asks_a_model, shows_grimoire
 from sleicl_chains.plots import Kind
-from sleicl_chains.runs import Row, Run, Texts
+from sleicl_chains.runs import Row, Run
+from sleicl_chains.sources import Texts
 from sleicl_chains.statistics import calibration_bins, expected_calibration_error, risk_coverage
 
 _LONGEST = 1000  # letters of a question or a reply

@@ -21,7 +21,8 @@ from sleicl_chains.evaluation import ArmResult, evaluate
 from sleicl_chains.grimoires import Grimoire, Provenance
 from sleicl_chains.pages import Page, render
 from sleicl_chains.plots import front
-from sleicl_chains.runs import Run, Texts, read_run
+from sleicl_chains.runs import Run, read_run
+from sleicl_chains.sources import Texts
 from sleicl_chains.tasks import Example, Task
 from tests.command import Desk, Parrot, by_length, sleicl
 

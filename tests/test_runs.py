@@ -16,7 +16,8 @@ from sleicl_chains.errors import RunError
 from sleicl_chains.evaluation import evaluate
 from sleicl_chains.grimoires import Grimoire, Provenance, load_grimoire
 from sleicl_chains.recipes import Recipe, Shown, Verdict
-from sleicl_chains.runs import SOURCES, Source, find_texts, note_sources, read_report, read_run
+from sleicl_chains.runs import read_report, read_run
+from sleicl_chains.sources import SOURCES, Source, find_texts, note_sources
 from sleicl_chains.store import GrimoireStore
 from sleicl_chains.tasks import Example, Task
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from sleicl_chains.answers import Answer
     from sleicl_chains.arms import ArmBuilder
     from sleicl_chains.recipes import Recipe
-    from sleicl_chains.runs import Source
+    from sleicl_chains.sources import Source
     from sleicl_chains.tasks import Task
 
 
@@ -87,7 +87,7 @@ def evaluate(
     from sleicl_chains.console import Meter, print_report
     from sleicl_chains.embedders import embedder
     from sleicl_chains.models import weak_model
-    from sleicl_chains.runs import note_sources
+    from sleicl_chains.sources import note_sources
 
     place = Home.at(home)
     task, examples = read(card, rows)
@@ -143,7 +143,7 @@ def _train(file: Path | None, task: Any, evaluated: list[Any]) -> list[Any]:
 
 def _sources(builder: "ArmBuilder", name: str | None, recipe: Path | None) -> "dict[str, Source]":
     """Return where the grimoires of an evaluation are from, by id."""
-    from sleicl_chains.runs import Source
+    from sleicl_chains.sources import Source
 
     found = {}
     if recipe and builder.recipe and (shown := builder.recipe.shown_grimoire()):

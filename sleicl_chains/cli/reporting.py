@@ -23,7 +23,8 @@ def report(
     """Write one HTML page about a finished evaluation; it needs no network."""
     from sleicl_chains.console import verdict
     from sleicl_chains.pages import render
-    from sleicl_chains.runs import find_texts, read_run
+    from sleicl_chains.runs import read_run
+    from sleicl_chains.sources import find_texts
 
     folder = _folder(run, Home.at(home))
     page = out or folder / ("report-no-text.html" if no_text else "report.html")
