@@ -1,6 +1,7 @@
 """What `paper.py` found, tasks and seeds together: figures, verdicts, and whether the recipe reaches its goal.
 
     python benchmarks/paper_summary.py [--weak MODEL] [--embeddings minilm] [--tasks TREC,Subj] [--limit 300]
+        [--leave-out AgNews-2]
 
 Reads `results/paper/` alone. The recipe is set against the best single method without a grimoire: one method for all
 tasks, taken by its mean macro-F1 on the rows that the recipes were chosen on. Intervals are paired bootstraps
@@ -96,9 +97,9 @@ class Found:
 def main() -> None:
     """Print everything."""
     options = _options()
-    found = [
-        one for task in options.tasks.split(",") if (one := read(task, options.weak, options.embeddings, options.limit))
-    ]
+    tasks, left_out = options.tasks.split(","), options.leave_out.split(",")
+    every = (read(task, options.weak, options.embeddings, options.limit, left_out) for task in tasks)
+    found = [one for one in every if one]
     if not found:
         raise SystemExit("results/paper has nothing of this model; run paper.py first")
     seeds = ", ".join(f"{one.task} {len(one.kept)}" for one in found)
@@ -117,11 +118,15 @@ def main() -> None:
         print_goal(able, best_method(found))
 
 
-def read(task: str, weak: str, space: str, limit: int) -> Found | None:
-    """Return what is kept of a task; None where nothing is."""
+def read(task: str, weak: str, space: str, limit: int, left_out: Sequence[str] = ()) -> Found | None:
+    """Return what is kept of a task but for the seeds TASK-SEED that are left out; None where nothing is."""
     names = f"{task}-score{suffix(weak, space)}-{limit}-seed?.json"
     summaries = sorted((HERE / "results" / "paper").glob(names))
-    texts = [(path, path.with_suffix(".predictions.json")) for path in summaries]
+    texts = [
+        (path, path.with_suffix(".predictions.json"))
+        for path in summaries
+        if f"{task}-{path.stem.rpartition('seed')[2]}" not in left_out
+    ]
     pairs = [(json.loads(a.read_text("utf-8")), json.loads(b.read_text("utf-8"))) for a, b in texts if b.exists()]
     seeds = [path.stem.rpartition("seed")[2] for path, beside in texts if beside.exists()]
     return Found(task, seeds, [report for report, _ in pairs], [kept for _, kept in pairs]) if pairs else None
@@ -226,6 +231,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--embeddings", default=SPACE)
     parser.add_argument("--tasks", default=TASKS)
     parser.add_argument("--limit", type=int, default=300)
+    parser.add_argument("--leave-out", default="", help="TASK-SEED,...: recipes learned by an earlier rule, say")
     return parser.parse_args()
 
 
