@@ -1,11 +1,12 @@
 """The weak model on the paper's tasks: every arm and the recipe that `learn` makes, one table a task and seed.
 
     python benchmarks/paper.py --data DIR --grimoires DIR [--weak MODEL] [--embeddings minilm] [--tasks TREC,Subj]
-        [--arms A,B] [--seeds 0,1,2] [--home DIR]
+        [--arms A,B] [--seeds 0,1,2] [--home DIR] [--add]
 
 DIR/TASK/{task.json,train.jsonl,test.jsonl} are the rows and DIR/TASK/*.json the grimoires that
 GPT-4 wrote. Rows go to `work/` beside this file (not committed); what is kept in `results/` holds row
 hashes, labels, predictions and what was learned, no text. A stopped run goes on when started again.
+`--add` puts arms beside those that are kept already of the same rows.
 `paper_summary.py` puts tasks and seeds together.
 """
 
@@ -59,7 +60,11 @@ def main() -> None:
         report, learned = run(options, name, mode, int(seed), home)
         print(f"{name}, {mode}, seed {seed}: {time.monotonic() - started:.0f} s\n", flush=True)
         kept = f"{name}-{mode}{suffix(options.weak, options.embeddings)}-{options.limit}-seed{seed}"
-        keep(report, learned, kept, Path(report.run))
+        summary = {key: value for key, value in report.to_dict().items() if key != "run"} | {"recipe": learned}
+        found = predictions(Path(report.run))
+        if options.add:
+            summary, found = added(summary, found, kept)
+        keep(summary, found, kept)
 
 
 def run(options: argparse.Namespace, name: str, mode: Mode, seed: int, home: Home) -> tuple[Report, dict[str, Any]]:
@@ -117,19 +122,36 @@ def suffix(weak: str, space: str) -> str:
     return ("" if weak == WEAK else f"-{slug(weak)}") + ("" if space == SPACE else f"-{slug(space)}")
 
 
-def keep(report: Report, learned: dict[str, Any], name: str, folder: Path) -> None:
+def keep(summary: dict[str, Any], found: dict[str, Any], name: str) -> None:
     """Write the summary, what was learned and every prediction, without any text."""
     results = HERE / "results" / "paper"
     results.mkdir(parents=True, exist_ok=True)
-    summary = {key: value for key, value in report.to_dict().items() if key != "run"} | {"recipe": learned}
     (results / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in found["predictions"].items()]
+    text = f'{{"gold": {json.dumps(found["gold"])},\n"predictions": {{\n' + ",\n".join(lines) + "\n}}\n"
+    (results / f"{name}.predictions.json").write_text(text, encoding="utf-8")
+
+
+def predictions(folder: Path) -> dict[str, Any]:
+    """Return the right answers and each arm's by row hash, from the rows of a run."""
     rows = [json.loads(line) for line in (folder / "rows.jsonl").read_bytes().splitlines()]
     found: dict[str, Any] = {"gold": {row["row"]: row["gold"] for row in rows}, "predictions": {}}
     for row in rows:
         found["predictions"].setdefault(row["arm"], {})[row["row"]] = row["prediction"]
-    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in found["predictions"].items()]
-    text = f'{{"gold": {json.dumps(found["gold"])},\n"predictions": {{\n' + ",\n".join(lines) + "\n}}\n"
-    (results / f"{name}.predictions.json").write_text(text, encoding="utf-8")
+    return found
+
+
+def added(summary: dict[str, Any], found: dict[str, Any], name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what is kept under this name with the arms of this run, which replace those of the same names."""
+    beside = HERE / "results" / "paper" / f"{name}.json"
+    kept = json.loads(beside.read_text(encoding="utf-8"))
+    earlier = json.loads(beside.with_suffix(".predictions.json").read_text(encoding="utf-8"))
+    if earlier["gold"] != found["gold"]:
+        raise SystemExit(f"{beside.name} is of other rows: nothing can be added to it; run without --add")
+    arms = {arm["arm"]: arm for arm in [*kept["arms"], *summary["arms"]]}
+    told = earlier["predictions"] | found["predictions"]
+    recipe = summary["recipe"] or kept["recipe"]
+    return kept | {"arms": list(arms.values()), "recipe": recipe}, {"gold": found["gold"], "predictions": told}
 
 
 def _options() -> argparse.Namespace:
@@ -146,6 +168,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=300)
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--home")
+    parser.add_argument("--add", action="store_true", help="to what results/ has of the same rows, add these arms")
     return parser.parse_args()
 
 
