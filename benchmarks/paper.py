@@ -36,6 +36,7 @@ from sleicl_chains.models import weak_model
 from sleicl_chains.recipes import Recipe
 
 HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "paper"
 TASKS = "TREC,Subj,AgNews,SST5,RTE,hate_speech18"
 # `blend` is first: it reads state and scores of a question at once, and the other readings find both in the journal.
 ARMS = (
@@ -56,10 +57,12 @@ def main() -> None:
         f"{os.cpu_count()} cores; {options.weak}; {options.limit} test rows a task; seeds {options.seeds}", flush=True
     )
     for seed, name, mode in product(options.seeds.split(","), options.tasks.split(","), options.modes.split(",")):
+        kept = f"{name}-{mode}{suffix(options.weak, options.embeddings)}-{options.limit}-seed{seed}"
+        if options.add and not (RESULTS / f"{kept}.predictions.json").exists():  # before the hours of the run
+            raise SystemExit(f"results/paper has no {kept} to add to; run without --add")
         started = time.monotonic()
         report, learned = run(options, name, mode, int(seed), home)
         print(f"{name}, {mode}, seed {seed}: {time.monotonic() - started:.0f} s\n", flush=True)
-        kept = f"{name}-{mode}{suffix(options.weak, options.embeddings)}-{options.limit}-seed{seed}"
         summary = {key: value for key, value in report.to_dict().items() if key != "run"} | {"recipe": learned}
         found = predictions(Path(report.run))
         if options.add:
@@ -124,12 +127,18 @@ def suffix(weak: str, space: str) -> str:
 
 def keep(summary: dict[str, Any], found: dict[str, Any], name: str) -> None:
     """Write the summary, what was learned and every prediction, without any text."""
-    results = HERE / "results" / "paper"
-    results.mkdir(parents=True, exist_ok=True)
-    (results / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in found["predictions"].items()]
     text = f'{{"gold": {json.dumps(found["gold"])},\n"predictions": {{\n' + ",\n".join(lines) + "\n}}\n"
-    (results / f"{name}.predictions.json").write_text(text, encoding="utf-8")
+    (RESULTS / f"{name}.predictions.json").write_text(text, encoding="utf-8")
+
+
+def read_kept(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what `keep` wrote under a name."""
+    texts = (RESULTS / f"{name}{end}" for end in (".json", ".predictions.json"))
+    summary, found = (json.loads(path.read_text(encoding="utf-8")) for path in texts)
+    return summary, found
 
 
 def predictions(folder: Path) -> dict[str, Any]:
@@ -143,11 +152,9 @@ def predictions(folder: Path) -> dict[str, Any]:
 
 def added(summary: dict[str, Any], found: dict[str, Any], name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what is kept under this name with the arms of this run, which replace those of the same names."""
-    beside = HERE / "results" / "paper" / f"{name}.json"
-    kept = json.loads(beside.read_text(encoding="utf-8"))
-    earlier = json.loads(beside.with_suffix(".predictions.json").read_text(encoding="utf-8"))
+    kept, earlier = read_kept(name)
     if earlier["gold"] != found["gold"]:
-        raise SystemExit(f"{beside.name} is of other rows: nothing can be added to it; run without --add")
+        raise SystemExit(f"{name} is kept of other rows: nothing can be added to it; run without --add")
     arms = {arm["arm"]: arm for arm in [*kept["arms"], *summary["arms"]]}
     told = earlier["predictions"] | found["predictions"]
     recipe = summary["recipe"] or kept["recipe"]

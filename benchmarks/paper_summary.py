@@ -9,7 +9,6 @@ over test rows (2,000 draws within each task, all seeds of a row together).
 """
 
 import argparse
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from paper import HERE, SPACE, TASKS, WEAK, suffix
+from paper import RESULTS, SPACE, TASKS, WEAK, read_kept, suffix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -121,15 +120,11 @@ def main() -> None:
 def read(task: str, weak: str, space: str, limit: int, left_out: Sequence[str] = ()) -> Found | None:
     """Return what is kept of a task but for the seeds TASK-SEED that are left out; None where nothing is."""
     names = f"{task}-score{suffix(weak, space)}-{limit}-seed?.json"
-    summaries = sorted((HERE / "results" / "paper").glob(names))
-    texts = [
-        (path, path.with_suffix(".predictions.json"))
-        for path in summaries
-        if f"{task}-{path.stem.rpartition('seed')[2]}" not in left_out
-    ]
-    pairs = [(json.loads(a.read_text("utf-8")), json.loads(b.read_text("utf-8"))) for a, b in texts if b.exists()]
-    seeds = [path.stem.rpartition("seed")[2] for path, beside in texts if beside.exists()]
-    return Found(task, seeds, [report for report, _ in pairs], [kept for _, kept in pairs]) if pairs else None
+    stems = [path.stem for path in sorted(RESULTS.glob(names)) if path.with_suffix(".predictions.json").exists()]
+    by_seed = {stem.rpartition("seed")[2]: stem for stem in stems}
+    kept = {seed: read_kept(stem) for seed, stem in by_seed.items() if f"{task}-{seed}" not in left_out}
+    reports, found = [report for report, _ in kept.values()], [found for _, found in kept.values()]
+    return Found(task, list(kept), reports, found) if kept else None
 
 
 # ------------------------------------------------------------------ tables
