@@ -14,6 +14,8 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -28,12 +30,13 @@ from sleicl_chains.baselines import probe
 from sleicl_chains.cli.steps import model_options
 from sleicl_chains.console import Meter, print_recipe, print_report
 from sleicl_chains.embedders import embedder
-from sleicl_chains.evaluation import Report
+from sleicl_chains.evaluation import Report, compare, shows_grimoire
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal
 from sleicl_chains.learning import learn
 from sleicl_chains.models import weak_model
 from sleicl_chains.recipes import Recipe
+from sleicl_chains.statistics import paired_difference
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "paper"
@@ -157,8 +160,25 @@ def added(summary: dict[str, Any], found: dict[str, Any], name: str) -> tuple[di
         raise SystemExit(f"{name} is kept of other rows: nothing can be added to it; run without --add")
     arms = {arm["arm"]: arm for arm in [*kept["arms"], *summary["arms"]]}
     told = earlier["predictions"] | found["predictions"]
-    recipe = summary["recipe"] or kept["recipe"]
-    return kept | {"arms": list(arms.values()), "recipe": recipe}, {"gold": found["gold"], "predictions": told}
+    both = kept | {"arms": list(arms.values()), "recipe": summary["recipe"] or kept["recipe"]}
+    return compared(both, told, found["gold"]), {"gold": found["gold"], "predictions": told}
+
+
+def compared(summary: dict[str, Any], told: dict[str, Any], gold: dict[str, str]) -> dict[str, Any]:
+    """Return a report whose comparisons of arms are made anew, as `evaluate` makes them of the arms of one run."""
+    right = {arm: [said[row] == answer for row, answer in gold.items()] for arm, said in told.items()}
+    learned = summary.get("recipe") or {}
+    shown = {RECIPE: [{"grimoire": shows_grimoire(learned.get("arm", ""), ())}]}
+    best = compare(right, {arm: shown.get(arm, []) for arm in right})
+    arms = [arm | _less_zero_shot(arm["arm"], right) for arm in summary["arms"]]
+    return summary | {"arms": arms, "grimoire": asdict(best) if best else None}
+
+
+def _less_zero_shot(arm: str, right: dict[str, list[bool]]) -> dict[str, float | None]:
+    found: Sequence[float | None] = (None, None, None)
+    if arm != "zero-shot" and "zero-shot" in right:
+        found = paired_difference(right[arm], right["zero-shot"])
+    return dict(zip(("difference", "difference_low", "difference_high"), found, strict=True))
 
 
 def _options() -> argparse.Namespace:
