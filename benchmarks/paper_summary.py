@@ -1,7 +1,7 @@
 """What `paper.py` found, tasks and seeds together: figures, verdicts, and whether the recipe reaches its goal.
 
     python benchmarks/paper_summary.py [--weak MODEL] [--embeddings minilm] [--tasks TREC,Subj] [--limit 300]
-        [--leave-out AgNews-2]
+        [--leave-out AgNews-2] [--pair simple+hidden,zero-shot+hidden]
 
 Reads `results/paper/` alone. The recipe is set against the best single method without a grimoire: one method for all
 tasks, taken by its mean macro-F1 on the rows that the recipes were chosen on. Intervals are paired bootstraps
@@ -115,6 +115,9 @@ def main() -> None:
     print(f"\nThis model cannot do this (no arm shown above majority, Bonferroni): {unable}")
     if able and all("recipe" in one.arms for one in found):
         print_goal(able, best_method(found))
+    for pair in options.pairs:
+        arm, _, rival = pair.partition(",")
+        print_pair(able, arm, rival)
 
 
 def read(task: str, weak: str, space: str, limit: int, left_out: Sequence[str] = ()) -> Found | None:
@@ -196,8 +199,7 @@ def print_goal(able: Sequence[Found], method: str) -> None:
     """Print the recipe against the best single method, and against zero-shot task by task."""
     names = ", ".join(one.task for one in able)
     for rival in dict.fromkeys([method, "zero-shot", "probe", "probe-minilm"]):
-        mean, low, high = _over_tasks(able, rival)
-        print(f"recipe less {rival}, macro-F1 over {names}: {mean:+.3f} [{low:+.3f}, {high:+.3f}]")
+        print(f"recipe less {rival}, macro-F1 over {names}: {_over_tasks(able, 'recipe', rival)}")
     below = {one.task: _below(one, "zero-shot") for one in able}
     for rank, task in enumerate(sorted(below, key=lambda name: below[name])):
         held = below[task] * (len(below) - rank) >= LEVEL
@@ -206,12 +208,23 @@ def print_goal(able: Sequence[Found], method: str) -> None:
             break
 
 
-def _over_tasks(able: Sequence[Found], rival: str) -> tuple[float, float, float]:
-    def steps(one: Found, weights: "Array") -> "Array":
-        return one.macro_f1("recipe", weights) - one.macro_f1(rival, weights)
+def print_pair(found: Sequence[Found], arm: str, rival: str) -> None:
+    """Print how far one arm is above another in macro-F1, on each task and over all that have both."""
+    both = [one for one in found if arm in one.arms and rival in one.arms]
+    if not both:
+        raise SystemExit(f"--pair {arm},{rival}: no task that this model can do has both arms in every seed")
+    told = [f"{one.task} {_over_tasks([one], arm, rival)}" for one in both]
+    print(f"{arm} less {rival}: {'; '.join(told)}; over {len(both)} tasks: {_over_tasks(both, arm, rival)}")
 
-    low, high = np.percentile(np.mean([steps(one, one.draws()) for one in able], axis=0), [2.5, 97.5])
-    return float(np.mean([steps(one, one.whole()) for one in able])), float(low), float(high)
+
+def _over_tasks(found: Sequence[Found], arm: str, rival: str) -> str:
+    """Return the mean difference of two arms in macro-F1, with its interval, in words."""
+
+    def steps(one: Found, weights: "Array") -> "Array":
+        return one.macro_f1(arm, weights) - one.macro_f1(rival, weights)
+
+    low, high = np.percentile(np.mean([steps(one, one.draws()) for one in found], axis=0), [2.5, 97.5])
+    return f"{np.mean([steps(one, one.whole()) for one in found]):+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _below(one: Found, rival: str) -> float:
@@ -226,6 +239,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--embeddings", default=SPACE)
     parser.add_argument("--tasks", default=TASKS)
     parser.add_argument("--limit", type=int, default=300)
+    parser.add_argument(
+        "--pair", dest="pairs", action="append", default=[], metavar="ARM,RIVAL",
+        help="how far one arm is above another, on the tasks that the model can do",
+    )  # fmt: skip
     parser.add_argument("--leave-out", default="", help="TASK-SEED,...: recipes learned by an earlier rule, say")
     return parser.parse_args()
 
