@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -30,13 +29,12 @@ from sleicl_chains.baselines import probe
 from sleicl_chains.cli.steps import model_options
 from sleicl_chains.console import Meter, print_recipe, print_report
 from sleicl_chains.embedders import embedder
-from sleicl_chains.evaluation import Report, compare, shows_grimoire
+from sleicl_chains.evaluation import Report, compare, less_zero_shot, shows_grimoire
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal
 from sleicl_chains.learning import learn
 from sleicl_chains.models import weak_model
 from sleicl_chains.recipes import Recipe
-from sleicl_chains.statistics import paired_difference
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "paper"
@@ -49,6 +47,7 @@ ARMS = (
 )
 WEAK, SPACE = "embedded:smollm2", "wordllama"
 TRAIN_ROWS = 100
+DIFFERENCE = ("difference", "difference_low", "difference_high")
 LIMITS: dict[str, dict[str, int]] = {"score": {}, "generate": {"max_tokens": 32}}
 
 
@@ -170,15 +169,8 @@ def compared(summary: dict[str, Any], told: dict[str, Any], gold: dict[str, str]
     learned = summary.get("recipe") or {}
     shown = {RECIPE: [{"grimoire": shows_grimoire(learned.get("arm", ""), ())}]}
     best = compare(right, {arm: shown.get(arm, []) for arm in right})
-    arms = [arm | _less_zero_shot(arm["arm"], right) for arm in summary["arms"]]
+    arms = [arm | dict(zip(DIFFERENCE, less_zero_shot(arm["arm"], right), strict=True)) for arm in summary["arms"]]
     return summary | {"arms": arms, "grimoire": asdict(best) if best else None}
-
-
-def _less_zero_shot(arm: str, right: dict[str, list[bool]]) -> dict[str, float | None]:
-    found: Sequence[float | None] = (None, None, None)
-    if arm != "zero-shot" and "zero-shot" in right:
-        found = paired_difference(right[arm], right["zero-shot"])
-    return dict(zip(("difference", "difference_low", "difference_high"), found, strict=True))
 
 
 def _options() -> argparse.Namespace:

@@ -36,6 +36,9 @@ from sleicl_chains.tasks import Example, Task, fold
 Progress = Callable[[str, int, int], None]
 """Called with the arm, the answers done over all arms, and the answers to do over all arms."""
 
+Difference = tuple[float, float, float] | tuple[None, None, None]
+"""Of two accuracies on the same rows, with its interval; None where there is nothing to compare with."""
+
 
 @dataclass(frozen=True)
 class ArmResult:
@@ -320,7 +323,9 @@ def summarise(
     keys = row_keys(examples)
     ordered = {arm: [found[key] for key in keys] for arm, found in by_arm.items()}
     right = {arm: [is_right(row["prediction"], row["gold"], labels) for row in found] for arm, found in ordered.items()}
-    results = [_summarise_arm(arm, found, labels, right[arm], right.get("zero-shot")) for arm, found in ordered.items()]
+    results = [
+        _summarise_arm(arm, found, labels, right[arm], less_zero_shot(arm, right)) for arm, found in ordered.items()
+    ]
     top = next((result.accuracy for result in results if result.arm == "majority"), None)
     name = task.name if task else ""
     return {"task": name, "n": len(examples), "majority": top, "arms": results, "grimoire": compare(right, ordered)}
@@ -341,6 +346,16 @@ def compare(right: Mapping[str, list[bool]], rows: Mapping[str, Sequence[Mapping
     return Comparison(best, other, *paired_difference(right[best], right[other]), mcnemar(right[best], right[other]))
 
 
+def less_zero_shot(arm: str, right: Mapping[str, list[bool]]) -> Difference:
+    """Return an arm's accuracy less that of zero-shot, with its interval, from whether each answer is right, by arm.
+
+    None where there is no zero-shot, and for that arm itself.
+    """
+    if arm == "zero-shot" or "zero-shot" not in right:
+        return None, None, None
+    return paired_difference(right[arm], right["zero-shot"])
+
+
 def asks_a_model(arm: str) -> bool:
     """Say whether an arm of a table asks the weak model; the baselines do not."""
     return arm != "majority" and not arm.startswith("probe")
@@ -359,11 +374,9 @@ def is_right(prediction: str | None, gold: str, labels: Sequence[str]) -> bool:
 
 
 def _summarise_arm(
-    arm: str, rows: list[Mapping[str, Any]], labels: Sequence[str], right: list[bool], baseline: list[bool] | None
+    arm: str, rows: list[Mapping[str, Any]], labels: Sequence[str], right: list[bool], difference: Difference
 ) -> ArmResult:
     low, high = wilson(sum(right), len(rows))
-    paired = baseline is not None and arm != "zero-shot"
-    difference = paired_difference(right, baseline) if paired and baseline else (None, None, None)
     covered = [row["coverage"] for row in rows if row["coverage"] is not None]
     first = next((row for row in rows if row["mode"]), rows[0])
     sure = confidences(rows, right)
