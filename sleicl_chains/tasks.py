@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from sleicl_chains._folders import read_text
 from sleicl_chains.errors import InputError
 
 if TYPE_CHECKING:
@@ -81,31 +82,6 @@ class Task(BaseModel):
 
 
 # ------------------------------------------------------------------ reading
-
-
-def read_text(path: Path, what: str) -> str:
-    """Return a UTF-8 file's text.
-
-    Raises:
-        InputError: the file is missing, a folder, of another encoding, or not text at all.
-    """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; expected {what}") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: this is a folder; expected {what}") from None
-    except OSError as problem:
-        raise InputError(f"{path}: cannot be read ({problem.strerror}); expected {what}") from None
-    try:
-        text = data.decode("utf-8-sig")
-        place = data.find(b"\0")  # valid UTF-8, but no text file holds one
-    except UnicodeDecodeError as problem:
-        place = problem.start
-    if place < 0:
-        return text
-    line = data.count(b"\n", 0, place) + 1
-    raise InputError(f"{path}, line {line}: found byte 0x{data[place]:02x}, which is not UTF-8 text; expected {what}")
 
 
 def load_task(path: str | Path) -> Task:
