@@ -22,7 +22,8 @@ from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observer import Observer
 from sleicl_chains.readers import Calibration, Reader, check_reader, load_reader
 from sleicl_chains.solving import Solver
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
