@@ -16,7 +16,8 @@ from sleicl_chains.cues import CUE
 from sleicl_chains.embedded import EmbeddedModel
 from sleicl_chains.models import weak_model
 from sleicl_chains.ollama.model import OllamaModel
-from sleicl_chains.tasks import load_examples, load_task
+from sleicl_chains.tasks.cards import load_task
+from sleicl_chains.tasks.rows import load_examples
 
 
 def main() -> None:

@@ -40,7 +40,8 @@ from sleicl_chains.observer import Observer
 from sleicl_chains.priors import mean_shares, prior_texts
 from sleicl_chains.readers import PriorReader, Reader
 from sleicl_chains.statistics import macro_f1
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -41,7 +41,8 @@ from sleicl_chains.grimoires import Grimoire, Provenance
 from sleicl_chains.learning import learn
 from sleicl_chains.recipes import Verdict
 from sleicl_chains.statistics import wilson
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 
 Array = NDArray[np.float64]
 
@@ -55,7 +56,7 @@ WIDTH = 24
 """Numbers in a made-up state."""
 BATCH = 20
 CODE = (
-    "arms", "fitting", "gate", "judging", "observations", "priors", "readers", "splits", "statistics", "survey",
+    "arms", "fitting", "gate", "judging", "observations", "priors", "readers", "statistics", "survey", "tasks/splits",
 )  # fmt: skip
 """Modules that decide a verdict."""
 RESULTS = Path(__file__).parent / "results" / "gate.jsonl"

@@ -15,7 +15,7 @@ from langchain_ollama import ChatOllama
 
 from sleicl_chains.ollama.model import OllamaModel
 from sleicl_chains.solvers import solver
-from sleicl_chains.tasks import Task
+from sleicl_chains.tasks.cards import Task
 from tests.ollama_server import Asked, OllamaServer, Said, alternatives, chat
 
 TASK = Task(name="moods", task_type="sentiment analysis", description="Classify the mood.", labels=("happy", "sad"))

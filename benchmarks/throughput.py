@@ -41,8 +41,8 @@ from sleicl_chains.models import weak_model
 from sleicl_chains.observer import Observer, mode_problem
 from sleicl_chains.ollama.model import OllamaModel
 from sleicl_chains.solving import Solver, chain_of
-from sleicl_chains.splits import distinct
-from sleicl_chains.tasks import Example
+from sleicl_chains.tasks.rows import Example
+from sleicl_chains.tasks.splits import distinct
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
 ROUTES = ("/completion", "/api/generate")

@@ -21,15 +21,16 @@ if TYPE_CHECKING:
     from sleicl_chains.retriever import GrimoireRetriever
     from sleicl_chains.samplers import sampler
     from sleicl_chains.solvers import solver
-    from sleicl_chains.splits import split
     from sleicl_chains.store import GrimoireStore
-    from sleicl_chains.tasks import Example, Task, examples_from_documents, load_examples, load_task
+    from sleicl_chains.tasks.cards import Task, load_task
+    from sleicl_chains.tasks.rows import Example, examples_from_documents, load_examples
+    from sleicl_chains.tasks.splits import split
     from sleicl_chains.writer import grimoire_writer
 
 _HOMES = {
     "Answer": "answers",
     "ArmBuilder": "arms",
-    "Example": "tasks",
+    "Example": "tasks.rows",
     "Grimoire": "grimoires",
     "GrimoireRetriever": "retriever",
     "GrimoireStore": "store",
@@ -37,20 +38,20 @@ _HOMES = {
     "Recipe": "recipes",
     "Report": "evaluation",
     "SleiclError": "errors",
-    "Task": "tasks",
+    "Task": "tasks.cards",
     "embedder": "embedders",
     "evaluate": "evaluation",
-    "examples_from_documents": "tasks",
+    "examples_from_documents": "tasks.rows",
     "grimoire_writer": "writer",
     "learn": "learning",
-    "load_examples": "tasks",
+    "load_examples": "tasks.rows",
     "load_grimoire": "grimoires",
-    "load_task": "tasks",
+    "load_task": "tasks.cards",
     "majority": "baselines",
     "probe": "baselines",
     "sampler": "samplers",
     "solver": "solvers",
-    "split": "splits",
+    "split": "tasks.splits",
     "strong_model": "models",
     "weak_model": "models",
 }

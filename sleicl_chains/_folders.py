@@ -6,6 +6,8 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from sleicl_chains.errors import InputError
+
 
 def data_folder(name: str) -> Traversable:
     """Return a shipped folder: inside the package when installed, beside it in a checkout."""
@@ -13,6 +15,31 @@ def data_folder(name: str) -> Traversable:
     for part in name.split("/"):
         shipped = shipped / part
     return shipped if shipped.is_dir() else Path(__file__).parent.parent / name
+
+
+def read_text(path: Path, what: str) -> str:
+    """Return a UTF-8 file's text.
+
+    Raises:
+        InputError: the file is missing, a folder, of another encoding, or not text at all.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file; expected {what}") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: this is a folder; expected {what}") from None
+    except OSError as problem:
+        raise InputError(f"{path}: cannot be read ({problem.strerror}); expected {what}") from None
+    try:
+        text = data.decode("utf-8-sig")
+        place = data.find(b"\0")  # valid UTF-8, but no text file holds one
+    except UnicodeDecodeError as problem:
+        place = problem.start
+    if place < 0:
+        return text
+    line = data.count(b"\n", 0, place) + 1
+    raise InputError(f"{path}, line {line}: found byte 0x{data[place]:02x}, which is not UTF-8 text; expected {what}")
 
 
 def write_whole(path: Path, text: str, *, mode: int = 0o666) -> None:

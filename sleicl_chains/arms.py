@@ -20,7 +20,9 @@ from sleicl_chains.observations import GROUPS
 from sleicl_chains.observer import scoring_problem
 from sleicl_chains.priors import MEAN_ROWS, prior_texts
 from sleicl_chains.solvers import solver
-from sleicl_chains.tasks import Example, Task, fold
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.labels import fold
+from sleicl_chains.tasks.rows import Example
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings

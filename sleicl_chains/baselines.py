@@ -11,7 +11,8 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError
 from sleicl_chains.observations import Observation
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings

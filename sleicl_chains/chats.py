@@ -12,7 +12,9 @@ from sleicl_chains.answers import Arm
 from sleicl_chains.cues import NO_CUE, Cue
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.prompts import fill
-from sleicl_chains.tasks import Example, Task, fold
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.labels import fold
+from sleicl_chains.tasks.rows import Example
 
 
 def shows_examples(arm: Arm) -> bool:

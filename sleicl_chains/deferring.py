@@ -15,7 +15,7 @@ from sleicl_chains.errors import OptionError, RejectedReply
 from sleicl_chains.journal import Journal
 from sleicl_chains.observer import Observer
 from sleicl_chains.solving import Solver, chain_of
-from sleicl_chains.tasks import Task
+from sleicl_chains.tasks.cards import Task
 
 
 def deferring(

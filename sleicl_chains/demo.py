@@ -11,7 +11,8 @@ from sleicl_chains.journal import Journal
 from sleicl_chains.models import strong_model, weak_model
 from sleicl_chains.samplers import sampler
 from sleicl_chains.store import GrimoireStore
-from sleicl_chains.tasks import Example, Task, load_examples, load_task
+from sleicl_chains.tasks.cards import Task, load_task
+from sleicl_chains.tasks.rows import Example, load_examples
 from sleicl_chains.writer import grimoire_writer
 
 SHIPPED = "support-d090011a"

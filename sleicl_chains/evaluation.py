@@ -31,7 +31,9 @@ from sleicl_chains.statistics import (
     risk_coverage,
     wilson,
 )
-from sleicl_chains.tasks import Example, Task, fold
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.labels import fold
+from sleicl_chains.tasks.rows import Example
 
 Progress = Callable[[str, int, int], None]
 """Called with the arm, the answers done over all arms, and the answers to do over all arms."""

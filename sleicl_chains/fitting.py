@@ -19,7 +19,7 @@ from sleicl_chains.readers import (
     logit,
     softmax,
 )
-from sleicl_chains.splits import balance, folds
+from sleicl_chains.tasks.splits import balance, folds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -25,10 +25,12 @@ from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observer import Observer, StateReader, scoring_problem
 from sleicl_chains.priors import prior_texts
 from sleicl_chains.recipes import Finding, Shown, Verdict
-from sleicl_chains.splits import distinct, shuffled, stratified
 from sleicl_chains.statistics import mcnemar, paired_difference
 from sleicl_chains.survey import Progress, Survey, fresh_characters
-from sleicl_chains.tasks import Example, Task, fold
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.labels import fold
+from sleicl_chains.tasks.rows import Example
+from sleicl_chains.tasks.splits import distinct, shuffled, stratified
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings

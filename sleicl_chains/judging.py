@@ -15,10 +15,11 @@ from sleicl_chains.observer import Observer
 from sleicl_chains.priors import mean_shares, prior_texts
 from sleicl_chains.readers import Calibration, PriorReader, Reader, likeliest, pooled
 from sleicl_chains.recipes import Trial
-from sleicl_chains.splits import balance, folds
 from sleicl_chains.statistics import macro_f1
 from sleicl_chains.survey import Survey
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
+from sleicl_chains.tasks.splits import balance, folds
 
 _TEMPERATURES = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
 """Down to a quarter: what is pooled of three that know different things is a third as bold as it might be."""

@@ -15,7 +15,8 @@ from sleicl_chains.judging import Candidate
 from sleicl_chains.observations import looks_at
 from sleicl_chains.recipes import Recipe, stamped, told_by
 from sleicl_chains.survey import Progress
-from sleicl_chains.tasks import Example, Task, check_answers
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example, check_answers
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from sleicl_chains.tasks import Example, fold
+from sleicl_chains.tasks.labels import fold
+from sleicl_chains.tasks.rows import Example
 
 if TYPE_CHECKING:
     import numpy as np

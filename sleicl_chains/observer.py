@@ -18,7 +18,8 @@ from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal, identity
 from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observations import EVIDENCE, GROUPS, Block, Observation, looks_at
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings

@@ -8,8 +8,10 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 
 from sleicl_chains.errors import InputError
-from sleicl_chains.splits import distinct, shuffled
-from sleicl_chains.tasks import Example, Task, fold
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.labels import fold
+from sleicl_chains.tasks.rows import Example
+from sleicl_chains.tasks.splits import distinct, shuffled
 
 CONTENT_FREE = ("N/A", "", "[MASK]")
 """Inputs without content, from "Calibrate Before Use" (arXiv 2102.09690, section 5)."""

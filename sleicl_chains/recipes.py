@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from langchain_core.language_models import BaseChatModel
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sleicl_chains._folders import Home, write_whole
+from sleicl_chains._folders import Home, read_text, write_whole
 from sleicl_chains.answers import Arm, Mode, Prior
 from sleicl_chains.chats import form_shown
 from sleicl_chains.cues import Cue
@@ -22,7 +22,8 @@ from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observer import Observer
 from sleicl_chains.readers import Calibration, Reader, check_reader, load_reader
 from sleicl_chains.solving import Solver
-from sleicl_chains.tasks import Example, Task, read_text
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings

@@ -10,8 +10,10 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict, get_args
 
 from sleicl_chains.errors import InputError, OptionError, PromptTooLong, RejectedReply
-from sleicl_chains.splits import distinct, shuffled
-from sleicl_chains.tasks import Example, Task, fold
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.labels import fold
+from sleicl_chains.tasks.rows import Example
+from sleicl_chains.tasks.splits import distinct, shuffled
 
 if TYPE_CHECKING:
     import numpy as np

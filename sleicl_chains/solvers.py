@@ -18,7 +18,8 @@ from sleicl_chains.observations import looks_at
 from sleicl_chains.observer import Observer, scoring_problem
 from sleicl_chains.recipes import Recipe
 from sleicl_chains.solving import Solver, chain_of
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings

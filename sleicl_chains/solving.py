@@ -18,13 +18,14 @@ from sleicl_chains.cues import CUE, CUES, LISTING, NO_CUE, Cue
 from sleicl_chains.errors import InputError, PromptTooLong, Unsupported
 from sleicl_chains.fitting import fit_reader
 from sleicl_chains.journal import aask, ask
-from sleicl_chains.labels import parse_label
 from sleicl_chains.observations import GROUPS, Observation, looks_at, needs_labelled_rows
 from sleicl_chains.observer import Observer, mode_problem, scoring_problem
 from sleicl_chains.priors import CONTENT_FREE, domain_texts, mean_shares
 from sleicl_chains.readers import Calibration, PriorReader, Reader, likeliest
 from sleicl_chains.schemas import held_to_labels, label_of
-from sleicl_chains.tasks import Example, Task, check_answers
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.labels import parse_label
+from sleicl_chains.tasks.rows import Example, check_answers
 from sleicl_chains.thinking import without_thinking
 
 _NONE_IN_SIGHT = "no label was among the tokens that the server shows; embedded:ollama/NAME scores them all"

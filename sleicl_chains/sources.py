@@ -12,7 +12,8 @@ from sleicl_chains.errors import RunError, SleiclError
 from sleicl_chains.evaluation import row_keys
 from sleicl_chains.grimoires import Grimoire, load_grimoire
 from sleicl_chains.runs import Run
-from sleicl_chains.tasks import load_examples, load_task
+from sleicl_chains.tasks.cards import load_task
+from sleicl_chains.tasks.rows import load_examples
 
 SOURCES = "sources.json"
 """In a run's folder: where its texts are."""

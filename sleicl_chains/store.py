@@ -23,7 +23,7 @@ from sleicl_chains.embedders import embed, embedder, fingerprint, task_text
 from sleicl_chains.errors import GrimoireNotFound, InputError, SleiclError, StoreError, one_line
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.index import COLLECTION, discard, facts, in_step, nearest, open_client, where_of
-from sleicl_chains.tasks import Task
+from sleicl_chains.tasks.cards import Task
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI

@@ -11,7 +11,8 @@ from sleicl_chains.errors import PromptTooLong, RejectedReply
 from sleicl_chains.observations import Block, Observation
 from sleicl_chains.observer import Observer
 from sleicl_chains.solving import Solver
-from sleicl_chains.tasks import Example, fold
+from sleicl_chains.tasks.labels import fold
+from sleicl_chains.tasks.rows import Example
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, the rows done and the rows to do, of all together."""

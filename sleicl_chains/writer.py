@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
 
 from sleicl_chains.errors import RejectedReply
 from sleicl_chains.grimoires import SURROGATE, Grimoire, Provenance, grimoire_id
-from sleicl_chains.labels import mentioned
 from sleicl_chains.prompts import fill
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.labels import mentioned
+from sleicl_chains.tasks.rows import Example
 from sleicl_chains.thinking import finished_thinking, unclosed
 
 if TYPE_CHECKING:  # LangChain's messages take a quarter of a second to load

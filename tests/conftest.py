@@ -11,7 +11,8 @@ from sleicl_chains.embedded import EmbeddedModel
 from sleicl_chains.errors import SleiclError
 from sleicl_chains.ollama.address import server_address
 from sleicl_chains.ollama.server import Server
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 from sleicl_chains.weights import fetch
 from tests.ollama_server import OllamaServer
 

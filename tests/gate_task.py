@@ -9,7 +9,8 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from sleicl_chains.grimoires import Grimoire, Provenance
 from sleicl_chains.learning import learn
 from sleicl_chains.recipes import Recipe
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 from tests.fake_models import Scorer, Writer, question_of
 
 LABELS = ("left", "right")

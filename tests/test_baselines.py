@@ -6,7 +6,8 @@ from sleicl_chains.answers import Answer
 from sleicl_chains.baselines import majority, probe
 from sleicl_chains.errors import InputError
 from sleicl_chains.evaluation import settings_of
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 
 TASK = Task(name="colours", description="Which colour?", labels=("red", "green", "blue"))
 OPEN = Task(name="open", description="Answer.")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sleicl_chains._folders import Home
-from sleicl_chains.tasks import Example
+from sleicl_chains.tasks.rows import Example
 from tests.command import SCRIPT, SUPPORT, Desk, Done, Parrot, by_length, comparable, rows, sleicl, write_rows
 
 SHIPPED = "support-d090011a"
@@ -193,7 +193,7 @@ def test_a_failure_is_one_plain_line(name: str, desk: Desk, tmp_path: Path, weig
 
 
 def test_a_bug_is_one_line_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sleicl_chains.tasks.load_task", lambda path: 1 // 0)
+    monkeypatch.setattr("sleicl_chains.tasks.cards.load_task", lambda path: 1 // 0)
     command = ("sample", "--task", desk.card, "--rows", desk.train)
     assert sleicl(*command) == Done(
         1, "", "sleicl: ZeroDivisionError: integer division or modulo by zero (SLEICL_DEBUG=1 shows where)\n"

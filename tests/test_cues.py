@@ -9,7 +9,8 @@ from sleicl_chains.chats import Chat
 from sleicl_chains.cues import CUE, CUES, Cue, choose_cue
 from sleicl_chains.evaluation import settings_of
 from sleicl_chains.solvers import solver
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 from tests.command import Desk, sleicl
 from tests.ollama_server import Asked, OllamaServer, Said, alternatives, chat, model
 

@@ -12,7 +12,7 @@ from sleicl_chains.deferring import deferring
 from sleicl_chains.errors import InputError, OptionError, RejectedReply
 from sleicl_chains.journal import Journal
 from sleicl_chains.solvers import solver
-from sleicl_chains.tasks import Task
+from sleicl_chains.tasks.cards import Task
 from tests.fake_models import Scorer, Writer, question_of
 from tests.openai_server import OpenAIServer
 

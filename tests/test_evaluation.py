@@ -11,7 +11,8 @@ from sleicl_chains.answers import Answer
 from sleicl_chains.baselines import majority
 from sleicl_chains.errors import InputError, ModelError, PromptTooLong, RejectedReply, RunError
 from sleicl_chains.evaluation import Report, evaluate, run_name
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 
 SAID = {
     "I laughed all day.": "happy",

@@ -15,7 +15,8 @@ from langchain_core.messages import AIMessage
 from sleicl_chains.errors import InputError, RejectedReply
 from sleicl_chains.grimoires import Grimoire, Provenance, grimoire_id, load_grimoire
 from sleicl_chains.journal import Journal
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 from sleicl_chains.writer import WriteInput, check_reply, grimoire_writer, missing_labels
 from tests.openai_server import OpenAIServer, Reply
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from sleicl_chains.labels import mentioned, parse_label
+from sleicl_chains.tasks.labels import mentioned, parse_label
 
 TOPICS = ("World", "Sports", "Business", "Sci/Tech")
 KINDS = ("Abbreviation", "Entity", "Description", "Person", "Location", "Number")

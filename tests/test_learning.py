@@ -18,7 +18,8 @@ from sleicl_chains.priors import mean_shares, prior_texts
 from sleicl_chains.readers import PriorReader, Reader
 from sleicl_chains.recipes import Recipe
 from sleicl_chains.solvers import solver
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 from tests.fake_models import Stater, question_of
 from tests.gate_task import (
     CLUE,

@@ -25,7 +25,7 @@ from sleicl_chains.models import weak_model
 from sleicl_chains.ollama.embeddings import OllamaEmbeddings
 from sleicl_chains.ollama.model import OllamaModel
 from sleicl_chains.solvers import solver
-from sleicl_chains.tasks import Task
+from sleicl_chains.tasks.cards import Task
 from tests.real_ollama import PLACE, OwnOllama
 
 pytestmark = [pytest.mark.ollama, pytest.mark.usefixtures("ollama")]

@@ -8,7 +8,8 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from sleicl_chains.errors import InputError, ModelError, ReplyNeeded
 from sleicl_chains.journal import Journal, ask
 from sleicl_chains.paste import PasteModel
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 from sleicl_chains.writer import WriteInput, grimoire_writer
 
 TASK = Task(name="Mood", description="Decide how the writer feels.", labels=("glad", "not glad"))

@@ -14,7 +14,8 @@ from sleicl_chains.priors import (
     remove_prior,
 )
 from sleicl_chains.solvers import solver
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 from tests.fake_models import Scorer, question_of
 
 

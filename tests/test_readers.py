@@ -16,7 +16,8 @@ from sleicl_chains.fitting import fit_affine, fit_calibration
 from sleicl_chains.observations import Observation
 from sleicl_chains.priors import mean_shares, prior_texts, remove_prior
 from sleicl_chains.readers import AffineReader, Calibration, PriorReader, load_reader
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 
 AB = ("a", "b")
 

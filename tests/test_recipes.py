@@ -10,7 +10,8 @@ from sleicl_chains.arms import ArmBuilder
 from sleicl_chains.errors import InputError, RecipeMismatch
 from sleicl_chains.recipes import Recipe, Shown, Trial, Verdict
 from sleicl_chains.solvers import solver
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 from tests.fake_models import Scorer, Stater, Writer, question_of
 
 LABELS = ("happy", "sad")

@@ -23,7 +23,8 @@ from sleicl_chains.pages import Page, render
 from sleicl_chains.plots import front
 from sleicl_chains.runs import Run, read_run
 from sleicl_chains.sources import Texts
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 from tests.command import Desk, Parrot, by_length, sleicl
 
 QUESTION, REPLY, BOOK = "Is <script>alert(1)</script> & so on happy?", "I'd say <b>sad</b>.", "If it laughs: <happy>."

@@ -19,7 +19,8 @@ from sleicl_chains.recipes import Recipe, Shown, Verdict
 from sleicl_chains.runs import read_report, read_run
 from sleicl_chains.sources import SOURCES, Source, find_texts, note_sources
 from sleicl_chains.store import GrimoireStore
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 
 SEEN = "moods-1234abcd"
 

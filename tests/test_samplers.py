@@ -12,8 +12,9 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError
 from sleicl_chains.samplers import SampleInput, SamplerName, sampler
-from sleicl_chains.splits import shuffled
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
+from sleicl_chains.tasks.splits import shuffled
 
 TASK = Task(name="mood", description="Which mood is it?", labels=("glad", "sad", "calm"))
 ROWS = [Example(f"{label} text number {n}", label) for label in TASK.labels for n in range(9)]
@@ -124,7 +125,8 @@ async def test_runs_async_in_batches_and_under_its_name() -> None:
 CHOICES = """
 import json
 from sleicl_chains.samplers import sampler
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 task = Task(name="mood", description="Which?", labels=("a", "b"))
 rows = [Example(f"{word} {n} {n * 7 % 13} times", "ab"[n % 2]) for word in ("red", "far") for n in range(300)]
 chains = [sampler(name, per_label=4, seed=3) for name in ("random", "kmeans", "hierarchical", "similar")]

@@ -9,7 +9,7 @@ from sleicl_chains.embedded import EmbeddedModel
 from sleicl_chains.errors import Unsupported
 from sleicl_chains.schemas import held_to_labels, label_of
 from sleicl_chains.solvers import solver
-from sleicl_chains.tasks import Task
+from sleicl_chains.tasks.cards import Task
 from tests.openai_server import OpenAIServer
 
 LABELS = ("happy", "sad")

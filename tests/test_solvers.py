@@ -23,7 +23,8 @@ from sleicl_chains.journal import Journal
 from sleicl_chains.observer import Observer
 from sleicl_chains.readers import pooled
 from sleicl_chains.solvers import solver
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 from tests.fake_models import Scorer, question_of
 
 GRIMOIRE = Grimoire(

@@ -9,7 +9,7 @@ from sleicl_chains.embedded import EmbeddedModel
 from sleicl_chains.engine import Engine
 from sleicl_chains.errors import PromptTooLong
 from sleicl_chains.observer import Observer
-from sleicl_chains.tasks import Task
+from sleicl_chains.tasks.cards import Task
 from tests.fake_models import Stater
 from tests.test_embedded import CHAT, SENTIMENTS, full_distribution
 

@@ -23,7 +23,7 @@ from sleicl_chains.errors import EmbedderChanged, GrimoireNotFound, InputError, 
 from sleicl_chains.grimoires import Grimoire, Provenance, grimoire_id
 from sleicl_chains.retriever import GrimoireRetriever
 from sleicl_chains.store import GrimoireStore, Hit
-from sleicl_chains.tasks import Task
+from sleicl_chains.tasks.cards import Task
 
 WEATHER = Task(name="weather", description="Will it rain tomorrow?", labels=("yes", "no"))
 SPORTS = Task(name="sports news", description="Is the article about football or tennis?", labels=("football", "tennis"))

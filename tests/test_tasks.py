@@ -18,17 +18,11 @@ from langchain_core.documents import Document
 from pydantic import ValidationError
 
 from sleicl_chains.errors import InputError
-from sleicl_chains.splits import Split, distinct, shuffled, split, stratified
-from sleicl_chains.tasks import (
-    Example,
-    Task,
-    card_text,
-    examples_from_documents,
-    fold,
-    infer_task,
-    load_examples,
-    load_task,
-)
+from sleicl_chains.tasks.cards import Task, card_text, load_task
+from sleicl_chains.tasks.infer import infer_task
+from sleicl_chains.tasks.labels import fold
+from sleicl_chains.tasks.rows import Example, examples_from_documents, load_examples
+from sleicl_chains.tasks.splits import Split, distinct, shuffled, split, stratified
 
 MOODS = Task(name="moods", description="Which mood is it?", labels=("happy", "sad"))
 OPEN = Task(name="open", description="Answer.")
@@ -520,8 +514,8 @@ def test_sizes_that_cannot_be_had_are_one_plain_line(sizes: Any, message: str) -
 
 ORDERS = """
 import json, sys
-from sleicl_chains.tasks import Example
-from sleicl_chains.splits import shuffled, split, stratified
+from sleicl_chains.tasks.rows import Example
+from sleicl_chains.tasks.splits import shuffled, split, stratified
 rows = [Example(*row) for row in json.load(sys.stdin)]
 parts = split(rows, seed=7, sizes=(0.5, 0.3, 0.2))
 print(json.dumps([[row.text for row in part] for part in (shuffled(rows, 7), stratified(rows, 7), *parts)]))

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from sleicl_chains.arms import ArmBuilder
     from sleicl_chains.recipes import Recipe
     from sleicl_chains.sources import Source
-    from sleicl_chains.tasks import Task
+    from sleicl_chains.tasks.cards import Task
 
 
 def demo(
@@ -131,7 +131,7 @@ def _named(arms: str | None, learned: "Recipe | None") -> list[str] | None:
 def _train(file: Path | None, task: Any, evaluated: list[Any]) -> list[Any]:
     """Return the training rows that are not evaluated."""
     from sleicl_chains.arms import without_overlap
-    from sleicl_chains.tasks import load_examples
+    from sleicl_chains.tasks.rows import load_examples
 
     kept, dropped = without_overlap(load_examples(file, task) if file else [], evaluated)
     if dropped and not kept:
@@ -239,7 +239,7 @@ def _without_recipe(**given: object) -> None:
 
 def _rows_for(train: Path | None, task: "Task", seed: int) -> dict[str, Any]:
     from sleicl_chains.priors import prior_texts
-    from sleicl_chains.tasks import load_examples
+    from sleicl_chains.tasks.rows import load_examples
 
     rows = load_examples(train, task) if train else []
     if rows:

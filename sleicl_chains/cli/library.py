@@ -103,7 +103,7 @@ def search(
     home: HomeOption = None,
 ) -> None:
     """Find the grimoires nearest to a task or a question; a task's description finds better than one question."""
-    from sleicl_chains.tasks import load_task
+    from sleicl_chains.tasks.cards import load_task
 
     wanted = load_task(query) if Path(query).suffix in (".toml", ".json") and Path(query).is_file() else query
     store = store_of(Home.at(home))
@@ -127,7 +127,7 @@ def add(
 ) -> None:
     """Store a grimoire from a file and print its id."""
     from sleicl_chains.grimoires import load_grimoire
-    from sleicl_chains.tasks import load_task
+    from sleicl_chains.tasks.cards import load_task
 
     grimoire = load_grimoire(file, load_task(card) if card else None)
     print(store_of(Home.at(home)).add(grimoire))

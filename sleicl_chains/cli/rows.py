@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
 
     from sleicl_chains.answers import Answer
-    from sleicl_chains.tasks import Example, Task
+    from sleicl_chains.tasks.cards import Task
+    from sleicl_chains.tasks.rows import Example
 
 
 def init(
@@ -39,7 +40,8 @@ def init(
     home: HomeOption = None,
 ) -> None:
     """Write a task card for rows: labels inferred, the description to be filled in."""
-    from sleicl_chains.tasks import card_text, infer_task
+    from sleicl_chains.tasks.cards import card_text
+    from sleicl_chains.tasks.infer import infer_task
 
     if card.exists() and not force:
         raise InputError(f"{card}: the card is there already; give --force to overwrite it")

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from sleicl_chains.grimoires import Grimoire
     from sleicl_chains.journal import Journal
     from sleicl_chains.store import GrimoireStore
-    from sleicl_chains.tasks import Example, Task
+    from sleicl_chains.tasks.cards import Task
+    from sleicl_chains.tasks.rows import Example
 
 
 def journal_of(home: Home, off: bool) -> "Journal | None":
@@ -25,7 +26,7 @@ def journal_of(home: Home, off: bool) -> "Journal | None":
 
 def read(card: Path, rows: Path) -> tuple["Task", list["Example"]]:
     """Return a card's task and its rows."""
-    from sleicl_chains.tasks import load_examples
+    from sleicl_chains.tasks.rows import load_examples
 
     task = read_card(card)
     return task, load_examples(rows, task)
@@ -33,7 +34,8 @@ def read(card: Path, rows: Path) -> tuple["Task", list["Example"]]:
 
 def read_card(card: Path) -> "Task":
     """Return a card's task, with a warning while its description is still the one that `init` wrote."""
-    from sleicl_chains.tasks import PLACEHOLDER, load_task
+    from sleicl_chains.tasks.cards import load_task
+    from sleicl_chains.tasks.infer import PLACEHOLDER
 
     task = load_task(card)
     if task.description == PLACEHOLDER:

@@ -22,6 +22,11 @@ _CUE = re.compile(rf"\b{_WHAT}|\b(?:therefore|thus|hence|overall)\b")
 _NUMBERING = r"\W*(?:\w[.):]\W*)?"
 
 
+def fold(text: str) -> str:
+    """Return `text` without differences of case and white space, to tell duplicates."""
+    return " ".join(text.casefold().split())
+
+
 def mentioned(text: str, labels: Sequence[str]) -> list[str]:
     """Return the labels that stand in `text` as words, in order of their first mention.
 

@@ -8,7 +8,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from sleicl_chains.errors import InputError
-from sleicl_chains.tasks import Example, fold
+from sleicl_chains.tasks.labels import fold
+from sleicl_chains.tasks.rows import Example
 
 if TYPE_CHECKING:
     import numpy as np
