@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.data import grimoire_of, load
-from sleicl_chains._folders import Home
 from sleicl_chains.answers import Mode
 from sleicl_chains.cues import CUE, Cue
 from sleicl_chains.embedded import EmbeddedModel
+from sleicl_chains.files import Home
 from sleicl_chains.fitting import fit_linear
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal

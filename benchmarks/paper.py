@@ -23,7 +23,6 @@ from typing import Any
 from data import grimoire_of, load
 from official import official
 
-from sleicl_chains._folders import Home
 from sleicl_chains.answers import Mode
 from sleicl_chains.arms import RECIPE, ArmBuilder
 from sleicl_chains.baselines import probe
@@ -31,6 +30,7 @@ from sleicl_chains.cli.steps import model_options
 from sleicl_chains.console import Meter, print_recipe, print_report
 from sleicl_chains.embedders import embedder
 from sleicl_chains.evaluation import Report, compare, less_zero_shot, shows_grimoire
+from sleicl_chains.files import Home
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal
 from sleicl_chains.learning import learn

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, get_args
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 
-from sleicl_chains._folders import Home
 from sleicl_chains.answers import Answer, Arm, Mode, Prior
 from sleicl_chains.baselines import BASELINES, majority, probe
 from sleicl_chains.errors import InputError, OptionError
 from sleicl_chains.evaluation import Progress, Report, evaluate, run_name
+from sleicl_chains.files import Home
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal
 from sleicl_chains.observations import GROUPS

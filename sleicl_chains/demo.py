@@ -2,10 +2,10 @@
 
 from importlib.resources import as_file
 
-from sleicl_chains._folders import Home, data_folder
 from sleicl_chains.arms import ArmBuilder, limited
 from sleicl_chains.console import Meter, print_report, say
 from sleicl_chains.embedders import embedder
+from sleicl_chains.files import Home, data_folder
 from sleicl_chains.grimoires import Grimoire, load_grimoire
 from sleicl_chains.journal import Journal
 from sleicl_chains.models import strong_model, weak_model

@@ -14,8 +14,8 @@ import numpy as np
 from langchain_core.embeddings import Embeddings
 from numpy.typing import NDArray
 
-from sleicl_chains._folders import Home
 from sleicl_chains.errors import ModelError, ModelNotFound, SleiclError, one_line
+from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

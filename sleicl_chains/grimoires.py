@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sleicl_chains._folders import read_text
 from sleicl_chains.errors import InputError, one_line
+from sleicl_chains.files import read_text
 from sleicl_chains.tasks.cards import Task
 
 if TYPE_CHECKING:  # LangChain's messages take a quarter of a second to load; reading a file needs none

@@ -4,8 +4,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sleicl_chains._folders import Home
 from sleicl_chains.errors import ModelNotFound, OptionError, one_line
+from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

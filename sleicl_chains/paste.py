@@ -12,8 +12,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
-from sleicl_chains._folders import read_text
 from sleicl_chains.errors import ModelError, ReplyNeeded
+from sleicl_chains.files import read_text
 
 _WRITING = threading.Lock()  # a batch must not give one number twice
 

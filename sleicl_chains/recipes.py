@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from langchain_core.language_models import BaseChatModel
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sleicl_chains._folders import Home, read_text, write_whole
 from sleicl_chains.answers import Arm, Mode, Prior
 from sleicl_chains.chats import form_shown
 from sleicl_chains.cues import Cue
 from sleicl_chains.errors import InputError, RecipeMismatch
+from sleicl_chains.files import Home, read_text, write_whole
 from sleicl_chains.grimoires import Grimoire, Provenance
 from sleicl_chains.journal import Journal, identity
 from sleicl_chains.neighbours import Neighbours

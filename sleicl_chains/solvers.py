@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, get_args, overload
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 
-from sleicl_chains._folders import Home
 from sleicl_chains.answers import Answer, Arm, Mode, Prior
 from sleicl_chains.chats import shows_examples
 from sleicl_chains.deferring import deferring
 from sleicl_chains.errors import InputError, OptionError
+from sleicl_chains.files import Home
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal
 from sleicl_chains.neighbours import Neighbours

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from sleicl_chains._folders import Home, write_whole
 from sleicl_chains.errors import RunError, SleiclError
 from sleicl_chains.evaluation import row_keys
+from sleicl_chains.files import Home, write_whole
 from sleicl_chains.grimoires import Grimoire, load_grimoire
 from sleicl_chains.runs import Run
 from sleicl_chains.tasks.cards import load_task

@@ -13,8 +13,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from sleicl_chains._folders import Home
 from sleicl_chains.errors import ModelNotFound
+from sleicl_chains.files import Home
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sleicl_chains._folders import Home
 from sleicl_chains.embedded import EmbeddedModel
 from sleicl_chains.errors import SleiclError
+from sleicl_chains.files import Home
 from sleicl_chains.ollama.address import server_address
 from sleicl_chains.ollama.server import Server
 from sleicl_chains.tasks.cards import Task

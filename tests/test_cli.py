@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sleicl_chains._folders import Home
+from sleicl_chains.files import Home
 from sleicl_chains.tasks.rows import Example
 from tests.command import SCRIPT, SUPPORT, Desk, Done, Parrot, by_length, comparable, rows, sleicl, write_rows
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sleicl_chains._folders import Home, data_folder
 from sleicl_chains.demo import SHIPPED
+from sleicl_chains.files import Home, data_folder
 from sleicl_chains.grimoires import load_grimoire
 from tests.command import sleicl
 

@@ -11,9 +11,9 @@ from typing import get_args
 
 import pytest
 
-from sleicl_chains._folders import Home
 from sleicl_chains.answers import Mode
 from sleicl_chains.cli.options import ModeOption
+from sleicl_chains.files import Home
 from sleicl_chains.grimoires import load_grimoire
 from tests.openai_server import OpenAIServer
 

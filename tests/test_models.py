@@ -7,9 +7,9 @@ import pytest
 from langchain_ollama import ChatOllama
 from langchain_openai import ChatOpenAI
 
-from sleicl_chains._folders import Home
 from sleicl_chains.embedded import EmbeddedModel
 from sleicl_chains.errors import ModelNotFound
+from sleicl_chains.files import Home
 from sleicl_chains.models import strong_model, weak_model
 from sleicl_chains.paste import PasteModel
 from tests.openai_server import OpenAIServer

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sleicl_chains._folders import Home
 from sleicl_chains.embedded import EmbeddedModel
 from sleicl_chains.embedders import embed, embedder
 from sleicl_chains.errors import ModelError, ModelNotFound, PromptTooLong, ServerDown, Unsupported
+from sleicl_chains.files import Home
 from sleicl_chains.models import weak_model
 from sleicl_chains.ollama.address import Address
 from sleicl_chains.ollama.embeddings import OllamaEmbeddings

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from sleicl_chains._folders import Home
 from sleicl_chains.answers import Answer
 from sleicl_chains.baselines import majority
 from sleicl_chains.evaluation import ArmResult, evaluate
+from sleicl_chains.files import Home
 from sleicl_chains.grimoires import Grimoire, Provenance
 from sleicl_chains.pages import Page, render
 from sleicl_chains.plots import front

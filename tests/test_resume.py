@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sleicl_chains._folders import Home
+from sleicl_chains.files import Home
 from tests.command import (
     SCRIPT,
     Desk,

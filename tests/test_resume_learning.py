@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sleicl_chains._folders import Home
+from sleicl_chains.files import Home
 from sleicl_chains.journal import Journal
 from sleicl_chains.recipes import Recipe
 from tests.command import Desk, Parrot, by_length, comparable, learning, sleicl

@@ -18,8 +18,8 @@ from filelock import FileLock
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 
-from sleicl_chains._folders import Home
 from sleicl_chains.errors import EmbedderChanged, GrimoireNotFound, InputError, ModelError, StoreError
+from sleicl_chains.files import Home
 from sleicl_chains.grimoires import Grimoire, Provenance, grimoire_id
 from sleicl_chains.retriever import GrimoireRetriever
 from sleicl_chains.store import GrimoireStore, Hit

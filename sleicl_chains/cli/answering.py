@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sleicl_chains._folders import Home
 from sleicl_chains.cli.options import (
     BaseUrl,
     EmbedderOption,
@@ -35,6 +34,7 @@ from sleicl_chains.cli.steps import (
     weak_options,
 )
 from sleicl_chains.errors import InputError, OptionError, SleiclError
+from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
     from sleicl_chains.answers import Answer

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sleicl_chains._folders import Home
 from sleicl_chains.cli.options import (
     BaseUrl,
     EmbedderOption,
@@ -21,6 +20,7 @@ from sleicl_chains.cli.options import (
 )
 from sleicl_chains.cli.steps import find_grimoire, journal_of, print_json, read, say, store_of, weak_options
 from sleicl_chains.errors import InputError, OptionError
+from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
     from sleicl_chains.grimoires import Grimoire

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from sleicl_chains._folders import Home
 from sleicl_chains.cli.options import (
     BaseUrl,
     CountOption,
@@ -24,6 +23,7 @@ from sleicl_chains.cli.options import (
 )
 from sleicl_chains.cli.rows import draw
 from sleicl_chains.cli.steps import journal_of, model_options, print_json, read, say, store_of
+from sleicl_chains.files import Home
 
 app = typer.Typer(help="The library of grimoires.", no_args_is_help=True, rich_markup_mode=None)
 

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from sleicl_chains._folders import Home
 from sleicl_chains.cli.options import HomeOption, JsonOption, ModelOption, OllamaUrl
 from sleicl_chains.cli.steps import model_options, print_json, say
 from sleicl_chains.errors import InputError
+from sleicl_chains.files import Home
 
 app = typer.Typer(help="The models that run here.", no_args_is_help=True, rich_markup_mode=None)
 

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from sleicl_chains._folders import Home, write_whole
 from sleicl_chains.cli.options import HomeOption, JsonOption
 from sleicl_chains.cli.steps import print_json, say
 from sleicl_chains.errors import InputError, RunError
+from sleicl_chains.files import Home, write_whole
 
 
 def report(

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sleicl_chains._folders import Home
 from sleicl_chains.cli.options import (
     CountOption,
     EmbedderOption,
@@ -22,6 +21,7 @@ from sleicl_chains.cli.options import (
 )
 from sleicl_chains.cli.steps import journal_of, print_json, read, say, weak_options
 from sleicl_chains.errors import InputError
+from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable

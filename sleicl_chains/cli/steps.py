@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sleicl_chains._folders import Home
 from sleicl_chains.errors import OptionError
+from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
     from sleicl_chains.grimoires import Grimoire

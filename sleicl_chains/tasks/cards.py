@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from sleicl_chains._folders import read_text
 from sleicl_chains.errors import InputError
+from sleicl_chains.files import read_text
 from sleicl_chains.tasks.labels import fold
 
 SHORT = reprlib.Repr()  # for complaints: nobody wants a whole book in one line

@@ -14,8 +14,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sleicl_chains._folders import read_text
 from sleicl_chains.errors import InputError
+from sleicl_chains.files import read_text
 from sleicl_chains.tasks.cards import SHORT, Task, from_json, kind
 from sleicl_chains.tasks.labels import fold
 
