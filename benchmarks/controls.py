@@ -29,12 +29,12 @@ import numpy as np
 from benchmarks.data import grimoire_of, load
 from sleicl_chains.answers import Mode
 from sleicl_chains.cues import CUE, Cue
-from sleicl_chains.embedded import EmbeddedModel
 from sleicl_chains.files import Home
 from sleicl_chains.fitting import fit_linear
 from sleicl_chains.grimoires import Grimoire
-from sleicl_chains.journal import Journal
-from sleicl_chains.models import weak_model
+from sleicl_chains.models.journal import Journal
+from sleicl_chains.models.llamacpp.model import EmbeddedModel
+from sleicl_chains.models.names import weak_model
 from sleicl_chains.observations import Observation
 from sleicl_chains.observer import Observer
 from sleicl_chains.priors import mean_shares, prior_texts

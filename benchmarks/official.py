@@ -13,7 +13,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 
 from sleicl_chains.answers import Answer
 from sleicl_chains.grimoires import Grimoire
-from sleicl_chains.journal import Journal, ask
+from sleicl_chains.models.journal import Journal, ask
 from sleicl_chains.tasks.cards import Task
 
 

@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from sleicl_chains.answers import Answer
     from sleicl_chains.arms import ArmBuilder
     from sleicl_chains.baselines import majority, probe
-    from sleicl_chains.embedders import embedder
     from sleicl_chains.errors import SleiclError
     from sleicl_chains.evaluation import Report, evaluate
     from sleicl_chains.grimoires import Grimoire, load_grimoire
-    from sleicl_chains.journal import Journal
     from sleicl_chains.learning import learn
-    from sleicl_chains.models import strong_model, weak_model
+    from sleicl_chains.models.embedders import embedder
+    from sleicl_chains.models.journal import Journal
+    from sleicl_chains.models.names import strong_model, weak_model
     from sleicl_chains.recipes import Recipe
     from sleicl_chains.retriever import GrimoireRetriever
     from sleicl_chains.samplers import sampler
@@ -34,12 +34,12 @@ _HOMES = {
     "Grimoire": "grimoires",
     "GrimoireRetriever": "retriever",
     "GrimoireStore": "store",
-    "Journal": "journal",
+    "Journal": "models.journal",
     "Recipe": "recipes",
     "Report": "evaluation",
     "SleiclError": "errors",
     "Task": "tasks.cards",
-    "embedder": "embedders",
+    "embedder": "models.embedders",
     "evaluate": "evaluation",
     "examples_from_documents": "tasks.rows",
     "grimoire_writer": "writer",
@@ -52,8 +52,8 @@ _HOMES = {
     "sampler": "samplers",
     "solver": "solvers",
     "split": "tasks.splits",
-    "strong_model": "models",
-    "weak_model": "models",
+    "strong_model": "models.names",
+    "weak_model": "models.names",
 }
 
 __all__ = [

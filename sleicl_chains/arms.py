@@ -15,7 +15,7 @@ from sleicl_chains.errors import InputError, OptionError
 from sleicl_chains.evaluation import Progress, Report, evaluate, run_name
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires import Grimoire
-from sleicl_chains.journal import Journal
+from sleicl_chains.models.journal import Journal
 from sleicl_chains.observations import GROUPS
 from sleicl_chains.observer import scoring_problem
 from sleicl_chains.priors import MEAN_ROWS, prior_texts

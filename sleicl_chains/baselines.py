@@ -64,7 +64,7 @@ class _Probe:
 
     @property
     def settings(self) -> str:
-        from sleicl_chains.embedders import fingerprint
+        from sleicl_chains.models.embedders import fingerprint
 
         return "".join(["linear", fingerprint(self.embeddings), *sorted(example.id for example in self.train)])
 
@@ -83,7 +83,7 @@ class _Probe:
         return Answer(label, label, valid=True, arm="probe", mode="none", probability=share, scores=scores)
 
     def _seen(self, texts: Sequence[str]) -> list[Observation]:
-        from sleicl_chains.embedders import embed
+        from sleicl_chains.models.embedders import embed
 
         return [Observation(vector=[float(x) for x in vector]) for vector in embed(self.embeddings, texts)]
 

@@ -12,7 +12,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import OptionError, RejectedReply
-from sleicl_chains.journal import Journal
+from sleicl_chains.models.journal import Journal
 from sleicl_chains.observer import Observer
 from sleicl_chains.solving import Solver, chain_of
 from sleicl_chains.tasks.cards import Task

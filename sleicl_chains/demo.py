@@ -4,11 +4,11 @@ from importlib.resources import as_file
 
 from sleicl_chains.arms import ArmBuilder, limited
 from sleicl_chains.console import Meter, print_report, say
-from sleicl_chains.embedders import embedder
 from sleicl_chains.files import Home, data_folder
 from sleicl_chains.grimoires import Grimoire, load_grimoire
-from sleicl_chains.journal import Journal
-from sleicl_chains.models import strong_model, weak_model
+from sleicl_chains.models.embedders import embedder
+from sleicl_chains.models.journal import Journal
+from sleicl_chains.models.names import strong_model, weak_model
 from sleicl_chains.samplers import sampler
 from sleicl_chains.store import GrimoireStore
 from sleicl_chains.tasks.cards import Task, load_task

@@ -19,8 +19,8 @@ from sleicl_chains.arms import own_examples, typical_examples
 from sleicl_chains.chats import form_shown
 from sleicl_chains.errors import InputError
 from sleicl_chains.grimoires import Grimoire
-from sleicl_chains.journal import Journal
 from sleicl_chains.judging import Candidate, Judge, Judged
+from sleicl_chains.models.journal import Journal
 from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observer import Observer, StateReader, scoring_problem
 from sleicl_chains.priors import prior_texts

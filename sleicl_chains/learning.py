@@ -10,8 +10,8 @@ from sleicl_chains.arms import FEW_SHOT_PER_LABEL, typical_examples
 from sleicl_chains.errors import InputError
 from sleicl_chains.gate import Cut, Gate, Notice, cut
 from sleicl_chains.grimoires import Grimoire
-from sleicl_chains.journal import Journal, plain, without_secrets
 from sleicl_chains.judging import Candidate
+from sleicl_chains.models.journal import Journal, plain, without_secrets
 from sleicl_chains.observations import looks_at
 from sleicl_chains.recipes import Recipe, stamped, told_by
 from sleicl_chains.survey import Progress
@@ -74,7 +74,7 @@ def learn(
             too small.
         ModelError: a model failed.
     """
-    from sleicl_chains.embedders import Remembered, embedder, fingerprint
+    from sleicl_chains.models.embedders import Remembered, embedder, fingerprint
 
     check_answers(examples, task)
     space, say = Remembered(space or embedder(embeddings)), notice or (lambda _: None)

@@ -31,7 +31,7 @@ class Neighbours:
         """Return at most k rows."""
         import numpy as np
 
-        from sleicl_chains.embedders import embed
+        from sleicl_chains.models.embedders import embed
 
         near = self._vectors @ embed(self._embeddings, [question])[0]
         order = [self.rows[at] for at in np.argsort(-near.round(6), kind="stable")]
@@ -40,6 +40,6 @@ class Neighbours:
 
     @cached_property
     def _vectors(self) -> "NDArray[np.float32]":
-        from sleicl_chains.embedders import embed
+        from sleicl_chains.models.embedders import embed
 
         return embed(self._embeddings, [row.text for row in self.rows])

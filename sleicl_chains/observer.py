@@ -15,7 +15,7 @@ from sleicl_chains.answers import Arm, LabelScores, Mode, State
 from sleicl_chains.chats import Chat, form_shown
 from sleicl_chains.cues import CUE, Cue, choose_cue
 from sleicl_chains.grimoires import Grimoire
-from sleicl_chains.journal import Journal, identity
+from sleicl_chains.models.journal import Journal, identity
 from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observations import EVIDENCE, GROUPS, Block, Observation, looks_at
 from sleicl_chains.tasks.cards import Task
@@ -171,7 +171,7 @@ class Observer:
         return len(os.path.commonprefix([bare._render(digit, self.cue)[::-1] for digit in "01"]))
 
     def _vector(self, question: str) -> list[float]:
-        from sleicl_chains.embedders import embed
+        from sleicl_chains.models.embedders import embed
 
         assert self.embeddings is not None
         return [float(value) for value in embed(self.embeddings, [question])[0]]

@@ -17,7 +17,7 @@ from sleicl_chains.cues import Cue
 from sleicl_chains.errors import InputError, RecipeMismatch
 from sleicl_chains.files import Home, read_text, write_whole
 from sleicl_chains.grimoires import Grimoire, Provenance
-from sleicl_chains.journal import Journal, identity
+from sleicl_chains.models.journal import Journal, identity
 from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observer import Observer
 from sleicl_chains.readers import Calibration, Reader, check_reader, load_reader
@@ -223,7 +223,7 @@ class Recipe(BaseModel):
         return _sha256(*(part for turn in turns for part in (turn.type, turn.text)))[:16]
 
     def _open(self, home: Home | None) -> BaseChatModel:
-        from sleicl_chains.models import weak_model
+        from sleicl_chains.models.names import weak_model
 
         return weak_model(self.weak, home=home, **self.options)
 
@@ -250,7 +250,7 @@ class Recipe(BaseModel):
     def _embeddings(self, home: Home | None) -> "Embeddings | None":
         if not self.embeddings:
             return None
-        from sleicl_chains.embedders import embedder, fingerprint
+        from sleicl_chains.models.embedders import embedder, fingerprint
 
         space = embedder(self.embeddings, home=home)
         if fingerprint(space) != self.embeddings_fingerprint:

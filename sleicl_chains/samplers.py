@@ -141,7 +141,7 @@ class _Space:
 
     @cached_property
     def _embeddings(self) -> "Embeddings":
-        from sleicl_chains.embedders import embedder
+        from sleicl_chains.models.embedders import embedder
 
         return embedder() if self._given is None else self._given
 
@@ -149,7 +149,7 @@ class _Space:
         """Return (n_rows, n_dims), rounded: the last bits differ between processors."""
         import numpy as np
 
-        from sleicl_chains.embedders import embed
+        from sleicl_chains.models.embedders import embed
 
         new = [row.text for row in rows if row.text not in self._known]
         self._known.update(zip(new, embed(self._embeddings, new).astype(np.float64).round(6), strict=True))
@@ -157,7 +157,7 @@ class _Space:
 
     def question(self, text: str) -> "Vectors":
         """Return (n_dims,)."""
-        from sleicl_chains.embedders import embed
+        from sleicl_chains.models.embedders import embed
 
         vector: Vectors = embed(self._embeddings, [text], as_queries=True)[0].astype(float)
         return vector
@@ -226,7 +226,7 @@ def _hard(rows: list[Example], weak: "Runnable[str, Answer]", count: int, ratio:
 
 
 def _nearest(rows: list[Example], space: _Space, given: SampleInput) -> list[Example]:
-    from sleicl_chains.embedders import task_text
+    from sleicl_chains.models.embedders import task_text
 
     task = given["task"]
     question = given.get("question") or task_text(task.name, task.task_type, task.description, task.labels)

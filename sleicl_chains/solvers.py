@@ -12,7 +12,7 @@ from sleicl_chains.deferring import deferring
 from sleicl_chains.errors import InputError, OptionError
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires import Grimoire
-from sleicl_chains.journal import Journal
+from sleicl_chains.models.journal import Journal
 from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observations import looks_at
 from sleicl_chains.observer import Observer, scoring_problem
@@ -145,7 +145,7 @@ def _steps(
     _one_of("mode", mode, get_args(Mode))
     _one_of("prior", chosen, get_args(Prior))
     if embeddings is None and (arm == "knn" or looks_at(mode, "vector")):
-        from sleicl_chains.embedders import embedder
+        from sleicl_chains.models.embedders import embedder
 
         embeddings = embedder()
     observer = Observer(

@@ -17,7 +17,8 @@ from sleicl_chains.chats import form_shown
 from sleicl_chains.cues import CUE, CUES, LISTING, NO_CUE, Cue
 from sleicl_chains.errors import InputError, PromptTooLong, Unsupported
 from sleicl_chains.fitting import fit_reader
-from sleicl_chains.journal import aask, ask
+from sleicl_chains.models.journal import aask, ask
+from sleicl_chains.models.thinking import without_thinking
 from sleicl_chains.observations import GROUPS, Observation, looks_at, needs_labelled_rows
 from sleicl_chains.observer import Observer, mode_problem, scoring_problem
 from sleicl_chains.priors import CONTENT_FREE, domain_texts, mean_shares
@@ -26,7 +27,6 @@ from sleicl_chains.schemas import held_to_labels, label_of
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import parse_label
 from sleicl_chains.tasks.rows import Example, check_answers
-from sleicl_chains.thinking import without_thinking
 
 _NONE_IN_SIGHT = "no label was among the tokens that the server shows; embedded:ollama/NAME scores them all"
 
@@ -124,7 +124,7 @@ class Solver:
         if shown.neighbours:
             parts.append([row.id for row in shown.neighbours.rows])
         if shown.embeddings and (shown.neighbours or looks_at(self.mode, "vector")):
-            from sleicl_chains.embedders import fingerprint
+            from sleicl_chains.models.embedders import fingerprint
 
             parts.append(fingerprint(shown.embeddings))
         if self.mode in GROUPS and shown.few_alternatives:

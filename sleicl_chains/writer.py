@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
 
 from sleicl_chains.errors import RejectedReply
 from sleicl_chains.grimoires import SURROGATE, Grimoire, Provenance, grimoire_id
+from sleicl_chains.models.thinking import finished_thinking, unclosed
 from sleicl_chains.prompts import fill
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import mentioned
 from sleicl_chains.tasks.rows import Example
-from sleicl_chains.thinking import finished_thinking, unclosed
 
 if TYPE_CHECKING:  # LangChain's messages take a quarter of a second to load
     from langchain_core.language_models import BaseChatModel
     from langchain_core.messages import AIMessage, BaseMessage
     from langchain_core.runnables import Runnable
 
-    from sleicl_chains.journal import Journal
+    from sleicl_chains.models.journal import Journal
 
 
 class WriteInput(TypedDict):
@@ -55,7 +55,7 @@ def grimoire_writer(
     """
     from langchain_core.runnables import RunnableLambda
 
-    from sleicl_chains.journal import aask, ask
+    from sleicl_chains.models.journal import aask, ask
 
     name = strong_name or _model_name(strong)
 

@@ -11,8 +11,8 @@ from typing import Any
 from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_ollama import ChatOllama, OllamaEmbeddings
 
-from sleicl_chains.ollama.embeddings import OllamaEmbeddings as GuardedEmbeddings
-from sleicl_chains.ollama.model import OllamaModel
+from sleicl_chains.models.ollama.embeddings import OllamaEmbeddings as GuardedEmbeddings
+from sleicl_chains.models.ollama.model import OllamaModel
 from tests.ollama_server import Answer, Asked, OllamaServer, Said, chat, generated, recorded, said
 
 CHAT = [SystemMessage("Grimoire: grass is green."), HumanMessage("What colour is grass?")]

@@ -11,7 +11,7 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 
-from sleicl_chains.ollama.model import OllamaModel
+from sleicl_chains.models.ollama.model import OllamaModel
 
 RECORDED = Path(__file__).parent / "recorded" / "ollama-0.24.0.json"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from sleicl_chains.ollama.address import server_address
+from sleicl_chains.models.ollama.address import server_address
 
 INSTRUCT, BASE = "smollm2:135m", "gemma3:270m-base"
 RECORDED = Path(__file__).parent / "recorded" / "ollama-0.24.0.json"

@@ -464,7 +464,7 @@ def test_ask_the_real_model(desk: Desk, shared: Path, guide: Path) -> None:
 def test_check_a_model(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = sleicl("models", "check", "embedded:smollm2", "--home", shared, "--json").json()
     assert (found["name"], found["template"], found["label_probabilities"]) == ("embedded:smollm2", True, True)
-    monkeypatch.setattr("sleicl_chains.embedded.check", lambda model: found)  # it takes 2 seconds
+    monkeypatch.setattr("sleicl_chains.models.llamacpp.model.check", lambda model: found)  # it takes 2 seconds
     lines = sleicl("models", "check", "embedded:smollm2", "--home", shared).out.splitlines()
     assert lines == [f"{key}: {value}" for key, value in found.items()]
 

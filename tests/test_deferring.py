@@ -10,7 +10,7 @@ from langchain_core.runnables import RunnableLambda
 from sleicl_chains.answers import Answer
 from sleicl_chains.deferring import deferring
 from sleicl_chains.errors import InputError, OptionError, RejectedReply
-from sleicl_chains.journal import Journal
+from sleicl_chains.models.journal import Journal
 from sleicl_chains.solvers import solver
 from sleicl_chains.tasks.cards import Task
 from tests.fake_models import Scorer, Writer, question_of

@@ -68,7 +68,7 @@ def test_the_demo_and_the_same_again_from_disk(place: Home, monkeypatch: pytest.
     def no_engine(*_: object, **__: object) -> None:
         raise AssertionError("the model was asked again")
 
-    monkeypatch.setattr("sleicl_chains.embedded.engine_for", no_engine)
+    monkeypatch.setattr("sleicl_chains.models.llamacpp.model.engine_for", no_engine)
     again = sleicl("demo", "--rows", 3, "--home", place.root)
     assert again.out == out and (run / "rows.jsonl").read_bytes() == answers
 

@@ -13,9 +13,9 @@ import httpx
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
-from sleicl_chains.embedded import EmbeddedModel, check
-from sleicl_chains.engine import Engine
 from sleicl_chains.errors import ModelError, ModelNotFound, PromptTooLong
+from sleicl_chains.models.llamacpp.engine import Engine
+from sleicl_chains.models.llamacpp.model import EmbeddedModel, check
 from tests.command import hear_interrupts
 
 SENTIMENTS = ("very positive", "positive", "neutral", "negative", "very negative")

@@ -9,9 +9,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from sleicl_chains.embedders import MiniLM, Remembered, WordVectors, embed, embedder, fingerprint, task_text
 from sleicl_chains.errors import ModelError, ModelNotFound
 from sleicl_chains.files import Home
+from sleicl_chains.models.embedders import MiniLM, Remembered, WordVectors, embed, embedder, fingerprint, task_text
 
 
 class Given(Embeddings):

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
-from sleicl_chains.embedded import EmbeddedModel
-from sleicl_chains.fronts import Fronts, Turn
+from sleicl_chains.models.llamacpp.fronts import Fronts, Turn
+from sleicl_chains.models.llamacpp.model import EmbeddedModel
 
 QUESTIONS = ["It rains.", " It rains. ", "\n two\nlines\t", "naïve 体育", "0", "It rains. It rains."]
 ODD = ["a <b> c", "<tool_response>x", "a\x00b", "a\u2028b", " ", ""]

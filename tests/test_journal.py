@@ -19,7 +19,7 @@ from ollama._types import Logprob
 from pydantic import BaseModel, SecretStr
 
 from sleicl_chains.errors import RejectedReply, SleiclError
-from sleicl_chains.journal import Journal, aask, ask, identity, request_of
+from sleicl_chains.models.journal import Journal, aask, ask, identity, request_of
 from tests.openai_server import OpenAIServer, Reply
 
 ASKED = {"model": {"class": "M"}, "messages": ["é \ud83d"], "options": {}}

@@ -10,8 +10,8 @@ from sleicl_chains.errors import InputError
 from sleicl_chains.fitting import fit_reader
 from sleicl_chains.gate import FEWEST_ROWS, cut, finding_of
 from sleicl_chains.grimoires import Grimoire, Provenance
-from sleicl_chains.journal import Journal
 from sleicl_chains.learning import Plan
+from sleicl_chains.models.journal import Journal
 from sleicl_chains.observations import Observation
 from sleicl_chains.observer import Observer
 from sleicl_chains.priors import mean_shares, prior_texts

@@ -7,11 +7,11 @@ import pytest
 from langchain_ollama import ChatOllama
 from langchain_openai import ChatOpenAI
 
-from sleicl_chains.embedded import EmbeddedModel
 from sleicl_chains.errors import ModelNotFound
 from sleicl_chains.files import Home
-from sleicl_chains.models import strong_model, weak_model
-from sleicl_chains.paste import PasteModel
+from sleicl_chains.models.llamacpp.model import EmbeddedModel
+from sleicl_chains.models.names import strong_model, weak_model
+from sleicl_chains.models.paste import PasteModel
 from tests.openai_server import OpenAIServer
 
 
@@ -106,4 +106,4 @@ def test_weights_that_are_no_chat_model(home: Home) -> None:
 
 
 def test_the_module_imports_no_provider() -> None:
-    assert not {"ChatOpenAI", "init_chat_model"} & set(vars(importlib.import_module("sleicl_chains.models")))
+    assert not {"ChatOpenAI", "init_chat_model"} & set(vars(importlib.import_module("sleicl_chains.models.names")))

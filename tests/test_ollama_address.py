@@ -4,7 +4,7 @@ import pytest
 from ollama._client import _parse_host
 
 from sleicl_chains.errors import OptionError
-from sleicl_chains.ollama.address import server_address
+from sleicl_chains.models.ollama.address import server_address
 
 FORMS = [
     "1.2.3.4", ":56789", "1.2.3.4:56789", "http://1.2.3.4", "https://1.2.3.4", "https://1.2.3.4:56789", "example.com",

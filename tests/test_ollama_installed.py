@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sleicl_chains.embedded import EmbeddedModel
-from sleicl_chains.embedders import embed, embedder
 from sleicl_chains.errors import ModelError, ModelNotFound, PromptTooLong, ServerDown, Unsupported
 from sleicl_chains.files import Home
-from sleicl_chains.models import weak_model
-from sleicl_chains.ollama.address import Address
-from sleicl_chains.ollama.embeddings import OllamaEmbeddings
-from sleicl_chains.ollama.installed import weights_file
-from sleicl_chains.ollama.server import Server
+from sleicl_chains.models.embedders import embed, embedder
+from sleicl_chains.models.llamacpp.model import EmbeddedModel
+from sleicl_chains.models.names import weak_model
+from sleicl_chains.models.ollama.address import Address
+from sleicl_chains.models.ollama.embeddings import OllamaEmbeddings
+from sleicl_chains.models.ollama.installed import weights_file
+from sleicl_chains.models.ollama.server import Server
 from tests.command import SCRIPT, sleicl
 from tests.ollama_server import Asked, OllamaServer, Said, alternatives, chat, recorded, said
 

@@ -22,9 +22,9 @@ from sleicl_chains.errors import (
     ServerDown,
     SleiclError,
 )
-from sleicl_chains.journal import identity
-from sleicl_chains.models import strong_model, weak_model
-from sleicl_chains.ollama.model import OllamaModel
+from sleicl_chains.models.journal import identity
+from sleicl_chains.models.names import strong_model, weak_model
+from sleicl_chains.models.ollama.model import OllamaModel
 from tests.ollama_server import (
     CHAT,
     Asked,

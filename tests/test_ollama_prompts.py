@@ -14,9 +14,9 @@ from sleicl_chains.errors import (
     SleiclError,
     Unsupported,
 )
-from sleicl_chains.journal import identity
-from sleicl_chains.models import weak_model
-from sleicl_chains.ollama.model import OllamaModel
+from sleicl_chains.models.journal import identity
+from sleicl_chains.models.names import weak_model
+from sleicl_chains.models.ollama.model import OllamaModel
 from tests.ollama_server import (
     CHAT,
     Asked,

@@ -6,8 +6,8 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from sleicl_chains.errors import PromptLost
-from sleicl_chains.layouts import completion
-from sleicl_chains.ollama.rendering import Frame, choose_layout, frame, has_template, lay_out, lost
+from sleicl_chains.models.layouts import completion
+from sleicl_chains.models.ollama.rendering import Frame, choose_layout, frame, has_template, lay_out, lost
 
 CHAT: list[BaseMessage] = [SystemMessage("Rules."), HumanMessage("One?"), AIMessage("Yes."), HumanMessage("Two?")]
 TEMPLATE = {"template": "{{ range .Messages }}..."}

@@ -3,7 +3,7 @@
 import pytest
 
 from sleicl_chains.errors import GarbledReply
-from sleicl_chains.ollama.scoring import NextTokens, read_tokens, score
+from sleicl_chains.models.ollama.scoring import NextTokens, read_tokens, score
 from tests.ollama_server import alternatives, recorded
 
 

@@ -8,8 +8,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_tests.integration_tests import ChatModelIntegrationTests, EmbeddingsIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests, EmbeddingsUnitTests
 
-from sleicl_chains.ollama.embeddings import OllamaEmbeddings
-from sleicl_chains.ollama.model import OllamaModel
+from sleicl_chains.models.ollama.embeddings import OllamaEmbeddings
+from sleicl_chains.models.ollama.model import OllamaModel
 
 
 class TestUnit(ChatModelUnitTests):

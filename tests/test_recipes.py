@@ -218,7 +218,7 @@ def test_the_prompt_of_words_is_what_is_answered() -> None:
 
 
 def test_a_neighbours_prompt_shows_the_nearest_but_not_the_question() -> None:
-    from sleicl_chains.embedders import embedder, fingerprint
+    from sleicl_chains.models.embedders import embedder, fingerprint
 
     rows = [Shown.of(text, "sad") for text in ("rain and storm", "it rains again", "a cake", "sunshine", "my dog")]
     found = recipe(

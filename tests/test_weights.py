@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sleicl_chains import weights
 from sleicl_chains.errors import ModelNotFound
 from sleicl_chains.files import Home
-from sleicl_chains.weights import KNOWN, WeightFile, Weights, fetch, is_fetched, sha256_of
+from sleicl_chains.models import weights
+from sleicl_chains.models.weights import KNOWN, WeightFile, Weights, fetch, is_fetched, sha256_of
 from tests.command import sleicl
 
 _STUB = """#!{python}

@@ -85,8 +85,8 @@ def evaluate(
     """Compare arms on the same rows, with intervals and honest baselines."""
     from sleicl_chains.arms import ArmBuilder, limited
     from sleicl_chains.console import Meter, print_report
-    from sleicl_chains.embedders import embedder
-    from sleicl_chains.models import weak_model
+    from sleicl_chains.models.embedders import embedder
+    from sleicl_chains.models.names import weak_model
     from sleicl_chains.sources import note_sources
 
     place = Home.at(home)
@@ -204,7 +204,7 @@ def ask(
     home: HomeOption = None,
 ) -> None:
     """Answer one question, by a recipe or by a card and a model."""
-    from sleicl_chains.models import strong_model, weak_model
+    from sleicl_chains.models.names import strong_model, weak_model
     from sleicl_chains.solvers import solver
 
     place, journal = Home.at(home), journal_of(Home.at(home), no_journal)

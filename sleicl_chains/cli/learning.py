@@ -47,9 +47,9 @@ def learn(
 ) -> None:
     """Find the prompt and the reading that suit a weak model, and test whether a grimoire helps it."""
     from sleicl_chains.console import Meter, print_recipe
-    from sleicl_chains.embedders import embedder
     from sleicl_chains.learning import learn as learn_task
-    from sleicl_chains.models import strong_model, weak_model
+    from sleicl_chains.models.embedders import embedder
+    from sleicl_chains.models.names import strong_model, weak_model
 
     if strong and grimoire:
         raise OptionError("--strong writes a grimoire and --grimoire names one; give one of the two")

@@ -45,7 +45,7 @@ def write(
     home: HomeOption = None,
 ) -> None:
     """Let a strong model write a grimoire from a few examples; store it and print its id."""
-    from sleicl_chains.models import strong_model
+    from sleicl_chains.models.names import strong_model
     from sleicl_chains.writer import grimoire_writer
 
     place = Home.at(home)

@@ -88,7 +88,7 @@ def draw(
     ratio: float, embeddings: str, no_journal: bool,
 ) -> list["Example"]:  # fmt: skip
     """Run a sampler; the hard one asks the weak model first."""
-    from sleicl_chains.embedders import embedder
+    from sleicl_chains.models.embedders import embedder
     from sleicl_chains.samplers import sampler
 
     space = embedder(embeddings, home=home)
@@ -100,7 +100,7 @@ def draw(
 
 
 def _zero_shot(weak: str, task: "Task", home: Home, no_journal: bool) -> "Runnable[str, Answer]":
-    from sleicl_chains.models import weak_model
+    from sleicl_chains.models.names import weak_model
     from sleicl_chains.solvers import solver
 
     model = weak_model(weak, home=home, **weak_options(task, None))

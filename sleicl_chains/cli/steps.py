@@ -11,7 +11,7 @@ from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
     from sleicl_chains.grimoires import Grimoire
-    from sleicl_chains.journal import Journal
+    from sleicl_chains.models.journal import Journal
     from sleicl_chains.store import GrimoireStore
     from sleicl_chains.tasks.cards import Task
     from sleicl_chains.tasks.rows import Example
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def journal_of(home: Home, off: bool) -> "Journal | None":
     """Return the home's journal, unless it is turned off."""
-    from sleicl_chains.journal import Journal
+    from sleicl_chains.models.journal import Journal
 
     return None if off else Journal(home.journal)
 
@@ -45,7 +45,7 @@ def read_card(card: Path) -> "Task":
 
 def store_of(home: Home, embeddings: str | None = None) -> "GrimoireStore":
     """Return the home's store under the embeddings its index was last built with, or under new ones."""
-    from sleicl_chains.embedders import embedder
+    from sleicl_chains.models.embedders import embedder
     from sleicl_chains.store import GrimoireStore
 
     return GrimoireStore(home, embedder(embeddings or home.index_embeddings, home=home))

@@ -20,10 +20,10 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import ConfigDict, PrivateAttr
 
 from sleicl_chains.answers import LabelScores, State
-from sleicl_chains.engine import Engine, engine_for
 from sleicl_chains.errors import ModelError, ModelNotFound, Unsupported
-from sleicl_chains.layouts import STOP, completion
-from sleicl_chains.weights import sha256_of
+from sleicl_chains.models.layouts import STOP, completion
+from sleicl_chains.models.llamacpp.engine import Engine, engine_for
+from sleicl_chains.models.weights import sha256_of
 
 _BIAS = 10.0
 """Added to the logits of a label's tokens; see `_label_masses`."""

@@ -25,7 +25,7 @@ import httpx
 from pydantic_core import from_json
 
 from sleicl_chains.errors import ModelError, ModelNotFound, PromptTooLong
-from sleicl_chains.fronts import Fronts, Turn
+from sleicl_chains.models.llamacpp.fronts import Fronts, Turn
 
 PROBE_TOKENS = 512
 """Logits that a state is read by. On TREC more did not help beyond noise (benchmarks/LOG.md)."""

@@ -6,9 +6,9 @@ from typing import Any
 from langchain_core.embeddings import Embeddings
 
 from sleicl_chains.errors import GarbledReply, PromptTooLong
-from sleicl_chains.ollama.address import server_address
-from sleicl_chains.ollama.failures import PromptRefused
-from sleicl_chains.ollama.server import Server
+from sleicl_chains.models.ollama.address import server_address
+from sleicl_chains.models.ollama.failures import PromptRefused
+from sleicl_chains.models.ollama.server import Server
 
 _BATCH = 64
 """Texts a request: a large one would hit the time-out before its first answer."""

@@ -39,7 +39,7 @@ def embedder(name: str = "wordllama", *, home: Home | None = None) -> Embeddings
     if name == "wordllama":
         return WordVectors()
     if name == "minilm":
-        from sleicl_chains.weights import fetch
+        from sleicl_chains.models.weights import fetch
 
         return MiniLM(fetch("minilm", home or Home.at()))
     return _of_provider(name)
@@ -180,7 +180,7 @@ def _of_provider(name: str) -> Embeddings:
     if not provider or not model:
         raise ModelNotFound(f"There are no embeddings called {name!r}; there are: {_NAMES}")
     if provider == "ollama":
-        from sleicl_chains.ollama.embeddings import OllamaEmbeddings
+        from sleicl_chains.models.ollama.embeddings import OllamaEmbeddings
 
         return OllamaEmbeddings(model)
     # With this check on, LangChain fetches OpenAI's tokenizer from the internet.

@@ -8,9 +8,9 @@ from typing import Any
 from langchain_core.messages import HumanMessage, SystemMessage
 
 from sleicl_chains.errors import ModelError, ServerError
-from sleicl_chains.ollama.installed import trained_context
-from sleicl_chains.ollama.model import OllamaModel
-from sleicl_chains.ollama.versions import LOGPROBS_SINCE, REFUSES_SINCE, dotted, is_before, untried
+from sleicl_chains.models.ollama.installed import trained_context
+from sleicl_chains.models.ollama.model import OllamaModel
+from sleicl_chains.models.ollama.versions import LOGPROBS_SINCE, REFUSES_SINCE, dotted, is_before, untried
 
 _WORDS = " ".join(f"word {number}" for number in range(60))
 _SCHEMA = {"type": "object", "properties": {"colour": {"enum": ["red", "green"]}}, "required": ["colour"]}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from sleicl_chains.errors import PromptTooLong
-from sleicl_chains.ollama.versions import REFUSES_SINCE, Version, is_before
+from sleicl_chains.models.ollama.versions import REFUSES_SINCE, Version, is_before
 
 _CHARACTERS_A_TOKEN = 4.0
 """Of English text. Only longer tokens are learned, so that no prompt is refused for one in another script."""

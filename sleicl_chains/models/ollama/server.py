@@ -18,9 +18,9 @@ import httpx
 from tenacity import AsyncRetrying, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from sleicl_chains.errors import CutReply, SleiclError
-from sleicl_chains.ollama.address import Address
-from sleicl_chains.ollama.failures import decoded, explained, failure, model_missing, retryable
-from sleicl_chains.ollama.versions import Version, numbers
+from sleicl_chains.models.ollama.address import Address
+from sleicl_chains.models.ollama.failures import decoded, explained, failure, model_missing, retryable
+from sleicl_chains.models.ollama.versions import Version, numbers
 
 _FRESH_S = 10.0
 """How long an answer about the server's models is believed; one may be pulled again under its name."""

@@ -16,13 +16,13 @@ from tenacity import AsyncRetrying, Retrying, stop_after_attempt
 
 from sleicl_chains.answers import LabelScores
 from sleicl_chains.errors import CutReply, OptionError, ServerError, Unsupported
-from sleicl_chains.layouts import STOP, completion
-from sleicl_chains.ollama.address import server_address
-from sleicl_chains.ollama.arrival import Arrival
-from sleicl_chains.ollama.failures import PromptRefused, retryable
-from sleicl_chains.ollama.installed import trained_context
-from sleicl_chains.ollama.options import merged, standard_names, taken_from
-from sleicl_chains.ollama.rendering import (
+from sleicl_chains.models.layouts import STOP, completion
+from sleicl_chains.models.ollama.address import server_address
+from sleicl_chains.models.ollama.arrival import Arrival
+from sleicl_chains.models.ollama.failures import PromptRefused, retryable
+from sleicl_chains.models.ollama.installed import trained_context
+from sleicl_chains.models.ollama.options import merged, standard_names, taken_from
+from sleicl_chains.models.ollama.rendering import (
     Frame,
     Layout,
     choose_layout,
@@ -33,10 +33,10 @@ from sleicl_chains.ollama.rendering import (
     warn_lowered,
     warn_unseen,
 )
-from sleicl_chains.ollama.replies import Reply
-from sleicl_chains.ollama.scoring import ALTERNATIVES, SCORING, NextTokens, read_tokens, score
-from sleicl_chains.ollama.server import Server
-from sleicl_chains.ollama.versions import LOGPROBS_SINCE, dotted, is_before, warn_untried
+from sleicl_chains.models.ollama.replies import Reply
+from sleicl_chains.models.ollama.scoring import ALTERNATIVES, SCORING, NextTokens, read_tokens, score
+from sleicl_chains.models.ollama.server import Server
+from sleicl_chains.models.ollama.versions import LOGPROBS_SINCE, dotted, is_before, warn_untried
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from sleicl_chains.errors import ModelNotFound, Unsupported
-from sleicl_chains.ollama.rendering import has_template
-from sleicl_chains.ollama.server import Server
+from sleicl_chains.models.ollama.rendering import has_template
+from sleicl_chains.models.ollama.server import Server
 
 _FROM = re.compile(r'^FROM\s+"?(.+?)"?\s*$', re.MULTILINE)
 _ADAPTER = re.compile(r"^ADAPTER\s", re.MULTILINE)

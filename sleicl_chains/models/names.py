@@ -51,7 +51,7 @@ def strong_model(name: str, *, home: Home | None = None, **options: Any) -> "Bas
         ModelNotFound: no model of that name can be had.
     """
     if name.startswith("paste:"):
-        from sleicl_chains.paste import PasteModel
+        from sleicl_chains.models.paste import PasteModel
 
         if options:
             raise OptionError(f"{name}: a pasted model has no options; found {', '.join(sorted(options))}")
@@ -65,8 +65,8 @@ def strong_model(name: str, *, home: Home | None = None, **options: Any) -> "Bas
 
 
 def _embedded(name: str, home: Home, options: dict[str, Any]) -> "BaseChatModel":
-    from sleicl_chains.embedded import EmbeddedModel
-    from sleicl_chains.weights import KNOWN, fetch
+    from sleicl_chains.models.llamacpp.model import EmbeddedModel
+    from sleicl_chains.models.weights import KNOWN, fetch
 
     if unknown := set(options) - set(EmbeddedModel.model_fields):
         raise OptionError(f"embedded:{name}: an embedded model has no {', '.join(sorted(unknown))}; leave it out")
@@ -76,10 +76,10 @@ def _embedded(name: str, home: Home, options: dict[str, Any]) -> "BaseChatModel"
             raise ModelNotFound(f"embedded:{name}: these weights are no chat model; there is embedded:smollm2")
         return EmbeddedModel(name=name, path=found[0], **options)
     if name.startswith("ollama/"):
-        from sleicl_chains.ollama.address import server_address
-        from sleicl_chains.ollama.installed import weights_file
-        from sleicl_chains.ollama.rendering import has_template
-        from sleicl_chains.ollama.server import Server
+        from sleicl_chains.models.ollama.address import server_address
+        from sleicl_chains.models.ollama.installed import weights_file
+        from sleicl_chains.models.ollama.rendering import has_template
+        from sleicl_chains.models.ollama.server import Server
 
         server, model = Server(server_address()), name.removeprefix("ollama/")
         if not model:
@@ -100,13 +100,13 @@ def _embedded(name: str, home: Home, options: dict[str, Any]) -> "BaseChatModel"
 def _ollama(name: str, options: dict[str, Any]) -> "BaseChatModel":
     from pydantic import ValidationError
 
-    from sleicl_chains.ollama.address import server_address
+    from sleicl_chains.models.ollama.address import server_address
 
     server_address()  # the ollama package, imported below, reads OLLAMA_HOST and raises what it likes
     if not name:
         raise ModelNotFound(f"ollama: names no model; expected ollama:NAME, {_LIST}")
-    from sleicl_chains.ollama.model import OllamaModel
-    from sleicl_chains.ollama.options import ALIASES
+    from sleicl_chains.models.ollama.model import OllamaModel
+    from sleicl_chains.models.ollama.options import ALIASES
 
     if unknown := set(options) - {*OllamaModel.model_fields, *ALIASES, "max_retries"}:
         raise OptionError(f"ollama:{name}: an Ollama model has no {', '.join(sorted(unknown))}; leave it out")

@@ -14,8 +14,8 @@ from typing import Any, Literal
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from sleicl_chains.errors import PromptLost
-from sleicl_chains.ollama.versions import dotted
-from sleicl_chains.thinking import without_thinking
+from sleicl_chains.models.ollama.versions import dotted
+from sleicl_chains.models.thinking import without_thinking
 
 Layout = Literal["chat", "folded", "completion"]
 Renderer = Callable[[Sequence[BaseMessage]], str | None]
