@@ -31,7 +31,7 @@ from sleicl_chains.answers import Mode
 from sleicl_chains.cues import CUE, Cue
 from sleicl_chains.files import Home
 from sleicl_chains.fitting import fit_linear
-from sleicl_chains.grimoires import Grimoire
+from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.models.llamacpp.model import EmbeddedModel
 from sleicl_chains.models.names import weak_model

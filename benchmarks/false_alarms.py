@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from sleicl_chains.answers import LabelScores, State
 from sleicl_chains.gate import LEVEL
-from sleicl_chains.grimoires import Grimoire, Provenance
+from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.learning import learn
 from sleicl_chains.recipes import Verdict
 from sleicl_chains.statistics import wilson

@@ -30,7 +30,7 @@ from sleicl_chains.cli.steps import model_options
 from sleicl_chains.console import Meter, print_recipe, print_report
 from sleicl_chains.evaluation import Report, compare, less_zero_shot, shows_grimoire
 from sleicl_chains.files import Home
-from sleicl_chains.grimoires import Grimoire
+from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.learning import learn
 from sleicl_chains.models.embedders import embedder
 from sleicl_chains.models.journal import Journal

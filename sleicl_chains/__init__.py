@@ -12,28 +12,28 @@ if TYPE_CHECKING:
     from sleicl_chains.baselines import majority, probe
     from sleicl_chains.errors import SleiclError
     from sleicl_chains.evaluation import Report, evaluate
-    from sleicl_chains.grimoires import Grimoire, load_grimoire
+    from sleicl_chains.grimoires.grimoire import Grimoire, load_grimoire
+    from sleicl_chains.grimoires.retriever import GrimoireRetriever
+    from sleicl_chains.grimoires.samplers import sampler
+    from sleicl_chains.grimoires.store import GrimoireStore
+    from sleicl_chains.grimoires.writing.write import grimoire_writer
     from sleicl_chains.learning import learn
     from sleicl_chains.models.embedders import embedder
     from sleicl_chains.models.journal import Journal
     from sleicl_chains.models.names import strong_model, weak_model
     from sleicl_chains.recipes import Recipe
-    from sleicl_chains.retriever import GrimoireRetriever
-    from sleicl_chains.samplers import sampler
     from sleicl_chains.solvers import solver
-    from sleicl_chains.store import GrimoireStore
     from sleicl_chains.tasks.cards import Task, load_task
     from sleicl_chains.tasks.rows import Example, examples_from_documents, load_examples
     from sleicl_chains.tasks.splits import split
-    from sleicl_chains.writer import grimoire_writer
 
 _HOMES = {
     "Answer": "answers",
     "ArmBuilder": "arms",
     "Example": "tasks.rows",
-    "Grimoire": "grimoires",
-    "GrimoireRetriever": "retriever",
-    "GrimoireStore": "store",
+    "Grimoire": "grimoires.grimoire",
+    "GrimoireRetriever": "grimoires.retriever",
+    "GrimoireStore": "grimoires.store",
     "Journal": "models.journal",
     "Recipe": "recipes",
     "Report": "evaluation",
@@ -42,14 +42,14 @@ _HOMES = {
     "embedder": "models.embedders",
     "evaluate": "evaluation",
     "examples_from_documents": "tasks.rows",
-    "grimoire_writer": "writer",
+    "grimoire_writer": "grimoires.writing.write",
     "learn": "learning",
     "load_examples": "tasks.rows",
-    "load_grimoire": "grimoires",
+    "load_grimoire": "grimoires.grimoire",
     "load_task": "tasks.cards",
     "majority": "baselines",
     "probe": "baselines",
-    "sampler": "samplers",
+    "sampler": "grimoires.samplers",
     "solver": "solvers",
     "split": "tasks.splits",
     "strong_model": "models.names",

@@ -14,7 +14,7 @@ from sleicl_chains.baselines import BASELINES, majority, probe
 from sleicl_chains.errors import InputError, OptionError
 from sleicl_chains.evaluation import Progress, Report, evaluate, run_name
 from sleicl_chains.files import Home
-from sleicl_chains.grimoires import Grimoire
+from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.observations import GROUPS
 from sleicl_chains.observer import scoring_problem
@@ -80,7 +80,7 @@ def typical_examples(
         embeddings: `wordllama` by default, whatever the answers are read with: with other embeddings no prompt has to
             be asked anew.
     """
-    from sleicl_chains.samplers import sampler
+    from sleicl_chains.grimoires.samplers import sampler
 
     draw = sampler("kmeans", per_label=FEW_SHOT_PER_LABEL, seed=seed, embeddings=embeddings)
     return draw.invoke({"task": task, "examples": list(rows)})

@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 
 from sleicl_chains.answers import Arm
 from sleicl_chains.cues import NO_CUE, Cue
-from sleicl_chains.grimoires import Grimoire
+from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.prompts import fill
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import fold

@@ -5,15 +5,15 @@ from importlib.resources import as_file
 from sleicl_chains.arms import ArmBuilder, limited
 from sleicl_chains.console import Meter, print_report, say
 from sleicl_chains.files import Home, data_folder
-from sleicl_chains.grimoires import Grimoire, load_grimoire
+from sleicl_chains.grimoires.grimoire import Grimoire, load_grimoire
+from sleicl_chains.grimoires.samplers import sampler
+from sleicl_chains.grimoires.store import GrimoireStore
+from sleicl_chains.grimoires.writing.write import grimoire_writer
 from sleicl_chains.models.embedders import embedder
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.models.names import strong_model, weak_model
-from sleicl_chains.samplers import sampler
-from sleicl_chains.store import GrimoireStore
 from sleicl_chains.tasks.cards import Task, load_task
 from sleicl_chains.tasks.rows import Example, load_examples
-from sleicl_chains.writer import grimoire_writer
 
 SHIPPED = "support-d090011a"
 """The reviewed grimoire for the example task."""

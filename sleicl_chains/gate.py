@@ -18,7 +18,7 @@ from sleicl_chains.answers import Arm, Mode, Prior
 from sleicl_chains.arms import own_examples, typical_examples
 from sleicl_chains.chats import form_shown
 from sleicl_chains.errors import InputError
-from sleicl_chains.grimoires import Grimoire
+from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.judging import Candidate, Judge, Judged
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.neighbours import Neighbours

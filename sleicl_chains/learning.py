@@ -9,7 +9,7 @@ from langchain_core.language_models import BaseChatModel
 from sleicl_chains.arms import FEW_SHOT_PER_LABEL, typical_examples
 from sleicl_chains.errors import InputError
 from sleicl_chains.gate import Cut, Gate, Notice, cut
-from sleicl_chains.grimoires import Grimoire
+from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.judging import Candidate
 from sleicl_chains.models.journal import Journal, plain, without_secrets
 from sleicl_chains.observations import looks_at
@@ -112,7 +112,7 @@ def _write(
     journal: Journal | None,
 ) -> Grimoire:  # fmt: skip
     """Have a grimoire written from some of the rows to choose on."""
-    from sleicl_chains.writer import grimoire_writer
+    from sleicl_chains.grimoires.writing.write import grimoire_writer
 
     shown = typical_examples(task, parts.choose, seed=seed, embeddings=space)
     about: dict[str, Any] = {"sampler": "kmeans", "per_label": FEW_SHOT_PER_LABEL, "seed": seed}

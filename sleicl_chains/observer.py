@@ -14,7 +14,7 @@ from langchain_core.messages import BaseMessage
 from sleicl_chains.answers import Arm, LabelScores, Mode, State
 from sleicl_chains.chats import Chat, form_shown
 from sleicl_chains.cues import CUE, Cue, choose_cue
-from sleicl_chains.grimoires import Grimoire
+from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.models.journal import Journal, identity
 from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observations import EVIDENCE, GROUPS, Block, Observation, looks_at

@@ -16,7 +16,7 @@ from sleicl_chains.chats import form_shown
 from sleicl_chains.cues import Cue
 from sleicl_chains.errors import InputError, RecipeMismatch
 from sleicl_chains.files import Home, read_text, write_whole
-from sleicl_chains.grimoires import Grimoire, Provenance
+from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.models.journal import Journal, identity
 from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observer import Observer

@@ -11,7 +11,7 @@ from sleicl_chains.chats import shows_examples
 from sleicl_chains.deferring import deferring
 from sleicl_chains.errors import InputError, OptionError
 from sleicl_chains.files import Home
-from sleicl_chains.grimoires import Grimoire
+from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observations import looks_at

@@ -10,7 +10,7 @@ from typing import Literal
 from sleicl_chains.errors import RunError, SleiclError
 from sleicl_chains.evaluation import row_keys
 from sleicl_chains.files import Home, write_whole
-from sleicl_chains.grimoires import Grimoire, load_grimoire
+from sleicl_chains.grimoires.grimoire import Grimoire, load_grimoire
 from sleicl_chains.runs import Run
 from sleicl_chains.tasks.cards import load_task
 from sleicl_chains.tasks.rows import load_examples
@@ -110,7 +110,7 @@ def _loaded(source: Source, card: Path, home: Home) -> Grimoire | None:
         from sleicl_chains.recipes import Recipe
 
         return Recipe.load(source.place).shown_grimoire()
-    from sleicl_chains.store import GrimoireStore
+    from sleicl_chains.grimoires.store import GrimoireStore
 
     return GrimoireStore(home).get(source.place)
 

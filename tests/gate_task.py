@@ -6,7 +6,7 @@ from typing import Any
 
 from langchain_core.embeddings import DeterministicFakeEmbedding
 
-from sleicl_chains.grimoires import Grimoire, Provenance
+from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.learning import learn
 from sleicl_chains.recipes import Recipe
 from sleicl_chains.tasks.cards import Task

@@ -6,7 +6,7 @@ import pytest
 
 from sleicl_chains.demo import SHIPPED
 from sleicl_chains.files import Home, data_folder
-from sleicl_chains.grimoires import load_grimoire
+from sleicl_chains.grimoires.grimoire import load_grimoire
 from tests.command import sleicl
 
 ARMS = ["majority", "probe", "zero-shot", "few-shot", "simple", "profound"]

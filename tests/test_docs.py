@@ -14,7 +14,7 @@ import pytest
 from sleicl_chains.answers import Mode
 from sleicl_chains.cli.options import ModeOption
 from sleicl_chains.files import Home
-from sleicl_chains.grimoires import load_grimoire
+from sleicl_chains.grimoires.grimoire import load_grimoire
 from tests.openai_server import OpenAIServer
 
 ROOT = Path(__file__).parent.parent

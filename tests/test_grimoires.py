@@ -13,11 +13,11 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage
 
 from sleicl_chains.errors import InputError, RejectedReply
-from sleicl_chains.grimoires import Grimoire, Provenance, grimoire_id, load_grimoire
+from sleicl_chains.grimoires.grimoire import Grimoire, Provenance, grimoire_id, load_grimoire
+from sleicl_chains.grimoires.writing.write import WriteInput, check_reply, grimoire_writer, missing_labels
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
-from sleicl_chains.writer import WriteInput, check_reply, grimoire_writer, missing_labels
 from tests.openai_server import OpenAIServer, Reply
 
 TASK = Task(name="Mood", task_type="sentiment", description="Decide how the writer feels.", labels=("glad", "not glad"))

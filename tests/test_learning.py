@@ -9,7 +9,7 @@ from langchain_core.embeddings import Embeddings
 from sleicl_chains.errors import InputError
 from sleicl_chains.fitting import fit_reader
 from sleicl_chains.gate import FEWEST_ROWS, cut, finding_of
-from sleicl_chains.grimoires import Grimoire, Provenance
+from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.learning import Plan
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.observations import Observation

@@ -6,11 +6,11 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
 from sleicl_chains.errors import InputError, ModelError, ReplyNeeded
+from sleicl_chains.grimoires.writing.write import WriteInput, grimoire_writer
 from sleicl_chains.models.journal import Journal, ask
 from sleicl_chains.models.paste import PasteModel
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
-from sleicl_chains.writer import WriteInput, grimoire_writer
 
 TASK = Task(name="Mood", description="Decide how the writer feels.", labels=("glad", "not glad"))
 GIVEN: WriteInput = {"task": TASK, "examples": [Example("What a day!", "glad")]}

@@ -18,7 +18,7 @@ from sleicl_chains.answers import Answer
 from sleicl_chains.baselines import majority
 from sleicl_chains.evaluation import ArmResult, evaluate
 from sleicl_chains.files import Home
-from sleicl_chains.grimoires import Grimoire, Provenance
+from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.pages import Page, render
 from sleicl_chains.plots import front
 from sleicl_chains.runs import Run, read_run

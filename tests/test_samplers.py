@@ -11,7 +11,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError
-from sleicl_chains.samplers import SampleInput, SamplerName, sampler
+from sleicl_chains.grimoires.samplers import SampleInput, SamplerName, sampler
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 from sleicl_chains.tasks.splits import shuffled

@@ -17,7 +17,7 @@ from langchain_core.runnables import RunnableLambda
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, PromptTooLong, Unsupported
 from sleicl_chains.fitting import fit_linear
-from sleicl_chains.grimoires import Grimoire, Provenance
+from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.models.llamacpp.model import EmbeddedModel
 from sleicl_chains.observer import Observer

@@ -20,9 +20,9 @@ from langchain_tests.integration_tests import RetrieversIntegrationTests
 
 from sleicl_chains.errors import EmbedderChanged, GrimoireNotFound, InputError, ModelError, StoreError
 from sleicl_chains.files import Home
-from sleicl_chains.grimoires import Grimoire, Provenance, grimoire_id
-from sleicl_chains.retriever import GrimoireRetriever
-from sleicl_chains.store import GrimoireStore, Hit
+from sleicl_chains.grimoires.grimoire import Grimoire, Provenance, grimoire_id
+from sleicl_chains.grimoires.retriever import GrimoireRetriever
+from sleicl_chains.grimoires.store import GrimoireStore, Hit
 from sleicl_chains.tasks.cards import Task
 
 WEATHER = Task(name="weather", description="Will it rain tomorrow?", labels=("yes", "no"))
@@ -55,7 +55,9 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     (folder / "README.md").write_text("Reviewed grimoires.")
     (folder / f"{SHIPPED.id}.md").write_text(SHIPPED.to_markdown())
-    monkeypatch.setattr("sleicl_chains.store.data_folder", lambda name: {"vectorstore/grimoires": folder}[name])
+    monkeypatch.setattr(
+        "sleicl_chains.grimoires.store.data_folder", lambda name: {"vectorstore/grimoires": folder}[name]
+    )
     return folder
 
 

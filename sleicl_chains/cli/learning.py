@@ -23,7 +23,7 @@ from sleicl_chains.errors import InputError, OptionError
 from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
-    from sleicl_chains.grimoires import Grimoire
+    from sleicl_chains.grimoires.grimoire import Grimoire
 
 
 def learn(

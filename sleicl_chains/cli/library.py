@@ -45,8 +45,8 @@ def write(
     home: HomeOption = None,
 ) -> None:
     """Let a strong model write a grimoire from a few examples; store it and print its id."""
+    from sleicl_chains.grimoires.writing.write import grimoire_writer
     from sleicl_chains.models.names import strong_model
-    from sleicl_chains.writer import grimoire_writer
 
     place = Home.at(home)
     task, examples = read(card, rows)
@@ -126,7 +126,7 @@ def add(
     home: HomeOption = None,
 ) -> None:
     """Store a grimoire from a file and print its id."""
-    from sleicl_chains.grimoires import load_grimoire
+    from sleicl_chains.grimoires.grimoire import load_grimoire
     from sleicl_chains.tasks.cards import load_task
 
     grimoire = load_grimoire(file, load_task(card) if card else None)

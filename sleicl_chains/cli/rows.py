@@ -88,8 +88,8 @@ def draw(
     ratio: float, embeddings: str, no_journal: bool,
 ) -> list["Example"]:  # fmt: skip
     """Run a sampler; the hard one asks the weak model first."""
+    from sleicl_chains.grimoires.samplers import sampler
     from sleicl_chains.models.embedders import embedder
-    from sleicl_chains.samplers import sampler
 
     space = embedder(embeddings, home=home)
     zero_shot = _zero_shot(weak, task, home, no_journal) if weak and name == "hard" else None

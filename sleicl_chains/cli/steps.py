@@ -10,9 +10,9 @@ from sleicl_chains.errors import OptionError
 from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
-    from sleicl_chains.grimoires import Grimoire
+    from sleicl_chains.grimoires.grimoire import Grimoire
+    from sleicl_chains.grimoires.store import GrimoireStore
     from sleicl_chains.models.journal import Journal
-    from sleicl_chains.store import GrimoireStore
     from sleicl_chains.tasks.cards import Task
     from sleicl_chains.tasks.rows import Example
 
@@ -45,15 +45,15 @@ def read_card(card: Path) -> "Task":
 
 def store_of(home: Home, embeddings: str | None = None) -> "GrimoireStore":
     """Return the home's store under the embeddings its index was last built with, or under new ones."""
+    from sleicl_chains.grimoires.store import GrimoireStore
     from sleicl_chains.models.embedders import embedder
-    from sleicl_chains.store import GrimoireStore
 
     return GrimoireStore(home, embedder(embeddings or home.index_embeddings, home=home))
 
 
 def find_grimoire(name: str | None, task: "Task", home: Home) -> "Grimoire | None":
     """Return the grimoire of a file or an id."""
-    from sleicl_chains.grimoires import load_grimoire
+    from sleicl_chains.grimoires.grimoire import load_grimoire
 
     if name is None:
         return None

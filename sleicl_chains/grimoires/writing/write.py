@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
 
 from sleicl_chains.errors import RejectedReply
-from sleicl_chains.grimoires import SURROGATE, Grimoire, Provenance, grimoire_id
+from sleicl_chains.grimoires.grimoire import SURROGATE, Grimoire, Provenance, grimoire_id
 from sleicl_chains.models.thinking import finished_thinking, unclosed
 from sleicl_chains.prompts import fill
 from sleicl_chains.tasks.cards import Task

@@ -8,8 +8,8 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict
 
-from sleicl_chains.index import facts
-from sleicl_chains.store import GrimoireStore, Hit
+from sleicl_chains.grimoires.index import facts
+from sleicl_chains.grimoires.store import GrimoireStore, Hit
 
 
 class GrimoireRetriever(BaseRetriever):

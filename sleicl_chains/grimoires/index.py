@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 from langchain_core.embeddings import Embeddings
 
 from sleicl_chains.errors import EmbedderChanged, InputError, StoreError
-from sleicl_chains.grimoires import Grimoire
+from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.models.embedders import embed, task_text
 
 if TYPE_CHECKING:

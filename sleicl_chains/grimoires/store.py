@@ -20,8 +20,8 @@ from langchain_core.runnables.config import run_in_executor
 
 from sleicl_chains.errors import GrimoireNotFound, InputError, SleiclError, StoreError, one_line
 from sleicl_chains.files import Home, data_folder, write_whole
-from sleicl_chains.grimoires import Grimoire
-from sleicl_chains.index import COLLECTION, discard, facts, in_step, nearest, open_client, where_of
+from sleicl_chains.grimoires.grimoire import Grimoire
+from sleicl_chains.grimoires.index import COLLECTION, discard, facts, in_step, nearest, open_client, where_of
 from sleicl_chains.models.embedders import embed, embedder, fingerprint, task_text
 from sleicl_chains.tasks.cards import Task
 
