@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from langchain_ollama import ChatOllama
 
+from sleicl_chains.answering.solver import solver
 from sleicl_chains.models.ollama.model import OllamaModel
-from sleicl_chains.solvers import solver
 from sleicl_chains.tasks.cards import Task
 from tests.ollama_server import Asked, OllamaServer, Said, alternatives, chat
 

@@ -23,6 +23,7 @@ from typing import Any
 from data import grimoire_of, load
 from official import official
 
+from sleicl_chains.answering.recipes import Recipe
 from sleicl_chains.answers import Mode
 from sleicl_chains.arms import RECIPE, ArmBuilder
 from sleicl_chains.baselines import probe
@@ -35,7 +36,6 @@ from sleicl_chains.learning import learn
 from sleicl_chains.models.embedders import embedder
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.models.names import weak_model
-from sleicl_chains.recipes import Recipe
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "paper"

@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sleicl_chains.answering.recipes import Recipe
+    from sleicl_chains.answering.solver import solver
     from sleicl_chains.answers import Answer
     from sleicl_chains.arms import ArmBuilder
     from sleicl_chains.baselines import majority, probe
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from sleicl_chains.models.embedders import embedder
     from sleicl_chains.models.journal import Journal
     from sleicl_chains.models.names import strong_model, weak_model
-    from sleicl_chains.recipes import Recipe
-    from sleicl_chains.solvers import solver
     from sleicl_chains.tasks.cards import Task, load_task
     from sleicl_chains.tasks.rows import Example, examples_from_documents, load_examples
     from sleicl_chains.tasks.splits import split
@@ -35,7 +35,7 @@ _HOMES = {
     "GrimoireRetriever": "grimoires.retriever",
     "GrimoireStore": "grimoires.store",
     "Journal": "models.journal",
-    "Recipe": "recipes",
+    "Recipe": "answering.recipes",
     "Report": "evaluation",
     "SleiclError": "errors",
     "Task": "tasks.cards",
@@ -50,7 +50,7 @@ _HOMES = {
     "majority": "baselines",
     "probe": "baselines",
     "sampler": "grimoires.samplers",
-    "solver": "solvers",
+    "solver": "answering.solver",
     "split": "tasks.splits",
     "strong_model": "models.names",
     "weak_model": "models.names",

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, get_args
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 
+from sleicl_chains.answering.evidence import GROUPS
+from sleicl_chains.answering.observer import scoring_problem
+from sleicl_chains.answering.priors import MEAN_ROWS, prior_texts
+from sleicl_chains.answering.solver import solver
 from sleicl_chains.answers import Answer, Arm, Mode, Prior
 from sleicl_chains.baselines import BASELINES, majority, probe
 from sleicl_chains.errors import InputError, OptionError
@@ -16,10 +20,6 @@ from sleicl_chains.evaluation import Progress, Report, evaluate, run_name
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.models.journal import Journal
-from sleicl_chains.observations import GROUPS
-from sleicl_chains.observer import scoring_problem
-from sleicl_chains.priors import MEAN_ROWS, prior_texts
-from sleicl_chains.solvers import solver
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import fold
 from sleicl_chains.tasks.rows import Example
@@ -27,7 +27,7 @@ from sleicl_chains.tasks.rows import Example
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
 
-    from sleicl_chains.recipes import Recipe
+    from sleicl_chains.answering.recipes import Recipe
 
 RECIPE = "recipe"
 """The arm that does as a recipe says."""

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import Runnable, RunnableLambda
 
+from sleicl_chains.answering.evidence import Observation
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError
-from sleicl_chains.observations import Observation
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
 
-    from sleicl_chains.readers import LinearReader
+    from sleicl_chains.answering.readers import LinearReader
 
 
 BASELINES = ("majority", "probe")
@@ -70,13 +70,13 @@ class _Probe:
 
     @cached_property
     def reader(self) -> "LinearReader":
-        from sleicl_chains.fitting import fit_linear
+        from sleicl_chains.answering.fitting import fit_linear
 
         seen = self._seen([example.text for example in self.train])
         return fit_linear(seen, [example.answer for example in self.train], ("vector",), self.task.labels)
 
     def answer(self, question: str) -> Answer:
-        from sleicl_chains.readers import likeliest
+        from sleicl_chains.answering.readers import likeliest
 
         scores = self.reader.shares(self._seen([question])[0])
         label, share = likeliest(scores)

@@ -11,12 +11,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from sleicl_chains.answering.priors import MEAN_ROWS
 from sleicl_chains.evaluation import ArmResult, Comparison, Report, asks_a_model
-from sleicl_chains.priors import MEAN_ROWS
 from sleicl_chains.statistics import wilson
 
 if TYPE_CHECKING:
-    from sleicl_chains.recipes import Recipe, Verdict
+    from sleicl_chains.answering.recipes import Recipe, Verdict
 
 
 def say(text: str) -> None:

@@ -19,10 +19,10 @@ from typing import Any
 
 from langchain_core.runnables import Runnable
 
+from sleicl_chains.answering.evidence import GROUPS
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, PromptTooLong, RejectedReply, RunError
 from sleicl_chains.files import write_whole
-from sleicl_chains.observations import GROUPS
 from sleicl_chains.statistics import (
     expected_calibration_error,
     macro_f1,

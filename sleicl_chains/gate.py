@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langchain_core.language_models import BaseChatModel
 
+from sleicl_chains.answering.neighbours import Neighbours
+from sleicl_chains.answering.observer import Observer, StateReader, scoring_problem
+from sleicl_chains.answering.priors import prior_texts
+from sleicl_chains.answering.prompt import form_shown
+from sleicl_chains.answering.recipes import Finding, Shown, Verdict
 from sleicl_chains.answers import Arm, Mode, Prior
 from sleicl_chains.arms import own_examples, typical_examples
-from sleicl_chains.chats import form_shown
 from sleicl_chains.errors import InputError
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.judging import Candidate, Judge, Judged
 from sleicl_chains.models.journal import Journal
-from sleicl_chains.neighbours import Neighbours
-from sleicl_chains.observer import Observer, StateReader, scoring_problem
-from sleicl_chains.priors import prior_texts
-from sleicl_chains.recipes import Finding, Shown, Verdict
 from sleicl_chains.statistics import mcnemar, paired_difference
 from sleicl_chains.survey import Progress, Survey, fresh_characters
 from sleicl_chains.tasks.cards import Task

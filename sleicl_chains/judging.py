@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from sleicl_chains.answering.evidence import Block, needs_labelled_rows
+from sleicl_chains.answering.fitting import fit_calibration, fit_reader, held_out_linear
+from sleicl_chains.answering.observer import Observer
+from sleicl_chains.answering.priors import mean_shares, prior_texts
+from sleicl_chains.answering.prompt import form_shown
+from sleicl_chains.answering.readers import Calibration, PriorReader, Reader, likeliest, pooled
+from sleicl_chains.answering.recipes import Trial
 from sleicl_chains.answers import Mode, Prior
-from sleicl_chains.chats import form_shown
 from sleicl_chains.evaluation import is_right
-from sleicl_chains.fitting import fit_calibration, fit_reader, held_out_linear
-from sleicl_chains.observations import Block, needs_labelled_rows
-from sleicl_chains.observer import Observer
-from sleicl_chains.priors import mean_shares, prior_texts
-from sleicl_chains.readers import Calibration, PriorReader, Reader, likeliest, pooled
-from sleicl_chains.recipes import Trial
 from sleicl_chains.statistics import macro_f1
 from sleicl_chains.survey import Survey
 from sleicl_chains.tasks.cards import Task

@@ -107,7 +107,7 @@ def _loaded(source: Source, card: Path, home: Home) -> Grimoire | None:
     if source.kind == "file":
         return load_grimoire(Path(source.place), load_task(card) if card.is_file() else None)
     if source.kind == "recipe":
-        from sleicl_chains.recipes import Recipe
+        from sleicl_chains.answering.recipes import Recipe
 
         return Recipe.load(source.place).shown_grimoire()
     from sleicl_chains.grimoires.store import GrimoireStore

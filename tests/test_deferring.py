@@ -7,11 +7,11 @@ import pytest
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 
+from sleicl_chains.answering.deferring import deferring
+from sleicl_chains.answering.solver import solver
 from sleicl_chains.answers import Answer
-from sleicl_chains.deferring import deferring
 from sleicl_chains.errors import InputError, OptionError, RejectedReply
 from sleicl_chains.models.journal import Journal
-from sleicl_chains.solvers import solver
 from sleicl_chains.tasks.cards import Task
 from tests.fake_models import Scorer, Writer, question_of
 from tests.openai_server import OpenAIServer

@@ -33,7 +33,7 @@ from tests.openai_server import OpenAIServer
 @pytest.fixture(autouse=True)
 def one_strength(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five times as fast; how a strength is chosen is tested with the linear reader."""
-    monkeypatch.setattr("sleicl_chains.fitting.STRENGTHS", (3.0,))
+    monkeypatch.setattr("sleicl_chains.answering.fitting.STRENGTHS", (3.0,))
 
 
 def gate(model: Any, examples: list[Example], grimoires: tuple[Grimoire, ...] = (CLUE,)) -> Gate:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from sleicl_chains.fitting import held_out_linear
+from sleicl_chains.answering.fitting import held_out_linear
+from sleicl_chains.answering.observer import Observer
 from sleicl_chains.judging import Candidate, Judge, Judged, least_losses
-from sleicl_chains.observer import Observer
 from sleicl_chains.survey import Survey
 from tests.fake_models import Stater
 from tests.gate_task import LABELS, SPACE, TASK, knows, number, rows

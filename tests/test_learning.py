@@ -6,18 +6,18 @@ from typing import Any
 import pytest
 from langchain_core.embeddings import Embeddings
 
+from sleicl_chains.answering.evidence import Observation
+from sleicl_chains.answering.fitting import fit_reader
+from sleicl_chains.answering.observer import Observer
+from sleicl_chains.answering.priors import mean_shares, prior_texts
+from sleicl_chains.answering.readers import PriorReader, Reader
+from sleicl_chains.answering.recipes import Recipe
+from sleicl_chains.answering.solver import solver
 from sleicl_chains.errors import InputError
-from sleicl_chains.fitting import fit_reader
 from sleicl_chains.gate import FEWEST_ROWS, cut, finding_of
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.learning import Plan
 from sleicl_chains.models.journal import Journal
-from sleicl_chains.observations import Observation
-from sleicl_chains.observer import Observer
-from sleicl_chains.priors import mean_shares, prior_texts
-from sleicl_chains.readers import PriorReader, Reader
-from sleicl_chains.recipes import Recipe
-from sleicl_chains.solvers import solver
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 from tests.fake_models import Stater, question_of
@@ -47,7 +47,7 @@ EITHER = pytest.mark.parametrize("make", [scorer, writer], ids=["scored", "gener
 @pytest.fixture(autouse=True)
 def one_strength(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five times as fast; how a strength is chosen is tested with the linear reader."""
-    monkeypatch.setattr("sleicl_chains.fitting.STRENGTHS", (3.0,))
+    monkeypatch.setattr("sleicl_chains.answering.fitting.STRENGTHS", (3.0,))
 
 
 # ------------------------------------------------------------------ the verdict

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from sleicl_chains.answering.evidence import Observation
+from sleicl_chains.answering.fitting import fit_linear, fit_reader
+from sleicl_chains.answering.readers import BlendReader, LinearReader, Reader, features, load_reader
 from sleicl_chains.answers import LabelScores
 from sleicl_chains.errors import InputError
-from sleicl_chains.fitting import fit_linear, fit_reader
-from sleicl_chains.observations import Observation
-from sleicl_chains.readers import BlendReader, LinearReader, Reader, features, load_reader
 
 AB, ABC = ("a", "b"), ("a", "b", "c")
 

@@ -4,8 +4,8 @@ import math
 
 from langchain_core.embeddings import Embeddings
 
-from sleicl_chains.neighbours import NEIGHBOURS, Neighbours
-from sleicl_chains.solvers import solver
+from sleicl_chains.answering.neighbours import NEIGHBOURS, Neighbours
+from sleicl_chains.answering.solver import solver
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 from tests.fake_models import Scorer

@@ -10,6 +10,7 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_ollama import ChatOllama
 
+from sleicl_chains.answering.solver import solver
 from sleicl_chains.errors import (
     CutReply,
     ModelError,
@@ -24,7 +25,6 @@ from sleicl_chains.models.llamacpp.model import EmbeddedModel
 from sleicl_chains.models.names import weak_model
 from sleicl_chains.models.ollama.embeddings import OllamaEmbeddings
 from sleicl_chains.models.ollama.model import OllamaModel
-from sleicl_chains.solvers import solver
 from sleicl_chains.tasks.cards import Task
 from tests.real_ollama import PLACE, OwnOllama
 

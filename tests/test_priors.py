@@ -2,9 +2,7 @@ from collections import Counter
 
 import pytest
 
-from sleicl_chains.answers import Prior
-from sleicl_chains.errors import InputError
-from sleicl_chains.priors import (
+from sleicl_chains.answering.priors import (
     CONTENT_FREE,
     DOMAIN_TEXTS,
     MEAN_ROWS,
@@ -13,7 +11,9 @@ from sleicl_chains.priors import (
     prior_texts,
     remove_prior,
 )
-from sleicl_chains.solvers import solver
+from sleicl_chains.answering.solver import solver
+from sleicl_chains.answers import Prior
+from sleicl_chains.errors import InputError
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 from tests.fake_models import Scorer, question_of

@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import pytest
 
+from sleicl_chains.answering.recipes import Recipe, Shown, Trial, Verdict
+from sleicl_chains.answering.solver import solver
 from sleicl_chains.arms import ArmBuilder
 from sleicl_chains.errors import InputError, RecipeMismatch
-from sleicl_chains.recipes import Recipe, Shown, Trial, Verdict
-from sleicl_chains.solvers import solver
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 from tests.fake_models import Scorer, Stater, Writer, question_of
@@ -249,7 +249,7 @@ def test_a_prompt_that_is_laid_out_otherwise_is_refused(change: str, monkeypatch
     elif change == "cue":
         kept = kept.model_copy(update={"cue": "Answer:"})
     else:
-        monkeypatch.setattr("sleicl_chains.chats.fill", lambda name, **given: "Other words.")
+        monkeypatch.setattr("sleicl_chains.answering.prompt.fill", lambda name, **given: "Other words.")
     with pytest.raises(RecipeMismatch, match="no longer the one that it was learned with"):
         solver(kept, model=weak())
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from sleicl_chains.answering.recipes import Recipe
 from sleicl_chains.files import Home
 from sleicl_chains.models.journal import Journal
-from sleicl_chains.recipes import Recipe
 from tests.command import Desk, Parrot, by_length, comparable, learning, sleicl
 from tests.test_resume import started, wait_for_requests
 

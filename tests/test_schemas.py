@@ -5,10 +5,10 @@ import json
 import pytest
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 
+from sleicl_chains.answering.schemas import held_to_labels, label_of
+from sleicl_chains.answering.solver import solver
 from sleicl_chains.errors import Unsupported
 from sleicl_chains.models.llamacpp.model import EmbeddedModel
-from sleicl_chains.schemas import held_to_labels, label_of
-from sleicl_chains.solvers import solver
 from sleicl_chains.tasks.cards import Task
 from tests.openai_server import OpenAIServer
 

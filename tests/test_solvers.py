@@ -14,15 +14,15 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import RunnableLambda
 
+from sleicl_chains.answering.fitting import fit_linear
+from sleicl_chains.answering.observer import Observer
+from sleicl_chains.answering.readers import pooled
+from sleicl_chains.answering.solver import solver
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, PromptTooLong, Unsupported
-from sleicl_chains.fitting import fit_linear
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.models.llamacpp.model import EmbeddedModel
-from sleicl_chains.observer import Observer
-from sleicl_chains.readers import pooled
-from sleicl_chains.solvers import solver
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 from tests.fake_models import Scorer, question_of

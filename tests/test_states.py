@@ -5,10 +5,10 @@ import math
 import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
 
+from sleicl_chains.answering.observer import Observer
 from sleicl_chains.errors import PromptTooLong
 from sleicl_chains.models.llamacpp.engine import Engine
 from sleicl_chains.models.llamacpp.model import EmbeddedModel
-from sleicl_chains.observer import Observer
 from sleicl_chains.tasks.cards import Task
 from tests.fake_models import Stater
 from tests.test_embedded import CHAT, SENTIMENTS, full_distribution

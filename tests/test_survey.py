@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from sleicl_chains.answering.observer import Observer
 from sleicl_chains.errors import PromptTooLong
-from sleicl_chains.observer import Observer
 from sleicl_chains.survey import Survey, fresh_characters, in_order
 from sleicl_chains.tasks.rows import Example
 from tests.fake_models import Scorer, question_of

@@ -37,9 +37,9 @@ from sleicl_chains.errors import InputError, OptionError, SleiclError
 from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
+    from sleicl_chains.answering.recipes import Recipe
     from sleicl_chains.answers import Answer
     from sleicl_chains.arms import ArmBuilder
-    from sleicl_chains.recipes import Recipe
     from sleicl_chains.sources import Source
     from sleicl_chains.tasks.cards import Task
 
@@ -155,7 +155,7 @@ def _sources(builder: "ArmBuilder", name: str | None, recipe: Path | None) -> "d
 
 def _recipe(path: Path | None, task: "Task | None" = None) -> "Recipe | None":
     """Return a recipe; a card of other labels is refused."""
-    from sleicl_chains.recipes import Recipe
+    from sleicl_chains.answering.recipes import Recipe
 
     if path is None:
         return None
@@ -204,8 +204,8 @@ def ask(
     home: HomeOption = None,
 ) -> None:
     """Answer one question, by a recipe or by a card and a model."""
+    from sleicl_chains.answering.solver import solver
     from sleicl_chains.models.names import strong_model, weak_model
-    from sleicl_chains.solvers import solver
 
     place, journal = Home.at(home), journal_of(Home.at(home), no_journal)
     task = read_card(card) if card else None
@@ -238,7 +238,7 @@ def _without_recipe(**given: object) -> None:
 
 
 def _rows_for(train: Path | None, task: "Task", seed: int) -> dict[str, Any]:
-    from sleicl_chains.priors import prior_texts
+    from sleicl_chains.answering.priors import prior_texts
     from sleicl_chains.tasks.rows import load_examples
 
     rows = load_examples(train, task) if train else []

@@ -100,8 +100,8 @@ def draw(
 
 
 def _zero_shot(weak: str, task: "Task", home: Home, no_journal: bool) -> "Runnable[str, Answer]":
+    from sleicl_chains.answering.solver import solver
     from sleicl_chains.models.names import weak_model
-    from sleicl_chains.solvers import solver
 
     model = weak_model(weak, home=home, **weak_options(task, None))
     return solver(model, task, arm="zero-shot", journal=journal_of(home, no_journal))

@@ -10,11 +10,11 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnableLambda
 
+from sleicl_chains.answering.observer import Observer
+from sleicl_chains.answering.steps import Solver, chain_of
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import OptionError, RejectedReply
 from sleicl_chains.models.journal import Journal
-from sleicl_chains.observer import Observer
-from sleicl_chains.solving import Solver, chain_of
 from sleicl_chains.tasks.cards import Task
 
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 
+from sleicl_chains.answering.cues import CUE, Cue, choose_cue
+from sleicl_chains.answering.evidence import EVIDENCE, GROUPS, Block, Observation, looks_at
+from sleicl_chains.answering.neighbours import Neighbours
+from sleicl_chains.answering.prompt import Chat, form_shown
 from sleicl_chains.answers import Arm, LabelScores, Mode, State
-from sleicl_chains.chats import Chat, form_shown
-from sleicl_chains.cues import CUE, Cue, choose_cue
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.models.journal import Journal, identity
-from sleicl_chains.neighbours import Neighbours
-from sleicl_chains.observations import EVIDENCE, GROUPS, Block, Observation, looks_at
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from langchain_core.language_models import BaseChatModel
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from sleicl_chains.answering.cues import Cue
+from sleicl_chains.answering.neighbours import Neighbours
+from sleicl_chains.answering.observer import Observer
+from sleicl_chains.answering.prompt import form_shown
+from sleicl_chains.answering.readers import Calibration, Reader, check_reader, load_reader
+from sleicl_chains.answering.steps import Solver
 from sleicl_chains.answers import Arm, Mode, Prior
-from sleicl_chains.chats import form_shown
-from sleicl_chains.cues import Cue
 from sleicl_chains.errors import InputError, RecipeMismatch
 from sleicl_chains.files import Home, read_text, write_whole
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.models.journal import Journal, identity
-from sleicl_chains.neighbours import Neighbours
-from sleicl_chains.observer import Observer
-from sleicl_chains.readers import Calibration, Reader, check_reader, load_reader
-from sleicl_chains.solving import Solver
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 

@@ -8,8 +8,8 @@ from functools import cached_property
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
+from sleicl_chains.answering.cues import NO_CUE, Cue
 from sleicl_chains.answers import Arm
-from sleicl_chains.cues import NO_CUE, Cue
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.prompts import fill
 from sleicl_chains.tasks.cards import Task

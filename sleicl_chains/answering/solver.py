@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, get_args, overload
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 
+from sleicl_chains.answering.deferring import deferring
+from sleicl_chains.answering.evidence import looks_at
+from sleicl_chains.answering.neighbours import Neighbours
+from sleicl_chains.answering.observer import Observer, scoring_problem
+from sleicl_chains.answering.prompt import shows_examples
+from sleicl_chains.answering.recipes import Recipe
+from sleicl_chains.answering.steps import Solver, chain_of
 from sleicl_chains.answers import Answer, Arm, Mode, Prior
-from sleicl_chains.chats import shows_examples
-from sleicl_chains.deferring import deferring
 from sleicl_chains.errors import InputError, OptionError
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.models.journal import Journal
-from sleicl_chains.neighbours import Neighbours
-from sleicl_chains.observations import looks_at
-from sleicl_chains.observer import Observer, scoring_problem
-from sleicl_chains.recipes import Recipe
-from sleicl_chains.solving import Solver, chain_of
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 

@@ -12,18 +12,18 @@ from langchain_core.messages import AIMessage, BaseMessage, messages_to_dict
 from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.runnables.config import run_in_executor
 
+from sleicl_chains.answering.cues import CUE, CUES, LISTING, NO_CUE, Cue
+from sleicl_chains.answering.evidence import GROUPS, Observation, looks_at, needs_labelled_rows
+from sleicl_chains.answering.fitting import fit_reader
+from sleicl_chains.answering.observer import Observer, mode_problem, scoring_problem
+from sleicl_chains.answering.priors import CONTENT_FREE, domain_texts, mean_shares
+from sleicl_chains.answering.prompt import form_shown
+from sleicl_chains.answering.readers import Calibration, PriorReader, Reader, likeliest
+from sleicl_chains.answering.schemas import held_to_labels, label_of
 from sleicl_chains.answers import Answer, Mode, Prior
-from sleicl_chains.chats import form_shown
-from sleicl_chains.cues import CUE, CUES, LISTING, NO_CUE, Cue
 from sleicl_chains.errors import InputError, PromptTooLong, Unsupported
-from sleicl_chains.fitting import fit_reader
 from sleicl_chains.models.journal import aask, ask
 from sleicl_chains.models.thinking import without_thinking
-from sleicl_chains.observations import GROUPS, Observation, looks_at, needs_labelled_rows
-from sleicl_chains.observer import Observer, mode_problem, scoring_problem
-from sleicl_chains.priors import CONTENT_FREE, domain_texts, mean_shares
-from sleicl_chains.readers import Calibration, PriorReader, Reader, likeliest
-from sleicl_chains.schemas import held_to_labels, label_of
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import parse_label
 from sleicl_chains.tasks.rows import Example, check_answers

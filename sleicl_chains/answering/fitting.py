@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sleicl_chains.answers import Mode
-from sleicl_chains.observations import Block, Observation
-from sleicl_chains.readers import (
+from sleicl_chains.answering.evidence import Block, Observation
+from sleicl_chains.answering.readers import (
     AffineReader,
     BlendReader,
     Calibration,
@@ -19,6 +18,7 @@ from sleicl_chains.readers import (
     logit,
     softmax,
 )
+from sleicl_chains.answers import Mode
 from sleicl_chains.tasks.splits import balance, folds
 
 if TYPE_CHECKING:
