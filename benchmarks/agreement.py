@@ -12,7 +12,7 @@ from pathlib import Path
 from sleicl_chains.answering.cues import CUE
 from sleicl_chains.answering.prompt import Chat
 from sleicl_chains.answers import LabelScores
-from sleicl_chains.arms import limited
+from sleicl_chains.evaluation.table import limited
 from sleicl_chains.models.llamacpp.model import EmbeddedModel
 from sleicl_chains.models.names import weak_model
 from sleicl_chains.models.ollama.model import OllamaModel

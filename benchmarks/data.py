@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from sleicl_chains.arms import limited, without_overlap
+from sleicl_chains.evaluation.table import limited, without_overlap
 from sleicl_chains.grimoires.grimoire import Grimoire, load_grimoire
 from sleicl_chains.tasks.cards import Task, load_task
 from sleicl_chains.tasks.rows import Example, load_examples

@@ -34,8 +34,8 @@ from benchmarks.data import grimoire_of, load
 from sleicl_chains.answering.observer import Observer, mode_problem
 from sleicl_chains.answering.steps import Solver, chain_of
 from sleicl_chains.answers import Arm, Mode
-from sleicl_chains.arms import ArmBuilder
 from sleicl_chains.errors import SleiclError
+from sleicl_chains.evaluation.table import ArmBuilder
 from sleicl_chains.files import Home
 from sleicl_chains.models.embedders import embedder
 from sleicl_chains.models.llamacpp.model import EmbeddedModel

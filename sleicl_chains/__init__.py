@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from sleicl_chains.answering.recipes import Recipe
     from sleicl_chains.answering.solver import solver
     from sleicl_chains.answers import Answer
-    from sleicl_chains.arms import ArmBuilder
-    from sleicl_chains.baselines import majority, probe
     from sleicl_chains.errors import SleiclError
-    from sleicl_chains.evaluation import Report, evaluate
+    from sleicl_chains.evaluation.baselines import majority, probe
+    from sleicl_chains.evaluation.evaluate import Report, evaluate
+    from sleicl_chains.evaluation.table import ArmBuilder
     from sleicl_chains.grimoires.grimoire import Grimoire, load_grimoire
     from sleicl_chains.grimoires.retriever import GrimoireRetriever
     from sleicl_chains.grimoires.samplers import sampler
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Answer": "answers",
-    "ArmBuilder": "arms",
+    "ArmBuilder": "evaluation.table",
     "Example": "tasks.rows",
     "Grimoire": "grimoires.grimoire",
     "GrimoireRetriever": "grimoires.retriever",
     "GrimoireStore": "grimoires.store",
     "Journal": "models.journal",
     "Recipe": "answering.recipes",
-    "Report": "evaluation",
+    "Report": "evaluation.evaluate",
     "SleiclError": "errors",
     "Task": "tasks.cards",
     "embedder": "models.embedders",
-    "evaluate": "evaluation",
+    "evaluate": "evaluation.evaluate",
     "examples_from_documents": "tasks.rows",
     "grimoire_writer": "grimoires.writing.write",
     "learn": "learning",
     "load_examples": "tasks.rows",
     "load_grimoire": "grimoires.grimoire",
     "load_task": "tasks.cards",
-    "majority": "baselines",
-    "probe": "baselines",
+    "majority": "evaluation.baselines",
+    "probe": "evaluation.baselines",
     "sampler": "grimoires.samplers",
     "solver": "answering.solver",
     "split": "tasks.splits",

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sleicl_chains.answering.priors import MEAN_ROWS
-from sleicl_chains.evaluation import ArmResult, Comparison, Report, asks_a_model
+from sleicl_chains.evaluation.evaluate import ArmResult, Comparison, Report, asks_a_model
 from sleicl_chains.statistics import wilson
 
 if TYPE_CHECKING:

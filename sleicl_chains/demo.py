@@ -2,8 +2,8 @@
 
 from importlib.resources import as_file
 
-from sleicl_chains.arms import ArmBuilder, limited
 from sleicl_chains.console import Meter, print_report, say
+from sleicl_chains.evaluation.table import ArmBuilder, limited
 from sleicl_chains.files import Home, data_folder
 from sleicl_chains.grimoires.grimoire import Grimoire, load_grimoire
 from sleicl_chains.grimoires.samplers import sampler

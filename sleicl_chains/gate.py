@@ -20,8 +20,8 @@ from sleicl_chains.answering.priors import prior_texts
 from sleicl_chains.answering.prompt import form_shown
 from sleicl_chains.answering.recipes import Finding, Shown, Verdict
 from sleicl_chains.answers import Arm, Mode, Prior
-from sleicl_chains.arms import own_examples, typical_examples
 from sleicl_chains.errors import InputError
+from sleicl_chains.evaluation.table import own_examples, typical_examples
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.judging import Candidate, Judge, Judged
 from sleicl_chains.models.journal import Journal
@@ -281,7 +281,7 @@ class Gate:
     def _probe_on_confirm(self) -> float | None:
         if not self.task.labels:
             return None
-        from sleicl_chains.baselines import probe
+        from sleicl_chains.evaluation.baselines import probe
 
         chain, rows = probe(self.task, self.cut.choose, self.space), self.cut.confirm
         return sum(chain.invoke(row.text).label == row.answer for row in rows) / len(rows)

@@ -14,7 +14,7 @@ from sleicl_chains.answering.prompt import form_shown
 from sleicl_chains.answering.readers import Calibration, PriorReader, Reader, likeliest, pooled
 from sleicl_chains.answering.recipes import Trial
 from sleicl_chains.answers import Mode, Prior
-from sleicl_chains.evaluation import is_right
+from sleicl_chains.evaluation.evaluate import is_right
 from sleicl_chains.statistics import macro_f1
 from sleicl_chains.survey import Survey
 from sleicl_chains.tasks.cards import Task

@@ -8,8 +8,8 @@ import pytest
 
 from sleicl_chains.answering.recipes import Recipe, Shown, Trial, Verdict
 from sleicl_chains.answering.solver import solver
-from sleicl_chains.arms import ArmBuilder
 from sleicl_chains.errors import InputError, RecipeMismatch
+from sleicl_chains.evaluation.table import ArmBuilder
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 from tests.fake_models import Scorer, Stater, Writer, question_of

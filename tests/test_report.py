@@ -15,14 +15,14 @@ import pytest
 from langchain_core.runnables import Runnable, RunnableLambda
 
 from sleicl_chains.answers import Answer
-from sleicl_chains.baselines import majority
-from sleicl_chains.evaluation import ArmResult, evaluate
+from sleicl_chains.evaluation.baselines import majority
+from sleicl_chains.evaluation.evaluate import ArmResult, evaluate
+from sleicl_chains.evaluation.report.pages import Page, render
+from sleicl_chains.evaluation.report.plots import front
+from sleicl_chains.evaluation.report.runs import Run, read_run
+from sleicl_chains.evaluation.report.sources import Texts
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
-from sleicl_chains.pages import Page, render
-from sleicl_chains.plots import front
-from sleicl_chains.runs import Run, read_run
-from sleicl_chains.sources import Texts
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 from tests.command import Desk, Parrot, by_length, sleicl

@@ -13,12 +13,12 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from sleicl_chains.answering.recipes import Recipe, Shown, Verdict
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import RunError
-from sleicl_chains.evaluation import evaluate
+from sleicl_chains.evaluation.evaluate import evaluate
+from sleicl_chains.evaluation.report.runs import read_report, read_run
+from sleicl_chains.evaluation.report.sources import SOURCES, Source, find_texts, note_sources
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance, load_grimoire
 from sleicl_chains.grimoires.store import GrimoireStore
-from sleicl_chains.runs import read_report, read_run
-from sleicl_chains.sources import SOURCES, Source, find_texts, note_sources
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 

@@ -39,8 +39,8 @@ from sleicl_chains.files import Home
 if TYPE_CHECKING:
     from sleicl_chains.answering.recipes import Recipe
     from sleicl_chains.answers import Answer
-    from sleicl_chains.arms import ArmBuilder
-    from sleicl_chains.sources import Source
+    from sleicl_chains.evaluation.report.sources import Source
+    from sleicl_chains.evaluation.table import ArmBuilder
     from sleicl_chains.tasks.cards import Task
 
 
@@ -83,11 +83,11 @@ def evaluate(
     home: HomeOption = None,
 ) -> None:
     """Compare arms on the same rows, with intervals and honest baselines."""
-    from sleicl_chains.arms import ArmBuilder, limited
     from sleicl_chains.console import Meter, print_report
+    from sleicl_chains.evaluation.report.sources import note_sources
+    from sleicl_chains.evaluation.table import ArmBuilder, limited
     from sleicl_chains.models.embedders import embedder
     from sleicl_chains.models.names import weak_model
-    from sleicl_chains.sources import note_sources
 
     place = Home.at(home)
     task, examples = read(card, rows)
@@ -122,7 +122,7 @@ def evaluate(
 
 def _named(arms: str | None, learned: "Recipe | None") -> list[str] | None:
     """Return the arms that were named, and with a recipe its own as well; None for the default ones."""
-    from sleicl_chains.arms import RECIPE
+    from sleicl_chains.evaluation.table import RECIPE
 
     names = [name.strip() for name in arms.split(",")] if arms else None
     return [*names, RECIPE] if names and learned and RECIPE not in names else names
@@ -130,7 +130,7 @@ def _named(arms: str | None, learned: "Recipe | None") -> list[str] | None:
 
 def _train(file: Path | None, task: Any, evaluated: list[Any]) -> list[Any]:
     """Return the training rows that are not evaluated."""
-    from sleicl_chains.arms import without_overlap
+    from sleicl_chains.evaluation.table import without_overlap
     from sleicl_chains.tasks.rows import load_examples
 
     kept, dropped = without_overlap(load_examples(file, task) if file else [], evaluated)
@@ -143,7 +143,7 @@ def _train(file: Path | None, task: Any, evaluated: list[Any]) -> list[Any]:
 
 def _sources(builder: "ArmBuilder", name: str | None, recipe: Path | None) -> "dict[str, Source]":
     """Return where the grimoires of an evaluation are from, by id."""
-    from sleicl_chains.sources import Source
+    from sleicl_chains.evaluation.report.sources import Source
 
     found = {}
     if recipe and builder.recipe and (shown := builder.recipe.shown_grimoire()):

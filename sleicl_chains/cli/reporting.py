@@ -22,9 +22,9 @@ def report(
 ) -> None:
     """Write one HTML page about a finished evaluation; it needs no network."""
     from sleicl_chains.console import verdict
-    from sleicl_chains.pages import render
-    from sleicl_chains.runs import read_run
-    from sleicl_chains.sources import find_texts
+    from sleicl_chains.evaluation.report.pages import render
+    from sleicl_chains.evaluation.report.runs import read_run
+    from sleicl_chains.evaluation.report.sources import find_texts
 
     folder = _folder(run, Home.at(home))
     page = out or folder / ("report-no-text.html" if no_text else "report.html")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sleicl_chains.errors import RunError
-from sleicl_chains.evaluation import (
+from sleicl_chains.evaluation.evaluate import (
     ArmResult,
     Comparison,
     Report,

@@ -14,9 +14,9 @@ from sleicl_chains.answering.observer import scoring_problem
 from sleicl_chains.answering.priors import MEAN_ROWS, prior_texts
 from sleicl_chains.answering.solver import solver
 from sleicl_chains.answers import Answer, Arm, Mode, Prior
-from sleicl_chains.baselines import BASELINES, majority, probe
 from sleicl_chains.errors import InputError, OptionError
-from sleicl_chains.evaluation import Progress, Report, evaluate, run_name
+from sleicl_chains.evaluation.baselines import BASELINES, majority, probe
+from sleicl_chains.evaluation.evaluate import Progress, Report, evaluate, run_name
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.models.journal import Journal

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from sleicl_chains import plots
 from sleicl_chains.console import verdict
-from sleicl_chains.evaluation import ArmResult, asks_a_model, shows_grimoire
-from sleicl_chains.plots import Kind
-from sleicl_chains.runs import Row, Run
-from sleicl_chains.sources import Texts
+from sleicl_chains.evaluation.evaluate import ArmResult, asks_a_model, shows_grimoire
+from sleicl_chains.evaluation.report import plots
+from sleicl_chains.evaluation.report.plots import Kind
+from sleicl_chains.evaluation.report.runs import Row, Run
+from sleicl_chains.evaluation.report.sources import Texts
 from sleicl_chains.statistics import calibration_bins, expected_calibration_error, risk_coverage
 
 _LONGEST = 1000  # letters of a question or a reply

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from sleicl_chains.errors import RunError, SleiclError
-from sleicl_chains.evaluation import row_keys
+from sleicl_chains.evaluation.evaluate import row_keys
+from sleicl_chains.evaluation.report.runs import Run
 from sleicl_chains.files import Home, write_whole
 from sleicl_chains.grimoires.grimoire import Grimoire, load_grimoire
-from sleicl_chains.runs import Run
 from sleicl_chains.tasks.cards import load_task
 from sleicl_chains.tasks.rows import load_examples
 
