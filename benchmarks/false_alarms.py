@@ -37,9 +37,9 @@ from numpy.typing import NDArray
 
 from sleicl_chains.answering.recipes import Verdict
 from sleicl_chains.answers import LabelScores, State
-from sleicl_chains.gate import LEVEL
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
-from sleicl_chains.learning import learn
+from sleicl_chains.learning.gate import LEVEL
+from sleicl_chains.learning.learn import learn
 from sleicl_chains.statistics import wilson
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example

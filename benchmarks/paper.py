@@ -32,7 +32,7 @@ from sleicl_chains.evaluation.evaluate import Report, compare, less_zero_shot, s
 from sleicl_chains.evaluation.table import RECIPE, ArmBuilder
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire
-from sleicl_chains.learning import learn
+from sleicl_chains.learning.learn import learn
 from sleicl_chains.models.embedders import embedder
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.models.names import weak_model

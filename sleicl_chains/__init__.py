@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sleicl_chains.grimoires.samplers import sampler
     from sleicl_chains.grimoires.store import GrimoireStore
     from sleicl_chains.grimoires.writing.write import grimoire_writer
-    from sleicl_chains.learning import learn
+    from sleicl_chains.learning.learn import learn
     from sleicl_chains.models.embedders import embedder
     from sleicl_chains.models.journal import Journal
     from sleicl_chains.models.names import strong_model, weak_model
@@ -43,7 +43,7 @@ _HOMES = {
     "evaluate": "evaluation.evaluate",
     "examples_from_documents": "tasks.rows",
     "grimoire_writer": "grimoires.writing.write",
-    "learn": "learning",
+    "learn": "learning.learn",
     "load_examples": "tasks.rows",
     "load_grimoire": "grimoires.grimoire",
     "load_task": "tasks.cards",

@@ -8,7 +8,7 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 
 from sleicl_chains.answering.recipes import Recipe
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
-from sleicl_chains.learning import learn
+from sleicl_chains.learning.learn import learn
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 from tests.fake_models import Scorer, Writer, question_of

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from sleicl_chains.errors import InputError, PromptTooLong
-from sleicl_chains.gate import Gate, cut
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
+from sleicl_chains.learning.gate import Gate, cut
 from sleicl_chains.tasks.rows import Example
 from tests.fake_models import Scorer, Stater, question_of
 from tests.gate_task import (

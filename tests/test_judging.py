@@ -7,8 +7,8 @@ import pytest
 
 from sleicl_chains.answering.fitting import held_out_linear
 from sleicl_chains.answering.observer import Observer
-from sleicl_chains.judging import Candidate, Judge, Judged, least_losses
-from sleicl_chains.survey import Survey
+from sleicl_chains.learning.judging import Candidate, Judge, Judged, least_losses
+from sleicl_chains.learning.survey import Survey
 from tests.fake_models import Stater
 from tests.gate_task import LABELS, SPACE, TASK, knows, number, rows
 
@@ -78,7 +78,7 @@ def test_each_kind_of_evidence_is_fitted_once_for_all_readings(monkeypatch: pyte
         asked.append(given[2])
         return held_out_linear(*given)
 
-    monkeypatch.setattr("sleicl_chains.judging.held_out_linear", counted)
+    monkeypatch.setattr("sleicl_chains.learning.judging.held_out_linear", counted)
     found, setup = judge(stater())
     other = Observer(setup.weak, TASK, "few-shot", examples=tuple(rows(44)[40:]), embeddings=SPACE)
     found.survey.ask(other, ROWS, "score")

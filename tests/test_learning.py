@@ -14,9 +14,9 @@ from sleicl_chains.answering.readers import PriorReader, Reader
 from sleicl_chains.answering.recipes import Recipe
 from sleicl_chains.answering.solver import solver
 from sleicl_chains.errors import InputError
-from sleicl_chains.gate import FEWEST_ROWS, cut, finding_of
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
-from sleicl_chains.learning import Plan
+from sleicl_chains.learning.gate import FEWEST_ROWS, cut, finding_of
+from sleicl_chains.learning.learn import Plan
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example

@@ -6,7 +6,7 @@ import pytest
 
 from sleicl_chains.answering.observer import Observer
 from sleicl_chains.errors import PromptTooLong
-from sleicl_chains.survey import Survey, fresh_characters, in_order
+from sleicl_chains.learning.survey import Survey, fresh_characters, in_order
 from sleicl_chains.tasks.rows import Example
 from tests.fake_models import Scorer, question_of
 from tests.gate_task import TASK, knows, rows, scorer, writer

@@ -10,11 +10,11 @@ from sleicl_chains.answering.evidence import looks_at
 from sleicl_chains.answering.recipes import Recipe, stamped, told_by
 from sleicl_chains.errors import InputError
 from sleicl_chains.evaluation.table import FEW_SHOT_PER_LABEL, typical_examples
-from sleicl_chains.gate import Cut, Gate, Notice, cut
 from sleicl_chains.grimoires.grimoire import Grimoire
-from sleicl_chains.judging import Candidate
+from sleicl_chains.learning.gate import Cut, Gate, Notice, cut
+from sleicl_chains.learning.judging import Candidate
+from sleicl_chains.learning.survey import Progress
 from sleicl_chains.models.journal import Journal, plain, without_secrets
-from sleicl_chains.survey import Progress
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example, check_answers
 

@@ -15,8 +15,8 @@ from sleicl_chains.answering.readers import Calibration, PriorReader, Reader, li
 from sleicl_chains.answering.recipes import Trial
 from sleicl_chains.answers import Mode, Prior
 from sleicl_chains.evaluation.evaluate import is_right
+from sleicl_chains.learning.survey import Survey
 from sleicl_chains.statistics import macro_f1
-from sleicl_chains.survey import Survey
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 from sleicl_chains.tasks.splits import balance, folds

@@ -23,10 +23,10 @@ from sleicl_chains.answers import Arm, Mode, Prior
 from sleicl_chains.errors import InputError
 from sleicl_chains.evaluation.table import own_examples, typical_examples
 from sleicl_chains.grimoires.grimoire import Grimoire
-from sleicl_chains.judging import Candidate, Judge, Judged
+from sleicl_chains.learning.judging import Candidate, Judge, Judged
+from sleicl_chains.learning.survey import Progress, Survey, fresh_characters
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.statistics import mcnemar, paired_difference
-from sleicl_chains.survey import Progress, Survey, fresh_characters
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import fold
 from sleicl_chains.tasks.rows import Example
