@@ -25,8 +25,8 @@ from official import official
 
 from sleicl_chains.answering.recipes import Recipe
 from sleicl_chains.answers import Mode
+from sleicl_chains.cli.console import Meter, print_recipe, print_report
 from sleicl_chains.cli.steps import model_options
-from sleicl_chains.console import Meter, print_recipe, print_report
 from sleicl_chains.evaluation.baselines import probe
 from sleicl_chains.evaluation.evaluate import Report, compare, less_zero_shot, shows_grimoire
 from sleicl_chains.evaluation.table import RECIPE, ArmBuilder

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sleicl_chains.answering.recipes import Recipe, Verdict
-from sleicl_chains.console import recipe_verdict
+from sleicl_chains.cli.console import recipe_verdict
 from tests.command import LABELS, Desk, Done, Parrot, by_length, learning, rows, sleicl, write_rows
 from tests.openai_server import Reply
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sleicl_chains.demo import SHIPPED
+from sleicl_chains.cli.demo import SHIPPED
 from sleicl_chains.files import Home, data_folder
 from sleicl_chains.grimoires.grimoire import load_grimoire
 from tests.command import sleicl
@@ -17,7 +17,7 @@ def in_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """One text a label for the prior and one example a label: the whole demo takes a minute or two."""
     monkeypatch.setattr("sleicl_chains.answering.priors.MEAN_ROWS", 6)
     monkeypatch.setattr("sleicl_chains.evaluation.table.FEW_SHOT_PER_LABEL", 1)
-    monkeypatch.setattr("sleicl_chains.demo.PER_LABEL", 1)
+    monkeypatch.setattr("sleicl_chains.cli.demo.PER_LABEL", 1)
 
 
 @pytest.fixture(scope="module")

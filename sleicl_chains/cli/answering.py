@@ -50,7 +50,7 @@ def demo(
     home: HomeOption = None,
 ) -> None:
     """Show the whole method on real text with the embedded model; no key, no Ollama, no cost."""
-    from sleicl_chains.demo import run_demo
+    from sleicl_chains.cli.demo import run_demo
 
     run_demo(Home.at(home), rows=rows, strong=strong)
 
@@ -83,7 +83,7 @@ def evaluate(
     home: HomeOption = None,
 ) -> None:
     """Compare arms on the same rows, with intervals and honest baselines."""
-    from sleicl_chains.console import Meter, print_report
+    from sleicl_chains.cli.console import Meter, print_report
     from sleicl_chains.evaluation.report.sources import note_sources
     from sleicl_chains.evaluation.table import ArmBuilder, limited
     from sleicl_chains.models.embedders import embedder

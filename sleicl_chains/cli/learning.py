@@ -46,7 +46,7 @@ def learn(
     home: HomeOption = None,
 ) -> None:
     """Find the prompt and the reading that suit a weak model, and test whether a grimoire helps it."""
-    from sleicl_chains.console import Meter, print_recipe
+    from sleicl_chains.cli.console import Meter, print_recipe
     from sleicl_chains.learning.learn import learn as learn_task
     from sleicl_chains.models.embedders import embedder
     from sleicl_chains.models.names import strong_model, weak_model

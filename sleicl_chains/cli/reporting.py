@@ -21,7 +21,7 @@ def report(
     home: HomeOption = None,
 ) -> None:
     """Write one HTML page about a finished evaluation; it needs no network."""
-    from sleicl_chains.console import verdict
+    from sleicl_chains.cli.console import verdict
     from sleicl_chains.evaluation.report.pages import render
     from sleicl_chains.evaluation.report.runs import read_run
     from sleicl_chains.evaluation.report.sources import find_texts

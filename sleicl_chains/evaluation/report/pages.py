@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from sleicl_chains.console import verdict
+from sleicl_chains.cli.console import verdict
 from sleicl_chains.evaluation.evaluate import ArmResult, asks_a_model, shows_grimoire
 from sleicl_chains.evaluation.report import plots
 from sleicl_chains.evaluation.report.plots import Kind
