@@ -56,7 +56,8 @@ WIDTH = 24
 """Numbers in a made-up state."""
 BATCH = 20
 CODE = (
-    "arms", "fitting", "gate", "judging", "observations", "priors", "readers", "statistics", "survey", "tasks/splits",
+    "evaluation/table", "answering/fitting", "learning/gate", "learning/judging", "answering/evidence",
+    "answering/priors", "answering/readers", "statistics", "learning/survey", "tasks/splits",
 )  # fmt: skip
 """Modules that decide a verdict."""
 RESULTS = Path(__file__).parent / "results" / "gate.jsonl"

@@ -14,7 +14,7 @@ from sleicl_chains.models.ollama.server import Server
 from sleicl_chains.models.weights import fetch
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
-from tests.ollama_server import OllamaServer
+from tests.support.ollama_server import OllamaServer
 
 CACHE = Home(Path(__file__).parent.parent / ".test-home")
 OLLAMA_HOST = os.environ.get("OLLAMA_HOST", "")

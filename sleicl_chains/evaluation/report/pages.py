@@ -192,8 +192,8 @@ def render(run: Run, texts: Texts | None = None) -> str:
     from markupsafe import Markup
 
     environment = Environment(
-        loader=PackageLoader("sleicl_chains.evaluation.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        loader=PackageLoader("sleicl_chains.evaluation.report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"rate": _rate, "signed": _signed, "drawn": Markup}
     return environment.get_template("report.html").render(page=Page(run, texts), report=run.report)
