@@ -32,9 +32,10 @@ from langchain_core.language_models import BaseChatModel
 
 from benchmarks.data import grimoire_of, load
 from sleicl_chains.answering.arms import Arm
+from sleicl_chains.answering.chains import Fit, chain_of
 from sleicl_chains.answering.observer import Observer, mode_problem
 from sleicl_chains.answering.readings import Mode
-from sleicl_chains.answering.steps import Solver, chain_of
+from sleicl_chains.answering.steps import Solver
 from sleicl_chains.errors import SleiclError
 from sleicl_chains.evaluation.table import ArmBuilder
 from sleicl_chains.files import Home
@@ -133,7 +134,7 @@ def measure(options: argparse.Namespace, model: str, arm: Arm, mode: Mode) -> Ro
     recorder.on = False
     route = ROUTES[isinstance(weak, OllamaModel)]
     bodies = [body for one in recorder.questions for body in one]
-    chain = chain_of(Solver(observer, mode, "none", train=tuple(train)))
+    chain = chain_of(Solver(observer, mode), Fit(rows=tuple(train)))
     chain.invoke(train[0].text)  # fits the reader
 
     def solve() -> None:

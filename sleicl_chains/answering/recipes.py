@@ -191,7 +191,7 @@ class Recipe(BaseModel):
             RecipeMismatch: the model is another one than the recipe was learned for.
         """
         steps = self.steps(weak, home=home)
-        if steps.fitted is not None:
+        if steps.reader is not None:
             return steps.observer.prompt(question)
         messages = steps.messages(question)
         weak = steps.observer.weak
@@ -223,7 +223,7 @@ class Recipe(BaseModel):
                 "this version writes prompts otherwise; run `sleicl learn` again"
             )
         return Solver(
-            self._observer(weak, self._embeddings(home), journal), self.mode, self.prior, fitted=self._reader(),
+            self._observer(weak, self._embeddings(home), journal), self.mode, self.prior, self._reader(),
             calibration=Calibration(*self.calibration) if self.calibration else None, name=name,
         )  # fmt: skip
 

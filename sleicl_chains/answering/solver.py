@@ -7,12 +7,13 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 
 from sleicl_chains.answering.arms import Arm, ArmName
+from sleicl_chains.answering.chains import Fit, chain_of
 from sleicl_chains.answering.deferring import deferring
 from sleicl_chains.answering.neighbours import Neighbours
 from sleicl_chains.answering.observer import Observer
 from sleicl_chains.answering.readings import Mode, Prior, looks_at
 from sleicl_chains.answering.recipes import Recipe
-from sleicl_chains.answering.steps import Solver, chain_of
+from sleicl_chains.answering.steps import Solver
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, OptionError
 from sleicl_chains.files import Home
@@ -118,16 +119,16 @@ def solver(
         given = (task, grimoire, mode, prior, embeddings) != (None,) * 5 or examples or prior_texts or train
         if given or arm != "zero-shot":
             raise InputError("solver: a recipe says itself what is shown and how answers are read; leave the rest out")
-        steps = weak.steps(model, home=home, journal=journal, name=name or "recipe")
+        steps, fit = weak.steps(model, home=home, journal=journal, name=name or "recipe"), None
     elif model is not None:
         raise InputError("solver: `model` goes with a recipe; here the first argument is the model")
     elif task is None:
         raise InputError("solver: a model needs a task; a recipe has its own")
     else:
-        steps = _steps(
+        steps, fit = _steps(
             weak, task, arm, grimoire, examples, mode, prior, prior_texts, train, embeddings, journal, name
         )  # fmt: skip
-    chain = chain_of(steps)
+    chain = chain_of(steps, fit)
     if to is None or defer_below is None:
         return chain
     return deferring(chain, to, steps.task, below=defer_below, journal=journal)
@@ -137,8 +138,9 @@ def _steps(
     weak: BaseChatModel, task: Task, arm: ArmName | Arm, grimoire: Grimoire | None, examples: Sequence[Example],
     mode: Mode | None, prior: Prior | None, prior_texts: Sequence[str], train: Sequence[Example],
     embeddings: "Embeddings | None", journal: Journal | None, name: str,
-) -> Solver:  # fmt: skip
+) -> tuple[Solver, Fit]:  # fmt: skip
     shown = Arm.of(arm)
+    mode = mode or shown.reading
     reason = scoring_problem(weak) if task.labels and mode is None else ""
     mode = mode or ("score" if task.labels and not reason else "generate")
     chosen = prior or ("mean" if prior_texts else "content-free")
@@ -154,7 +156,8 @@ def _steps(
         Neighbours(train, embeddings) if shown.examples == "knn" and embeddings else None,
         cue_texts=tuple(prior_texts), embeddings=embeddings, journal=journal,
     )  # fmt: skip
-    return Solver(observer, mode, chosen, tuple(prior_texts), tuple(train), note, name=name)
+    fit = Fit(tuple(prior_texts), tuple(train))
+    return Solver(observer, mode, chosen if mode == "score" else "none", note=note, name=name), fit
 
 
 def _one_of(what: str, found: str, names: Sequence[str]) -> None:

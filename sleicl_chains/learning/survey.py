@@ -51,7 +51,7 @@ class Survey:
 
     def ask(self, setup: Observer, rows: Sequence[Example], mode: Mode) -> None:
         """Ask the weak model about rows under one prompt, one after the other; what was asked before is not again."""
-        chain = Solver(setup, "generate", "none") if mode == "generate" else None
+        chain = Solver(setup, "generate") if mode == "generate" else None
         for row in in_order(setup, rows):
             if (id(setup), row.id) in self._seen or not self.fits(setup, row):
                 continue

@@ -137,8 +137,8 @@ def test_batches_are_concurrent_and_keep_their_order(task: Task) -> None:
         (
             {"arm": "one-shot"},
             InputError,
-            "There is no arm 'one-shot'; expected one of zero-shot, few-shot, knn, simple, profound, simple+few-shot, "
-            "profound+few-shot",
+            "There is no arm 'one-shot'; expected majority, probe, recipe, or a prompt (zero-shot, few-shot, knn, "
+            "simple, profound, simple+few-shot, profound+few-shot), which may end in +hidden or +fusion or +blend",
         ),
         (
             {"mode": "guess"},
