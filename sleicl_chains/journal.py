@@ -23,16 +23,19 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, messages_from_dict, messages_to_dict
 from langchain_core.runnables import Runnable
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import run_in_executor
+from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from sleicl_chains.askers import Asker
 from sleicl_chains.errors import SleiclError
-from sleicl_chains.secrets import formerly_without_secrets, without_secrets
+from sleicl_chains.secrets import formerly_without_secrets
+from sleicl_chains.secrets import without_secrets as without_secrets  # callers have it from here
 from sleicl_chains.unsaved import Unsaved
 
 Model = Runnable[LanguageModelInput, AIMessage]
@@ -526,7 +529,22 @@ _UNHEARD = frozenset(
 """Fields of LangChain's models that the model behind them never hears of."""
 
 
-def _fields(model: BaseChatModel) -> dict[str, Any]:
+def embedder_identity(embeddings: Embeddings) -> dict[str, Any]:
+    """Return what tells an embedder and its settings from others, as `identity` does for chat models."""
+    own = getattr(embeddings, "identity", None)
+    if isinstance(own, Mapping):
+        return dict(without_secrets(plain(own)))
+    fields = _fields(embeddings) if isinstance(embeddings, BaseModel) else getattr(embeddings, "__dict__", {})
+    # Neither decides a vector: how many texts go into a request, and how their tokens are counted.
+    told = {name: value for name, value in fields.items() if not name.startswith("_") and name not in _UNHEARD_TEXTS}
+    described = {"class": type(embeddings).__qualname__, "server": _server(embeddings), **plain(told)}
+    return dict(without_secrets({key: value for key, value in described.items() if value not in _UNSET}))
+
+
+_UNHEARD_TEXTS = frozenset("chunk_size show_progress_bar show_progress retry_min_seconds retry_max_seconds".split())
+
+
+def _fields(model: BaseModel) -> dict[str, Any]:
     """Return the settings, without flags left off: a new version may add some and must not buy all again."""
     kept = {}
     for name, field in type(model).model_fields.items():
@@ -537,9 +555,13 @@ def _fields(model: BaseChatModel) -> dict[str, Any]:
     return kept
 
 
-def _server(model: BaseChatModel) -> str | None:
+def _server(model: object) -> str | None:
     """Return the address in use, which may come from the environment and then is in no field."""
-    for place in ("root_client.base_url", "_client._client.base_url"):  # ChatOpenAI, ChatOllama
+    for place in (
+        "root_client.base_url",
+        "_client._client.base_url",
+        "client._client.base_url",
+    ):  # OpenAI, Ollama, embeddings
         try:
             return str(attrgetter(place)(model))
         except AttributeError:

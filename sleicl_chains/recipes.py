@@ -17,7 +17,7 @@ from sleicl_chains.chats import form_shown
 from sleicl_chains.cues import Cue
 from sleicl_chains.errors import InputError, RecipeMismatch
 from sleicl_chains.grimoires import Grimoire, Provenance
-from sleicl_chains.journal import Journal, identity
+from sleicl_chains.journal import Journal, identity, without_secrets
 from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observer import Observer
 from sleicl_chains.readers import Calibration, Reader, check_reader, load_reader
@@ -201,7 +201,7 @@ class Recipe(BaseModel):
         """
         weak = weak or self._open(home)
         found = told_by(weak)
-        if found != self.model:
+        if found != without_secrets(self.model):
             raise RecipeMismatch(
                 f"The recipe was learned for {self.weak} with {_short(self.model)}; found {_short(found)}. "
                 "Its numbers hold for no other model: run `sleicl learn` for this one"
@@ -211,8 +211,9 @@ class Recipe(BaseModel):
                 "The recipe's prompt is no longer the one that it was learned with: its card or cue was changed, or "
                 "this version writes prompts otherwise; run `sleicl learn` again"
             )
+        space = self._embeddings(home, journal)
         return Solver(
-            self._observer(weak, self._embeddings(home), journal), self.mode, self.prior, fitted=self._reader(),
+            self._observer(weak, space, journal), self.mode, self.prior, fitted=self._reader(),
             calibration=Calibration(*self.calibration) if self.calibration else None, name=name,
         )  # fmt: skip
 
@@ -246,12 +247,12 @@ class Recipe(BaseModel):
         card = (self.task.name, self.task.task_type, self.task.description, self.task.labels)
         return Grimoire(self.grimoire.id, *card, texts["profound"], texts["simple"], Provenance())
 
-    def _embeddings(self, home: Home | None) -> "Embeddings | None":
+    def _embeddings(self, home: Home | None, journal: Journal | None) -> "Embeddings | None":
         if not self.embeddings:
             return None
         from sleicl_chains.embedders import embedder, fingerprint
 
-        space = embedder(self.embeddings, home=home)
+        space = embedder(self.embeddings, home=home, journal=journal)
         if fingerprint(space) != self.embeddings_fingerprint:
             raise RecipeMismatch(
                 f"The recipe was learned with other embeddings of the name {self.embeddings}; run `sleicl learn` again"

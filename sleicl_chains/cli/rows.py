@@ -20,7 +20,7 @@ from sleicl_chains.cli.options import (
     SeedOption,
     TaskOption,
 )
-from sleicl_chains.cli.steps import journal_of, print_json, read, say, weak_options
+from sleicl_chains.cli.steps import journal_of, print_json, read, say, space_of, weak_options
 from sleicl_chains.errors import InputError
 
 if TYPE_CHECKING:
@@ -86,10 +86,9 @@ def draw(
     ratio: float, embeddings: str, no_journal: bool,
 ) -> list["Example"]:  # fmt: skip
     """Run a sampler; the hard one asks the weak model first."""
-    from sleicl_chains.embedders import embedder
     from sleicl_chains.samplers import sampler
 
-    space = embedder(embeddings, home=home)
+    space = space_of(embeddings, home, journal_of(home, no_journal) if ":" in embeddings else None)
     zero_shot = _zero_shot(weak, task, home, no_journal) if weak and name == "hard" else None
     chain = sampler(name, per_label=per_label, seed=seed, embeddings=space, weak=zero_shot, ratio=ratio)
     if zero_shot:

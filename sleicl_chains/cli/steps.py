@@ -10,6 +10,8 @@ from sleicl_chains._folders import Home
 from sleicl_chains.errors import OptionError
 
 if TYPE_CHECKING:
+    from langchain_core.embeddings import Embeddings
+
     from sleicl_chains.grimoires import Grimoire
     from sleicl_chains.journal import Journal
     from sleicl_chains.store import GrimoireStore
@@ -21,6 +23,13 @@ def journal_of(home: Home, off: bool) -> "Journal | None":
     from sleicl_chains.journal import Journal
 
     return None if off else Journal(home.journal)
+
+
+def space_of(name: str, home: Home, journal: "Journal | None") -> "Embeddings":
+    """Return embeddings that are asked once a text: by the journal, or without one as long as the command runs."""
+    from sleicl_chains.embedders import Remembered, embedder
+
+    return embedder(name, home=home, journal=journal) if journal else Remembered(embedder(name, home=home))
 
 
 def read(card: Path, rows: Path) -> tuple["Task", list["Example"]]:
