@@ -268,7 +268,8 @@ def test_a_journal_keeps_vectors_as_they_are(kind: type[Counted], tmp_path: Path
 
 def test_a_journal_keeps_no_broken_vectors(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal.sqlite") as journal:
-        for rows in ([[1.0]], [[float("nan")], [1.0]], [[], []]):
+        broken: list[list[list[float]]] = [[[1.0]], [[float("nan")], [1.0]], [[], []]]
+        for rows in broken:
             with pytest.raises(ModelError, match="Given gave an array of shape"):
                 embed(Remembered(Given(rows), journal), ["a", "b"])
         assert len(journal) == 0
