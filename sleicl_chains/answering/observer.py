@@ -29,7 +29,7 @@ from sleicl_chains.models.abilities import (
     scoring_problem,
     shows_few_tokens,
 )
-from sleicl_chains.models.journal import Journal, identity
+from sleicl_chains.models.journal import Journal, former_identity, identity
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 
@@ -164,15 +164,16 @@ class Observer:
 
     def _kept(self, request: Mapping[str, Any], ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return what the journal keeps of a request, else ask and keep it."""
-        whole = {**request, "model": self.identity}
-        kept = self.journal.get(whole) if self.journal else None
-        if kept is None:
+
+        def timed() -> dict[str, Any]:
             started = time.perf_counter()
-            kept = ask()
-            kept["seconds"] = time.perf_counter() - started
-            if self.journal:
-                self.journal.put(whole, kept)
-        return kept
+            found = ask()
+            return {**found, "seconds": time.perf_counter() - started}
+
+        if self.journal is None:
+            return timed()
+        whole = {**request, "model": self.identity}
+        return self.journal.once(whole, timed, former=lambda: {**request, "model": former_identity(self.weak)})
 
 
 def mode_problem(weak: BaseChatModel, mode: Mode) -> str:

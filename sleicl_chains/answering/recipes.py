@@ -22,7 +22,7 @@ from sleicl_chains.errors import InputError, RecipeMismatch
 from sleicl_chains.files import Home, read_text, write_whole
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.models.abilities import Renderer
-from sleicl_chains.models.journal import Journal, identity
+from sleicl_chains.models.journal import Journal, identity, without_secrets
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 
@@ -212,7 +212,7 @@ class Recipe(BaseModel):
         """
         weak = weak or self._open(home)
         found = told_by(weak)
-        if found != self.model:
+        if found != without_secrets(self.model):
             raise RecipeMismatch(
                 f"The recipe was learned for {self.weak} with {_short(self.model)}; found {_short(found)}. "
                 "Its numbers hold for no other model: run `sleicl learn` for this one"
@@ -222,8 +222,9 @@ class Recipe(BaseModel):
                 "The recipe's prompt is no longer the one that it was learned with: its card or cue was changed, or "
                 "this version writes prompts otherwise; run `sleicl learn` again"
             )
+        space = self._embeddings(home, journal)
         return Solver(
-            self._observer(weak, self._embeddings(home), journal), self.mode, self.prior, self._reader(),
+            self._observer(weak, space, journal), self.mode, self.prior, self._reader(),
             calibration=Calibration(*self.calibration) if self.calibration else None, name=name,
         )  # fmt: skip
 
@@ -257,12 +258,12 @@ class Recipe(BaseModel):
         card = (self.task.name, self.task.task_type, self.task.description, self.task.labels)
         return Grimoire(self.grimoire.id, *card, texts["profound"], texts["simple"], Provenance())
 
-    def _embeddings(self, home: Home | None) -> "Embeddings | None":
+    def _embeddings(self, home: Home | None, journal: Journal | None) -> "Embeddings | None":
         if not self.embeddings:
             return None
         from sleicl_chains.models.embedders import embedder, fingerprint
 
-        space = embedder(self.embeddings, home=home)
+        space = embedder(self.embeddings, home=home, journal=journal)
         if fingerprint(space) != self.embeddings_fingerprint:
             raise RecipeMismatch(
                 f"The recipe was learned with other embeddings of the name {self.embeddings}; run `sleicl learn` again"

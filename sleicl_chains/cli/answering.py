@@ -31,6 +31,7 @@ from sleicl_chains.cli.steps import (
     read,
     read_card,
     say,
+    space_of,
     weak_options,
 )
 from sleicl_chains.errors import InputError, OptionError, SleiclError
@@ -86,7 +87,6 @@ def evaluate(
     from sleicl_chains.cli.console import Meter, print_report
     from sleicl_chains.evaluation.report.sources import note_sources
     from sleicl_chains.evaluation.table import ArmBuilder, limited
-    from sleicl_chains.models.embedders import embedder
     from sleicl_chains.models.names import weak_model
 
     place = Home.at(home)
@@ -95,10 +95,11 @@ def evaluate(
     learned = _recipe(recipe, task)
     name = weak or (learned.weak if learned else _no_weak())
     given = _options(learned, task, option, base_url)
+    journal = journal_of(place, no_journal)
     builder = ArmBuilder(
-        task, weak_model(name, home=place, **given), embedder(embeddings, home=place), recipe=learned, home=place,
+        task, weak_model(name, home=place, **given), space_of(embeddings, place, journal), recipe=learned, home=place,
         train=_train(train, task, examples), grimoire=find_grimoire(grimoire, task, place), mode=_any(mode),
-        prior=_any(prior), seed=seed, journal=journal_of(place, no_journal),
+        prior=_any(prior), seed=seed, journal=journal,
     )  # fmt: skip
     sources = _sources(builder, grimoire, recipe)  # before the run: a file may change while it lasts
     if leaked := builder.leaked(examples):

@@ -18,7 +18,7 @@ from sleicl_chains.cli.options import (
     TaskOption,
     WeakOption,
 )
-from sleicl_chains.cli.steps import find_grimoire, journal_of, print_json, read, say, store_of, weak_options
+from sleicl_chains.cli.steps import find_grimoire, journal_of, print_json, read, say, space_of, store_of, weak_options
 from sleicl_chains.errors import InputError, OptionError
 from sleicl_chains.files import Home
 
@@ -48,7 +48,6 @@ def learn(
     """Find the prompt and the reading that suit a weak model, and test whether a grimoire helps it."""
     from sleicl_chains.cli.console import Meter, print_recipe
     from sleicl_chains.learning.learn import learn as learn_task
-    from sleicl_chains.models.embedders import embedder
     from sleicl_chains.models.names import strong_model, weak_model
 
     if strong and grimoire:
@@ -61,7 +60,8 @@ def learn(
     given = weak_options(task, option, base_url)
     shown = [one for name in grimoire or [] if (one := find_grimoire(name, task, place))]
     writer = strong_model(strong, home=place) if strong else None
-    space = embedder(embeddings, home=place)
+    journal = journal_of(place, no_journal)
+    space = space_of(embeddings, place, journal)
 
     def store(written: "Grimoire") -> None:
         say([f"The grimoire is kept as {store_of(place).add(written)}."])
@@ -70,7 +70,7 @@ def learn(
         found = learn_task(
             task, examples, weak=weak_model(weak, home=place, **given), strong=writer, grimoires=shown, seed=seed,
             budget=budget, weak_name=weak, strong_name=strong_name or strong, keep=store, options=given,
-            embeddings=embeddings, space=space, journal=journal_of(place, no_journal), progress=meter,
+            embeddings=embeddings, space=space, journal=journal, progress=meter,
             notice=lambda line: say([line]),
         )  # fmt: skip
     found.save(recipe)

@@ -19,7 +19,7 @@ from sleicl_chains.cli.options import (
     SeedOption,
     TaskOption,
 )
-from sleicl_chains.cli.steps import journal_of, print_json, read, say, weak_options
+from sleicl_chains.cli.steps import journal_of, print_json, read, say, space_of, weak_options
 from sleicl_chains.errors import InputError
 from sleicl_chains.files import Home
 
@@ -89,9 +89,8 @@ def draw(
 ) -> list["Example"]:  # fmt: skip
     """Run a sampler; the hard one asks the weak model first."""
     from sleicl_chains.grimoires.samplers import sampler
-    from sleicl_chains.models.embedders import embedder
 
-    space = embedder(embeddings, home=home)
+    space = space_of(embeddings, home, journal_of(home, no_journal) if ":" in embeddings else None)
     zero_shot = _zero_shot(weak, task, home, no_journal) if weak and name == "hard" else None
     chain = sampler(name, per_label=per_label, seed=seed, embeddings=space, weak=zero_shot, ratio=ratio)
     if zero_shot:

@@ -10,6 +10,8 @@ from sleicl_chains.errors import OptionError
 from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
+    from langchain_core.embeddings import Embeddings
+
     from sleicl_chains.grimoires.grimoire import Grimoire
     from sleicl_chains.grimoires.store import GrimoireStore
     from sleicl_chains.models.journal import Journal
@@ -22,6 +24,13 @@ def journal_of(home: Home, off: bool) -> "Journal | None":
     from sleicl_chains.models.journal import Journal
 
     return None if off else Journal(home.journal)
+
+
+def space_of(name: str, home: Home, journal: "Journal | None") -> "Embeddings":
+    """Return embeddings that are asked once a text: by the journal, or without one as long as the command runs."""
+    from sleicl_chains.models.embedders import Remembered, embedder
+
+    return embedder(name, home=home, journal=journal) if journal else Remembered(embedder(name, home=home))
 
 
 def read(card: Path, rows: Path) -> tuple["Task", list["Example"]]:

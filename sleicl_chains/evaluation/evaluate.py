@@ -14,16 +14,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from langchain_core.runnables import Runnable
+from langchain_core.language_models import BaseChatModel
+from langchain_core.load.serializable import Serializable
+from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables.base import RunnableBindingBase
 
 from sleicl_chains.answering.arms import asks_a_model, names_grimoire
 from sleicl_chains.answering.readings import GROUPS
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, PromptTooLong, RejectedReply, RunError
 from sleicl_chains.files import write_whole
+from sleicl_chains.models.journal import identity
 from sleicl_chains.statistics import (
     expected_calibration_error,
     macro_f1,
@@ -196,10 +201,45 @@ def _name(chain: Runnable[str, Answer]) -> str:
 def settings_of(chain: Runnable[str, Answer]) -> str:
     """Return the digits under which a solver's answers may be continued.
 
-    A chain of someone else's is told by how it prints itself, which shows its parts but not what a
-    function in it does.
+    A chain of someone else's is told by its parts: models by their identity, a function by its name or text, but not
+    by what it calls. An Ollama server is asked which weights it has.
     """
-    return str(_metadata(chain).get("settings") or hashlib.sha256(repr(chain).encode()).hexdigest()[:16])
+    return str(_metadata(chain).get("settings") or _digits(json.dumps(_told(chain), sort_keys=True)))
+
+
+def _former_settings(chain: Runnable[str, Answer]) -> str:
+    """Return the digits that versions up to 0.1.0 gave, the same in each process where no address is printed."""
+    return str(_metadata(chain).get("settings") or _digits(repr(chain)))
+
+
+def _digits(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _told(part: object, above: tuple[int, ...] = ()) -> Any:
+    """Return what tells a chain's part from others, as JSON data; the same in each process."""
+    if isinstance(part, Runnable) and (settings := _metadata(part).get("settings")):
+        return settings
+    if isinstance(part, BaseChatModel):
+        return identity(part)
+    if id(part) in above:  # a function may call the chain that it is in
+        return type(part).__name__
+    told = partial(_told, above=(*above, id(part)))
+    if isinstance(part, RunnableBindingBase):
+        return [told(part.bound), told(part.kwargs), told(part.config.get("configurable", {}))]
+    if isinstance(part, RunnableLambda):
+        return [_printed(part), *map(told, part.deps)]
+    if isinstance(part, Serializable):  # sequences, prompts, parsers
+        return [type(part).__name__, {name: told(getattr(part, name)) for name in type(part).model_fields}]
+    if isinstance(part, Mapping):
+        return {str(name): told(item) for name, item in part.items()}
+    if isinstance(part, list | tuple):
+        return [told(item) for item in part]
+    return sorted(map(_printed, part)) if isinstance(part, set | frozenset) else _printed(part)
+
+
+def _printed(part: object) -> str:
+    return re.sub(r"\b0x[0-9a-fA-F]+\b", "", repr(part))
 
 
 def run_name(task: Task, solvers: Mapping[str, Runnable[str, Answer]], examples: Sequence[Example]) -> str:
@@ -236,7 +276,8 @@ class _Rows:
         found: dict[str, Any] = (
             json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {"rows": rows, "arms": {}}
         )
-        if found["rows"] != rows or any(arms[arm] != found["arms"].get(arm, arms[arm]) for arm in arms):
+        accepted = {arm: (None, arms[arm], _former_settings(chain)) for arm, chain in solvers.items()}
+        if found["rows"] != rows or any(found["arms"].get(arm) not in accepted[arm] for arm in arms):
             what = "other rows" if found["rows"] != rows else "other settings"
             raise RunError(f"{manifest.parent} holds a run with {what}; give another folder with --run, or delete it")
         write_whole(manifest, json.dumps({"rows": rows, "arms": found["arms"] | arms}, indent=1) + "\n")

@@ -78,7 +78,7 @@ def learn(
     from sleicl_chains.models.embedders import Remembered, embedder, fingerprint
 
     check_answers(examples, task)
-    space, say = Remembered(space or embedder(embeddings)), notice or (lambda _: None)
+    space, say = Remembered(space or embedder(embeddings, journal=journal)), notice or (lambda _: None)
     parts, writer = cut(examples, seed, grimoires), (strong_name or "the strong model") if strong else None
     plan = Plan.of(task, parts, grimoires, writer if parts.confirm else None, budget)
     for line in plan.lines():

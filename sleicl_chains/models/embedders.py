@@ -3,9 +3,10 @@
 Everything here is a LangChain `Embeddings`; async use comes from its defaults.
 """
 
+import base64
 import hashlib
 import importlib.util
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,16 +22,19 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
     from tokenizers import Tokenizer
 
+    from sleicl_chains.models.journal import Journal
+
 _NAMES = "wordllama, minilm, ollama:NAME, openai:NAME or another PROVIDER:NAME"
 
 
-def embedder(name: str = "wordllama", *, home: Home | None = None) -> Embeddings:
+def embedder(name: str = "wordllama", *, home: Home | None = None, journal: "Journal | None" = None) -> Embeddings:
     """Return the embeddings of that name.
 
     Args:
         name: `wordllama` (word vectors inside an installed package), `minilm` (a small transformer,
             fetched on first use), or PROVIDER:NAME as LangChain's `init_embeddings` takes it.
         home: where fetched weights lie.
+        journal: keeps the vectors of a provider, so that no text is embedded twice. The two others are quicker anew.
 
     Raises:
         ModelNotFound: there are no embeddings of that name, their files cannot be had, or the
@@ -42,7 +46,7 @@ def embedder(name: str = "wordllama", *, home: Home | None = None) -> Embeddings
         from sleicl_chains.models.weights import fetch
 
         return MiniLM(fetch("minilm", home or Home.at()))
-    return _of_provider(name)
+    return Remembered(_of_provider(name), journal) if journal else _of_provider(name)
 
 
 class WordVectors(Embeddings):
@@ -156,21 +160,68 @@ class MiniLM(Embeddings):
 
 
 class Remembered(Embeddings):
-    """Other embeddings, asked once a text; what they gave is kept as long as this object is."""
+    """Other embeddings, asked once a text; what they gave is kept in a journal, or else as long as this object is."""
 
-    def __init__(self, inner: Embeddings) -> None:
-        self.inner = inner
+    def __init__(self, inner: Embeddings, journal: "Journal | None" = None) -> None:
+        self.inner, self.journal = inner, journal
         self._known: dict[str, list[float]] = {}
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Return one vector a text; those not seen before are asked for in one call."""
-        if new := [text for text in dict.fromkeys(texts) if text not in self._known]:
-            self._known |= dict(zip(new, self.inner.embed_documents(new), strict=True))
-        return [self._known[text] for text in texts]
+        """Return one vector a text; those not seen before are asked for in one call.
+
+        Raises:
+            ModelError: the inner ones gave something that is not a finite vector a text; nothing of it is kept.
+        """
+        different = list(dict.fromkeys(texts))
+        known = self._kept(different) if self.journal else self._in_memory(different)
+        return [known[text] for text in texts]
 
     def embed_query(self, text: str) -> list[float]:
-        """Return the vector of a text that is searched for; these are not kept."""
-        return self.inner.embed_query(text)
+        """Return the vector of a text that is searched for; without a journal these are not kept."""
+        if self.journal is None:
+            return self.inner.embed_query(text)
+        kept = self.journal.once(
+            self._request("query", text), lambda: self._replies([self.inner.embed_query(text)], 1)[0]
+        )
+        return _unpacked(kept)
+
+    def _in_memory(self, texts: list[str]) -> dict[str, list[float]]:
+        if new := [text for text in texts if text not in self._known]:
+            self._known |= dict(zip(new, self.inner.embed_documents(new), strict=True))
+        return self._known
+
+    def _kept(self, texts: list[str]) -> dict[str, list[float]]:
+        assert self.journal is not None
+
+        def ask(places: list[int]) -> list[dict[str, str]]:
+            return self._replies(self.inner.embed_documents([texts[place] for place in places]), len(places))
+
+        kept = self.journal.once_each([self._request("document", text) for text in texts], ask)
+        return {text: _unpacked(reply) for text, reply in zip(texts, kept, strict=True)}
+
+    def _replies(self, found: Sequence[Sequence[float]], count: int) -> list[dict[str, str]]:
+        return [_packed(vector) for vector in _checked(self.inner, found, count)]
+
+    def _request(self, kind: str, text: str) -> dict[str, Any]:
+        return {"op": "embed", "as": kind, "text": text, "model": self._identity}
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        from sleicl_chains.models.journal import embedder_identity
+
+        return embedder_identity(self.inner)
+
+
+def _packed(vector: NDArray[np.float64]) -> dict[str, str]:
+    """Write a vector as base64, in single precision where that is exact, as providers send it."""
+    single = vector.astype("<f4")
+    kind, values = ("<f4", single) if (single == vector).all() else ("<f8", vector.astype("<f8"))
+    return {"vector": base64.b64encode(values.tobytes()).decode(), "numbers": kind}
+
+
+def _unpacked(reply: Mapping[str, str]) -> list[float]:
+    values: list[float] = np.frombuffer(base64.b64decode(reply["vector"]), dtype=reply["numbers"]).tolist()
+    return values
 
 
 def _of_provider(name: str) -> Embeddings:
@@ -216,20 +267,26 @@ def embed(embeddings: Embeddings, texts: Iterable[str], *, as_queries: bool = Fa
         found: Sequence[Sequence[float]] = (
             [embeddings.embed_query(text) for text in texts] if as_queries else embeddings.embed_documents(texts)
         )
-        vectors = np.array(found, dtype=np.float64)
+        vectors = _checked(embeddings, found, len(texts))
     except SleiclError:
         raise
     except Exception as problem:  # each client has errors of its own: no connection, no such model
         raise ModelError(f"{_name(embeddings)} could not embed: {one_line(problem).rstrip('.')}") from problem
-    if vectors.ndim != 2 or len(vectors) != len(texts) or not vectors.size or not np.isfinite(vectors).all():
-        raise ModelError(
-            f"{_name(embeddings)} gave an array of shape {vectors.shape} for {len(texts)} texts; "
-            "expected one vector of finite numbers each"
-        )
     norms = np.linalg.norm(vectors, axis=1)
     vectors[norms == 0, 0] = norms[norms == 0] = 1.0
     rows: NDArray[np.float32] = (vectors / norms[:, None]).astype(np.float32)
     return rows
+
+
+def _checked(embeddings: Embeddings, found: Sequence[Sequence[float]], count: int) -> NDArray[np.float64]:
+    """Return the vectors as an array, (n_texts, n_dims)."""
+    vectors = np.array(found, dtype=np.float64)
+    if vectors.ndim != 2 or len(vectors) != count or not vectors.size or not np.isfinite(vectors).all():
+        raise ModelError(
+            f"{_name(embeddings)} gave an array of shape {vectors.shape} for {count} texts; "
+            "expected one vector of finite numbers each"
+        )
+    return vectors
 
 
 def fingerprint(embeddings: Embeddings) -> str:
@@ -251,6 +308,7 @@ def task_text(name: str, task_type: str, description: str, labels: Sequence[str]
 
 
 def _name(embeddings: Embeddings) -> str:
-    embeddings = getattr(embeddings, "inner", embeddings)
+    while isinstance(embeddings, Remembered):
+        embeddings = embeddings.inner
     model = getattr(embeddings, "model", None)
     return f"{type(embeddings).__name__} ({model})" if model else type(embeddings).__name__

@@ -1,50 +1,77 @@
 """The journal: every model call by its full request, so that no reply is bought twice.
 
 A request is looked up before the model is asked, and a reply is on disk before anyone sees it. A
-rejected reply is kept as a record, but never given as an answer.
+rejected reply is kept as a record, but never given as an answer. Of equal requests in flight the
+first is asked, and the others wait for its reply.
 """
 
+import asyncio
 import hashlib
 import json
 import os
-import re
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+import weakref
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, messages_from_dict, messages_to_dict
 from langchain_core.runnables import Runnable
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import run_in_executor
+from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from sleicl_chains.errors import SleiclError
 from sleicl_chains.models.abilities import is_journalled, own_identity
+from sleicl_chains.models.askers import Asker
+from sleicl_chains.models.secrets import formerly_without_secrets
+from sleicl_chains.models.secrets import without_secrets as without_secrets  # callers have it from here
+from sleicl_chains.models.unsaved import Unsaved
 
 Model = Runnable[LanguageModelInput, AIMessage]
 """A chat model, or one with bound arguments."""
 Check = Callable[[AIMessage], object]
 """Raises RejectedReply for a reply that must not be used."""
 
+Reply = dict[str, Any]
+"""What a model gave, as JSON data."""
+Request = Mapping[str, Any]
+
 _PATIENCE_S = 30
+_LONGEST_WAIT_S = 900
+"""For another's equal request; longer than any time-out of a model here."""
+_PAUSES_S = (0.005, 0.1)
+"""Between two looks for the reply that is waited for: the first, and the longest."""
+_ROOM = 4096
+"""Bytes that are held for a reply before it is asked for, so that a full disk is found in time."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS calls (
     key TEXT NOT NULL, request TEXT NOT NULL, reply TEXT NOT NULL, at TEXT NOT NULL, rejected TEXT
 );
 CREATE UNIQUE INDEX IF NOT EXISTS accepted ON calls (key) WHERE rejected IS NULL;
 """
+_PENDING = """
+CREATE TABLE IF NOT EXISTS pending (key TEXT PRIMARY KEY, owner TEXT NOT NULL, since REAL NOT NULL, room BLOB)
+"""
+"""Requests that are being asked. Made with the first one: a journal that is only read needs no table."""
 
 
 class Journal:
     """An append-only SQLite file, for several threads and processes at once.
+
+    Beside it lie `NAME-asking`, a folder with a locked file of each process that asks, and, while the journal cannot be
+    written, `NAME-unsaved` with the replies that came meanwhile.
 
     Raises:
         SleiclError: the file is damaged, cannot be written, or was locked for 30 seconds.
@@ -53,18 +80,19 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.Lock()
+        self._asker = Asker(path.with_name(f"{path.name}-asking"))
+        self._unsaved = Unsaved(path.with_name(f"{path.name}-unsaved"))
+        weakref.finalize(self, self._asker.leave)
         with self._explained():
             _create(path)
             self._connection = _open(path)
+        self._absorb(patience_s=0)
 
-    def get(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
+    def get(self, request: Request) -> Reply | None:
         """Return the accepted reply to this very request, if there is one."""
-        query = "SELECT reply FROM calls WHERE key = ? AND rejected IS NULL"
-        with self._lock, self._explained():
-            row = self._connection.execute(query, (_key(_json(request)),)).fetchone()
-        return json.loads(row[0]) if row else None
+        return self._find(_key(_json(request)))
 
-    def put(self, request: Mapping[str, Any], reply: Mapping[str, Any], *, rejected: str | None = None) -> None:
+    def put(self, request: Request, reply: Mapping[str, Any], *, rejected: str | None = None) -> None:
         """Keep a reply; it is safe from `kill -9` on return. The first accepted reply to a request stays.
 
         Args:
@@ -73,9 +101,80 @@ class Journal:
             rejected: why the reply must not be used.
         """
         asked = _json(request)
-        row = (_key(asked), asked, _json(reply), _now(), rejected)
+        self._insert((_key(asked), asked, _json(reply), _now(), rejected))
+
+    def once(
+        self,
+        request: Request,
+        ask: Callable[[], Reply],
+        *,
+        check: Callable[[Reply], object] | None = None,
+        former: Callable[[], Request] | None = None,
+    ) -> Reply:
+        """Return the kept reply, else ask for it and keep it; equal requests meanwhile wait and get the same.
+
+        Waiting ends too when the other fails, its process dies, or after 15 minutes: then this one asks. A reply that
+        cannot be written after all is returned with a warning, and kept in a file beside the journal.
+
+        Args:
+            request: all that decides the reply, without secrets.
+            ask: costs what a model call costs. It may use the journal itself.
+            check: raises for a reply that must not be used; it is kept as rejected.
+            former: the request as an earlier version has written it, whose reply is as good.
+
+        Raises:
+            SleiclError: the journal cannot be written; nothing was asked.
+        """
+        turn = Turn(self, request, check, former)
+        _settle([turn], lambda _: [ask()])
+        return turn.known
+
+    def once_each(self, requests: Sequence[Request], ask: Callable[[list[int]], Sequence[Reply]]) -> list[Reply]:
+        """Do what `once` does for several different requests; those not known are asked for together.
+
+        Args:
+            requests: no two equal ones.
+            ask: takes the places of some requests and returns a reply each.
+        """
+        turns = [Turn(self, request) for request in requests]
+        _settle(turns, ask)
+        return [turn.known for turn in turns]
+
+    async def aonce(
+        self,
+        request: Request,
+        ask: Callable[[], Awaitable[Reply]],
+        *,
+        check: Callable[[Reply], object] | None = None,
+        former: Callable[[], Request] | None = None,
+    ) -> Reply:
+        """Do what `once` does without blocking the event loop; a cancelled task loses no reply that has come."""
+        turn, in_thread, pause = (
+            Turn(self, request, check, former),
+            asyncio.get_running_loop().run_in_executor,
+            _PAUSES_S[0],
+        )
+        try:
+            while not await asyncio.shield(in_thread(None, turn.ready)):
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _PAUSES_S[1])
+            if turn.reply is None:
+                with _held([turn]):
+                    reply = await ask()
+                # Begun without an await, and goes on in its thread if this task is cancelled.
+                await asyncio.shield(in_thread(None, turn.keep, reply))
+        finally:
+            if not turn.over:
+                await asyncio.shield(in_thread(None, turn.leave))
+        return turn.known
+
+    def prune(self, older_than: timedelta) -> int:
+        """Forget the calls that are older, give their room back to the disk and return how many they were."""
+        end = (datetime.now(UTC) - older_than).isoformat(timespec="seconds")
         with self._lock, self._explained():
-            self._connection.execute("INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?)", row)
+            gone = self._connection.execute("DELETE FROM calls WHERE at < ?", (end,)).rowcount
+            self._connection.execute("VACUUM")
+        return gone
 
     def __len__(self) -> int:
         with self._lock, self._explained():
@@ -87,6 +186,7 @@ class Journal:
 
     def close(self) -> None:
         """Close the file."""
+        self._asker.leave()
         with self._lock:
             self._connection.close()
 
@@ -103,10 +203,204 @@ class Journal:
         except sqlite3.ProgrammingError:
             raise  # such as use after close: a mistake in the program
         except (sqlite3.OperationalError, OSError) as problem:
-            raise SleiclError(f"{self.path}: the journal cannot be used ({problem})") from None
+            help = "free it, or go without by --no-journal"
+            raise SleiclError(f"{self.path}: the journal cannot be used ({problem}); {help}") from None
         except sqlite3.DatabaseError as problem:
             help = "move the file away, and a new one is begun"
             raise SleiclError(f"{self.path}: the journal is damaged ({problem}); {help}") from None
+
+    # -------------------------------------------------------------- rows
+
+    def _find(self, key: str) -> Reply | None:
+        query = "SELECT reply FROM calls WHERE key = ? AND rejected IS NULL"
+        with self._lock, self._explained():
+            row = self._connection.execute(query, (key,)).fetchone()
+        kept = row[0] if row else self._unsaved.reply(key)
+        return json.loads(kept) if kept else None
+
+    def _insert(self, row: tuple[Any, ...]) -> bool:
+        """Return whether the row is new."""
+        with self._lock, self._explained():
+            return self._connection.execute("INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?)", row).rowcount > 0
+
+    def _keep(self, key: str, request: str, reply: Reply, rejected: str | None = None) -> Reply:
+        """Keep a reply that has been paid for, wherever that can be, and return the one that counts."""
+        row = (key, request, _json(reply), _now(), rejected)
+        try:
+            new = self._insert(row)
+        except (SleiclError, sqlite3.ProgrammingError) as problem:  # the second: closed meanwhile
+            self._set_aside(row, problem)
+            return reply
+        return reply if new or rejected else self._find(key) or reply
+
+    def _set_aside(self, row: tuple[Any, ...], problem: Exception) -> None:
+        self._asker.leave()  # what is claimed cannot be given back, so it must not pass for somebody's at work
+        try:
+            kept = f"it is in {self._unsaved.put(row)} until the journal can be written"
+        except OSError as second:
+            kept = f"nor beside it ({second.strerror}), and would be asked for again"
+        warnings.warn(f"A reply could not be kept: {problem}; {kept}", stacklevel=2)
+
+    def _absorb(self, *, patience_s: float = _PATIENCE_S) -> None:
+        """Move what was set aside into the journal, if it can be written now."""
+        if not self._unsaved.folder.exists():
+            return
+        try:
+            self._connection.execute(f"PRAGMA busy_timeout = {round(patience_s * 1000)}")
+            for file, row in self._unsaved.rows():
+                self._insert(row)
+                self._unsaved.remove(file)
+        except SleiclError:
+            pass  # it is found where it is
+        finally:
+            self._connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_S * 1000}")
+
+    # -------------------------------------------------------------- claims
+
+    def _claim(self, key: str) -> tuple[str, float] | None:
+        """Note that a request is being asked; None where another is at it. Proves that the journal can be written."""
+        with self._lock, self._explained():
+            self._enter()
+            claim = (self._asker.name, time.time())
+            row = (key, *claim, _ROOM)
+            made = self._connection.execute("INSERT OR IGNORE INTO pending VALUES (?, ?, ?, zeroblob(?))", row).rowcount
+            return claim if made or self._take_over(key, claim) else None
+
+    def _enter(self) -> None:
+        """Become an asker, once, and clear away what dead ones have left."""
+        if self._asker.name:
+            return
+        self._connection.execute(_PENDING)
+        self._asker.enter()
+        named = {name for (name,) in self._connection.execute("SELECT DISTINCT owner FROM pending")}
+        dead = [name for name in named | self._asker.others() if not self._asker.lives(name)]
+        self._connection.executemany("DELETE FROM pending WHERE owner = ?", [(name,) for name in dead])
+
+    def _take_over(self, key: str, claim: tuple[str, float]) -> bool:
+        found = self._connection.execute("SELECT owner, since FROM pending WHERE key = ?", (key,)).fetchone()
+        if found is None or (abs(claim[1] - found[1]) < _LONGEST_WAIT_S and self._asker.lives(found[0])):
+            return False
+        change = "UPDATE pending SET owner = ?, since = ? WHERE key = ? AND owner = ? AND since = ?"
+        return self._connection.execute(change, (*claim, key, *found)).rowcount > 0
+
+    def _give_back(self, key: str, claim: tuple[str, float]) -> None:
+        if claim[0] != self._asker.name:
+            return  # nobody takes it for a living one's
+        try:
+            with self._lock:
+                query = "DELETE FROM pending WHERE key = ? AND owner = ? AND since = ?"
+                self._connection.execute(query, (key, *claim))
+        except sqlite3.Error:
+            self._asker.leave()
+
+
+_HELD: ContextVar[frozenset[tuple[str, str]]] = ContextVar("_HELD", default=frozenset())
+"""The journals and keys of the requests that are being asked around here: waiting for one would never end."""
+
+
+class Turn:
+    """One request's place in the queue of equal ones."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        request: Request,
+        check: Callable[[Reply], object] | None = None,
+        former: Callable[[], Request] | None = None,
+    ) -> None:
+        self.journal, self.check = journal, check
+        self.request = _json(request)
+        self.key = _key(self.request)
+        self.mark = (str(journal.path), self.key)
+        self.reply: Reply | None = None
+        self.over = False
+        """Whether nothing is claimed any more."""
+        self._former = former
+        self._within = self.mark in _HELD.get()
+        self._claimed: tuple[str, float] | None = None
+        self._lock = threading.RLock()
+
+    @property
+    def known(self) -> Reply:
+        """The reply, once there is one."""
+        assert self.reply is not None
+        return self.reply
+
+    def ready(self) -> bool:
+        """Return whether there is nothing to wait for: there is a `reply`, or it is this one's turn to ask."""
+        with self._lock:
+            if self.over or self._found():
+                return True
+            if not self._within:
+                self._claimed = self.journal._claim(self.key)
+                if self._claimed is None:
+                    return False
+                self.journal._absorb()
+                self._found()  # another may have answered between the look and the claim
+            return True
+
+    def _found(self) -> bool:
+        self.reply = self.journal._find(self.key)
+        if self.reply is None and self._former:
+            before, self._former = _key(_json(self._former())), None
+            self.reply = self.journal._find(before) if before != self.key else None
+        if self.reply is not None:
+            self.leave()
+        return self.over
+
+    def keep(self, reply: Reply) -> None:
+        """Keep what was asked for, and let the next one look.
+
+        Raises:
+            Exception: by the check; the reply is kept as rejected.
+        """
+        with self._lock:
+            try:
+                if self.check:
+                    self.check(reply)
+            except Exception as problem:
+                self.journal._keep(self.key, self.request, reply, rejected=str(problem))
+                raise
+            else:
+                self.reply = self.journal._keep(self.key, self.request, reply)
+            finally:
+                self.leave()
+
+    def leave(self) -> None:
+        """Let the next one ask, if nothing is kept."""
+        with self._lock:
+            claimed, self._claimed, self.over = self._claimed, None, True
+            if claimed:
+                self.journal._give_back(self.key, claimed)
+
+
+@contextmanager
+def _held(turns: Sequence[Turn]) -> Iterator[None]:
+    before = _HELD.set(_HELD.get() | {turn.mark for turn in turns})
+    try:
+        yield
+    finally:
+        _HELD.reset(before)
+
+
+def _settle(turns: Sequence[Turn], ask: Callable[[list[int]], Sequence[Reply]]) -> None:
+    """Ask for what is nobody's, together, and wait for the rest; nothing is held while waiting."""
+    waiting, pause = list(range(len(turns))), _PAUSES_S[0]
+    try:
+        while waiting:
+            ready = [at for at in waiting if turns[at].ready()]
+            if mine := [at for at in ready if turns[at].reply is None]:
+                with _held([turns[at] for at in mine]):
+                    replies = ask(mine)
+                for at, reply in zip(mine, replies, strict=True):
+                    turns[at].keep(reply)
+            waiting = [at for at in waiting if at not in set(ready)]
+            if waiting and not ready:
+                time.sleep(pause)
+                pause = min(2 * pause, _PAUSES_S[1])
+    finally:
+        for turn in turns:
+            turn.leave()
 
 
 def _create(path: Path) -> None:
@@ -174,11 +468,17 @@ def _class_name(value: object) -> str:
 
 def request_of(model: Model, messages: Sequence[BaseMessage], options: Mapping[str, Any]) -> dict[str, Any]:
     """Return all that decides a reply as JSON data, without secrets and without ids of runs."""
-    return {
-        "model": identity(model),
-        "messages": [_without_run(message) for message in plain(messages_to_dict(messages))],
-        "options": without_secrets(plain(options)),
-    }
+    return {"model": identity(model), "messages": _sent(messages), "options": without_secrets(plain(options))}
+
+
+def _former_request(model: Model, messages: Sequence[BaseMessage], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the request that versions up to 0.1.0 have written."""
+    bared = formerly_without_secrets(plain(options))
+    return {"model": former_identity(model), "messages": _sent(messages), "options": bared}
+
+
+def _sent(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+    return [_without_run(message) for message in plain(messages_to_dict(messages))]
 
 
 def _without_run(message: dict[str, Any]) -> dict[str, Any]:
@@ -197,15 +497,24 @@ def identity(model: Model) -> dict[str, Any]:
     Raises:
         TypeError: `model` is neither a chat model nor one with bound arguments.
     """
+    return _told(model, without_secrets, without_secrets)
+
+
+def former_identity(model: Model) -> dict[str, Any]:
+    """Return the identity that versions up to 0.1.0 have written into journals."""
+    return _told(model, formerly_without_secrets, lambda own: own)
+
+
+def _told(model: Model, bared: Callable[[Any], Any], own_bared: Callable[[Any], Any]) -> dict[str, Any]:
     if isinstance(model, RunnableBindingBase):  # before `identity`, which it would pass through
-        return {"bound": identity(model.bound), "kwargs": without_secrets(plain(model.kwargs))}
+        return {"bound": _told(model.bound, bared, own_bared), "kwargs": bared(plain(model.kwargs))}
     if (own := own_identity(model)) is not None:
-        return dict(plain(own))
+        return dict(own_bared(plain(own)))
     if not isinstance(model, BaseChatModel):
         raise TypeError(f"expected a chat model, found {type(model).__qualname__}")
     params = {} if model.is_lc_serializable() else model._identifying_params
     described = {"class": type(model).__name__, "server": _server(model), "params": params, **_fields(model)}
-    return dict(without_secrets({key: value for key, value in plain(described).items() if value not in _UNSET}))
+    return dict(bared({key: value for key, value in plain(described).items() if value not in _UNSET}))
 
 
 _UNSET: tuple[object, ...] = (None, "", [], {})
@@ -220,7 +529,22 @@ _UNHEARD = frozenset(
 """Fields of LangChain's models that the model behind them never hears of."""
 
 
-def _fields(model: BaseChatModel) -> dict[str, Any]:
+def embedder_identity(embeddings: Embeddings) -> dict[str, Any]:
+    """Return what tells an embedder and its settings from others, as `identity` does for chat models."""
+    own = getattr(embeddings, "identity", None)
+    if isinstance(own, Mapping):
+        return dict(without_secrets(plain(own)))
+    fields = _fields(embeddings) if isinstance(embeddings, BaseModel) else getattr(embeddings, "__dict__", {})
+    # Neither decides a vector: how many texts go into a request, and how their tokens are counted.
+    told = {name: value for name, value in fields.items() if not name.startswith("_") and name not in _UNHEARD_TEXTS}
+    described = {"class": type(embeddings).__qualname__, "server": _server(embeddings), **plain(told)}
+    return dict(without_secrets({key: value for key, value in described.items() if value not in _UNSET}))
+
+
+_UNHEARD_TEXTS = frozenset("chunk_size show_progress_bar show_progress retry_min_seconds retry_max_seconds".split())
+
+
+def _fields(model: BaseModel) -> dict[str, Any]:
     """Return the settings, without flags left off: a new version may add some and must not buy all again."""
     kept = {}
     for name, field in type(model).model_fields.items():
@@ -231,32 +555,18 @@ def _fields(model: BaseChatModel) -> dict[str, Any]:
     return kept
 
 
-def _server(model: BaseChatModel) -> str | None:
+def _server(model: object) -> str | None:
     """Return the address in use, which may come from the environment and then is in no field."""
-    for place in ("root_client.base_url", "_client._client.base_url"):  # ChatOpenAI, ChatOllama
+    for place in (
+        "root_client.base_url",
+        "_client._client.base_url",
+        "client._client.base_url",
+    ):  # OpenAI, Ollama, embeddings
         try:
             return str(attrgetter(place)(model))
         except AttributeError:
             continue
     return None
-
-
-_SECRET = re.compile(r"(key|token|password|passwd|secret|credential|authorization|cookie)s?$", re.IGNORECASE)
-_USER_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
-
-
-def without_secrets(value: Any) -> Any:
-    """Drop headers and strings of a telling name from JSON data, and user names from addresses."""
-    if isinstance(value, dict):
-        kept = {key: item for key, item in value.items() if not _is_secret(key, item)}
-        return {key: without_secrets(item) for key, item in kept.items()}
-    if isinstance(value, list):
-        return [without_secrets(item) for item in value]
-    return _USER_IN_URL.sub("", value) if isinstance(value, str) else value
-
-
-def _is_secret(key: str, value: object) -> bool:
-    return key.lower().endswith("headers") or (isinstance(value, str) and bool(_SECRET.search(key)))
 
 
 # ------------------------------------------------------------------ asking
@@ -286,11 +596,11 @@ def ask(
     Raises:
         RejectedReply: by the check.
     """
-    call = _call(model, messages, journal, check, options)
-    if recalled := call.recall():
-        return recalled
-    started = time.perf_counter()
-    return call.keep(model.invoke(messages, **options), time.perf_counter() - started)
+    asks = partial(_timed, lambda: model.invoke(messages, **options))
+    if journal is None or not is_journalled(model):
+        return _checked(asks(), check)
+    request, former = request_of(model, messages, options), partial(_former_request, model, messages, options)
+    return _message(journal.once(request, asks, check=_check_of(check), former=former))
 
 
 async def aask(
@@ -302,47 +612,39 @@ async def aask(
     **options: Any,
 ) -> AIMessage:
     """Do the same as `ask` without blocking while the model works."""
-    # In a thread: a model may have to ask its server who it is.
-    call = await run_in_executor(None, _call, model, messages, journal, check, options)
-    if recalled := call.recall():
-        return recalled
-    started = time.perf_counter()
-    # There is no await between reply and journal, so that a cancelled task cannot lose a paid reply.
-    return call.keep(await model.ainvoke(messages, **options), time.perf_counter() - started)
 
+    async def asks() -> Reply:
+        started = time.perf_counter()
+        return _reply(await model.ainvoke(messages, **options), time.perf_counter() - started)
 
-@dataclass(frozen=True)
-class _Call:
-    request: Mapping[str, Any]
-    journal: Journal | None
-    check: Check | None
-
-    def recall(self) -> AIMessage | None:
-        kept = self.journal.get(self.request) if self.journal else None
-        return _message(kept) if kept else None
-
-    def keep(self, message: AIMessage, seconds: float) -> AIMessage:
-        asked_at = message.response_metadata.get("asked_at") or _now()
-        reply = plain({"message": messages_to_dict([message])[0], "seconds": seconds, "asked_at": asked_at})
-        try:
-            if self.check:
-                self.check(message)
-        except Exception as problem:
-            if self.journal:
-                self.journal.put(self.request, reply, rejected=str(problem))
-            raise
-        if self.journal:
-            self.journal.put(self.request, reply)
-            reply = self.journal.get(self.request) or reply  # another process may have been first
-        return _message(reply)
-
-
-def _call(
-    model: Model, messages: Sequence[BaseMessage], journal: Journal | None, check: Check | None, options: dict[str, Any]
-) -> _Call:
     if journal is None or not is_journalled(model):
-        return _Call({}, None, check)
-    return _Call(request_of(model, messages, options), journal, check)
+        return _checked(await asks(), check)
+    # In a thread: a model may have to ask its server who it is.
+    request = await run_in_executor(None, request_of, model, messages, options)
+    former = partial(_former_request, model, messages, options)
+    return _message(await journal.aonce(request, asks, check=_check_of(check), former=former))
+
+
+def _timed(ask: Callable[[], AIMessage]) -> Reply:
+    started = time.perf_counter()
+    return _reply(ask(), time.perf_counter() - started)
+
+
+def _reply(message: AIMessage, seconds: float) -> Reply:
+    asked_at = message.response_metadata.get("asked_at") or _now()
+    kept: Reply = plain({"message": messages_to_dict([message])[0], "seconds": seconds, "asked_at": asked_at})
+    return kept
+
+
+def _check_of(check: Check | None) -> Callable[[Reply], object] | None:
+    return (lambda reply: check(_message(reply))) if check else None
+
+
+def _checked(reply: Reply, check: Check | None) -> AIMessage:
+    message = _message(reply)
+    if check:
+        check(message)
+    return message
 
 
 def _message(reply: Mapping[str, Any]) -> AIMessage:

@@ -1,10 +1,13 @@
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests
+from pydantic import SecretStr
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -12,6 +15,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from sleicl_chains.errors import ModelError, ModelNotFound
 from sleicl_chains.files import Home
 from sleicl_chains.models.embedders import MiniLM, Remembered, WordVectors, embed, embedder, fingerprint, task_text
+from sleicl_chains.models.journal import Journal, embedder_identity
 
 
 class Given(Embeddings):
@@ -240,3 +244,50 @@ def test_remembered_embeddings_are_asked_once_a_text_and_in_one_call() -> None:
     assert space.embed_documents(["bb", "ccc"]) == [[2, 1], [3, 1]]
     assert inner.asked == [["a", "bb"], ["ccc"]]
     assert space.embed_query("a") == [0, 1]  # some embedders treat a query differently
+
+
+# ------------------------------------------------------------------ journal
+
+
+class Precise(Counted):
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        self.asked.append(texts)
+        return [[len(text) / 3, 0.5] for text in texts]
+
+
+@pytest.mark.parametrize("kind", [Counted, Precise])
+def test_a_journal_keeps_vectors_as_they_are(kind: type[Counted], tmp_path: Path) -> None:
+    first, again, expected = kind(), kind(), kind().embed_documents(["a", "bb", "ccc"])
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        assert Remembered(first, journal).embed_documents(["a", "bb", "a"]) == [expected[0], expected[1], expected[0]]
+        space = Remembered(again, journal)
+        assert space.embed_documents(["bb", "ccc", "a"]) == [expected[1], expected[2], expected[0]]
+        assert first.asked == [["a", "bb"]] and again.asked == [["ccc"]]
+        assert space.embed_query("a") == [0, 1] and len(journal) == 4  # a query is another request
+
+
+def test_a_journal_keeps_no_broken_vectors(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        broken: list[list[list[float]]] = [[[1.0]], [[float("nan")], [1.0]], [[], []]]
+        for rows in broken:
+            with pytest.raises(ModelError, match="Given gave an array of shape"):
+                embed(Remembered(Given(rows), journal), ["a", "b"])
+        assert len(journal) == 0
+
+
+def test_a_journal_tells_embedders_apart(tmp_path: Path) -> None:
+    from langchain_openai import OpenAIEmbeddings
+
+    def known(**change: Any) -> str:
+        settings = {"model": "m", "api_key": SecretStr("k"), "base_url": "http://u:pw@127.0.0.1:1/v1", **change}
+        return json.dumps(embedder_identity(OpenAIEmbeddings(**settings)))
+
+    assert known() == known(api_key=SecretStr("other"), max_retries=9, chunk_size=5) and "pw" not in known()
+    assert len({known(), known(model="n"), known(dimensions=9), known(base_url="http://127.0.0.1:2/v1")}) == 4
+
+
+def test_only_a_providers_vectors_go_into_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        assert isinstance(embedder("wordllama", journal=journal), WordVectors)
+        assert isinstance(embedder("openai:m", journal=journal), Remembered)

@@ -369,5 +369,5 @@ def test_no_secret_reaches_the_file(path: Path) -> None:
         ask(model, QUESTION, journal, extra_headers={"X-Key": "very-secret-4"})
         assert ask(model, QUESTION, journal, extra_headers={"X-Key": "very-secret-4"}).text == "a"
         assert len(server.requests) == 1
-        on_disk = b"".join(file.read_bytes() for file in path.parent.iterdir())
+        on_disk = b"".join(file.read_bytes() for file in path.parent.rglob("*") if file.is_file())
     assert b"strong-1" in on_disk and b"very-secret" not in on_disk

@@ -30,6 +30,16 @@ class OllamaEmbeddings(Embeddings):
         self.model, self.num_ctx = model, num_ctx
         self.server = Server(server_address(base_url), timeout_s=timeout_s)
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that decides a vector, for journals: weights by digest, so that a re-pulled model is new.
+
+        Raises:
+            ServerDown: the digest could not be asked for.
+            ModelNotFound: the server has no such model.
+        """
+        return {"class": "OllamaEmbeddings", "weights": self.server.find(self.model)["digest"], "num_ctx": self.num_ctx}
+
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return one vector a text, in requests of 64.
 
