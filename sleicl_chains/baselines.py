@@ -13,6 +13,7 @@ from sleicl_chains.errors import InputError
 from sleicl_chains.observations import Observation
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
+from sleicl_chains.tasks.texts import whole_text
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -78,7 +79,7 @@ class _Probe:
     def answer(self, question: str) -> Answer:
         from sleicl_chains.readers import likeliest
 
-        scores = self.reader.shares(self._seen([question])[0])
+        scores = self.reader.shares(self._seen([whole_text(question, "the question")])[0])
         label, share = likeliest(scores)
         return Answer(label, label, valid=True, arm="probe", mode="none", probability=share, scores=scores)
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from langchain_core.language_models import BaseChatModel
 
 from sleicl_chains.answers import Arm, Mode, Prior
-from sleicl_chains.arms import own_examples, typical_examples
 from sleicl_chains.chats import form_shown
 from sleicl_chains.errors import InputError
 from sleicl_chains.grimoires import Grimoire
@@ -25,6 +24,7 @@ from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observer import Observer, StateReader, scoring_problem
 from sleicl_chains.priors import prior_texts
 from sleicl_chains.recipes import Finding, Shown, Verdict
+from sleicl_chains.samplers import own_examples, typical_examples
 from sleicl_chains.statistics import mcnemar, paired_difference
 from sleicl_chains.survey import Progress, Survey, fresh_characters
 from sleicl_chains.tasks.cards import Task

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
 
-from sleicl_chains.arms import FEW_SHOT_PER_LABEL, typical_examples
 from sleicl_chains.errors import InputError
 from sleicl_chains.gate import Cut, Gate, Notice, cut
 from sleicl_chains.grimoires import Grimoire
@@ -14,6 +13,7 @@ from sleicl_chains.journal import Journal, plain, without_secrets
 from sleicl_chains.judging import Candidate
 from sleicl_chains.observations import looks_at
 from sleicl_chains.recipes import Recipe, stamped, told_by
+from sleicl_chains.samplers import FEW_SHOT_PER_LABEL, typical_examples
 from sleicl_chains.survey import Progress
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example, check_answers

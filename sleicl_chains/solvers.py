@@ -17,6 +17,7 @@ from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observations import looks_at
 from sleicl_chains.observer import Observer, scoring_problem
 from sleicl_chains.recipes import Recipe
+from sleicl_chains.samplers import few_shot_examples
 from sleicl_chains.solving import Solver, chain_of
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
@@ -84,7 +85,8 @@ def solver(
         task: its labels are the possible answers; without labels the answer is free text.
         arm: what stands before the question.
         grimoire: for the arms `simple` and `profound`.
-        examples: for the arms with `few-shot`, shown as earlier turns in the given order.
+        examples: for the arms with `few-shot`, shown as earlier turns in the given order; without any, those of `train`
+            that the grimoire was written from, or else a few of each label by k-means with seed 0.
         mode: `score` where the task has labels and the model can, else `generate` with the reason in `Answer.note`.
             `schema` holds the reply to a JSON schema. `hidden` reads the model's state by a linear model,
             `fusion` its state, label scores and the question's embedding by one, `blend` by one for each of the three,
@@ -95,8 +97,8 @@ def solver(
             at the first question.
         prior_texts: training texts for the priors `mean` and `domain`. A model that shows only its likeliest tokens
             (Ollama) is also tried on six of them with each of four cues, see `cues`.
-        train: labelled rows, for the arm `knn`, the modes `hidden`, `fusion` and `blend` and the prior `affine`. A row
-            that is also an example is asked without it.
+        train: labelled rows, for the arms `knn` and `few-shot`, the modes `hidden`, `fusion` and `blend` and the prior
+            `affine`. A row that is also an example is asked without it.
         embeddings: for `knn`, `fusion` and `blend`; `wordllama` by default.
         journal: keeps every call; a repeated one is answered from it.
         name: what to call the chain in tables; by default the arm.
@@ -148,6 +150,8 @@ def _steps(
         from sleicl_chains.embedders import embedder
 
         embeddings = embedder()
+    if "few-shot" in arm and train and not examples:
+        examples, _ = few_shot_examples(task, train, grimoire, seed=0)
     observer = Observer(
         weak, task, arm, grimoire, tuple(examples) if shows_examples(arm) else (),
         Neighbours(train, embeddings) if arm == "knn" and embeddings else None,

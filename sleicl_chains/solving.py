@@ -26,11 +26,12 @@ from sleicl_chains.schemas import held_to_labels, label_of
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import parse_label
 from sleicl_chains.tasks.rows import Example, check_answers
+from sleicl_chains.tasks.texts import whole_text
 from sleicl_chains.thinking import without_thinking
 
 _NONE_IN_SIGHT = "no label was among the tokens that the server shows; embedded:ollama/NAME scores them all"
 
-_READING = 4
+_READING = 5
 """Counted up when replies are parsed or scores corrected differently, so that no run mixes both."""
 
 
@@ -69,7 +70,7 @@ class Solver:
             found = f"{shown.grimoire.id} has none; take another arm" if shown.grimoire else "no grimoire was given"
             raise InputError(f"The arm {shown.arm!r} needs a grimoire with a {form} text; {found}")
         if "few-shot" in shown.arm and not shown.examples:
-            raise InputError(f"The arm {shown.arm!r} needs examples; none were given")
+            raise InputError(f"The arm {shown.arm!r} needs examples; none were given (`examples` or `train`, --train)")
         if shown.arm == "knn" and not (shown.neighbours and shown.neighbours.rows):
             raise InputError("The arm 'knn' shows labelled rows; none were given (`train`, --train)")
         if self.mode in ("schema", *GROUPS) and not self.task.labels:
@@ -246,4 +247,4 @@ def _text(question: str) -> str:
     if not isinstance(question, str) or not question.strip():
         found = "an empty one" if isinstance(question, str) else repr(question)
         raise InputError(f"A solver takes a question as text; found {found}")
-    return question
+    return whole_text(question, "the question")

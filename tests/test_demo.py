@@ -16,7 +16,7 @@ ARMS = ["majority", "probe", "zero-shot", "few-shot", "simple", "profound"]
 def in_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """One text a label for the prior and one example a label: the whole demo takes a minute or two."""
     monkeypatch.setattr("sleicl_chains.priors.MEAN_ROWS", 6)
-    monkeypatch.setattr("sleicl_chains.arms.FEW_SHOT_PER_LABEL", 1)
+    monkeypatch.setattr("sleicl_chains.samplers.FEW_SHOT_PER_LABEL", 1)
     monkeypatch.setattr("sleicl_chains.demo.PER_LABEL", 1)
 
 
