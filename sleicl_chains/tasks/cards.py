@@ -46,7 +46,7 @@ class Task(BaseModel):
     @classmethod
     def _distinct(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
         folded = [fold(label) for label in labels]
-        if "" in folded:
+        if "" in folded or "" in map(plain, labels):
             raise ValueError("a label must not be blank")
         if len(set(folded)) < len(folded):
             raise ValueError("labels must differ by more than case and white space")
