@@ -27,6 +27,12 @@ A message says what was wanted, what was found and what helps, on one line. The 
 it as it stands and exits with 1, or with 2 for an OptionError.
 """
 
+import warnings
+
+
+class InputNote(UserWarning):
+    """What was taken where a file or an argument is not plainly what was expected; the command line prints "Note:"."""
+
 
 class SleiclError(Exception):
     """Root of all errors of this package."""
@@ -133,3 +139,8 @@ class RunError(SleiclError):
 def one_line(problem: Exception) -> str:
     """Return a foreign error's message on one line; its class where it says nothing."""
     return " ".join(str(problem).split()) or type(problem).__name__
+
+
+def note(text: str) -> None:
+    """Say what was taken, by an `InputNote`."""
+    warnings.warn(text, InputNote, stacklevel=3)

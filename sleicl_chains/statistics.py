@@ -35,10 +35,11 @@ def macro_f1(gold: Sequence[str], predicted: Sequence[str | None], labels: Seque
 
 def mcnemar(right: Sequence[bool], baseline: Sequence[bool]) -> float:
     """Return the exact two-sided p of McNemar's test (1947): are the rows that only one arm gets right split evenly?"""
+    from scipy.special import bdtr
+
     won = sum(a and not b for a, b in zip(right, baseline, strict=True))
     lost = sum(b and not a for a, b in zip(right, baseline, strict=True))
-    ways = sum(math.comb(won + lost, k) for k in range(min(won, lost) + 1))
-    return min(1.0, float(2 * ways / 2 ** (won + lost)))
+    return min(1.0, 2 * float(bdtr(min(won, lost), won + lost, 0.5)))
 
 
 def paired_difference(
@@ -47,9 +48,12 @@ def paired_difference(
     """Return the difference of two accuracies on the same rows and its 95% bootstrap interval.
 
     Rows are drawn with replacement, both arms together (paired percentile bootstrap). Random with
-    a seed of its own, so the same rows give the same interval.
+    a seed of its own, so the same rows give the same interval. Without rows it is 0, from -1 to 1.
     """
     import numpy as np
+
+    if not len(right) and not len(baseline):
+        return 0.0, -1.0, 1.0
 
     steps = np.array([int(ours) - int(theirs) for ours, theirs in zip(right, baseline, strict=True)])
     # Only how often each of -1, 0 and 1 is drawn matters, so one multinomial stands for a resample.

@@ -158,8 +158,8 @@ def test_the_interval_covers_the_true_difference_95_times_in_100() -> None:
 def test_mcnemar_by_hand() -> None:
     """Six rows differ, five for us: 2 * (1 + 6) / 64 = .21875. Rows on which both agree do not matter."""
     right, baseline = [True] * 5 + [False], [False] * 5 + [True]
-    assert mcnemar(right, baseline) == mcnemar(baseline, right) == 0.21875
-    assert mcnemar([*right, True, False], [*baseline, True, False]) == 0.21875
+    assert mcnemar(right, baseline) == mcnemar(baseline, right) == pytest.approx(0.21875, rel=1e-12)
+    assert mcnemar([*right, True, False], [*baseline, True, False]) == pytest.approx(0.21875, rel=1e-12)
 
 
 def test_mcnemar_at_the_ends() -> None:

@@ -26,7 +26,7 @@ from sleicl_chains.models.abilities import scoring_problem
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example, check_answers
 
-_READING = 4
+_READING = 5
 """Counted up when replies are parsed or scores corrected differently, so that no run mixes both."""
 
 
@@ -154,7 +154,7 @@ def _check_shown(shown: Observer) -> None:
         found = f"{shown.grimoire.id} has none; take another arm" if shown.grimoire else "no grimoire was given"
         raise InputError(f"The arm {arm.name!r} needs a grimoire with a {form} text; {found}")
     if arm.examples == "few-shot" and not shown.examples:
-        raise InputError(f"The arm {arm.name!r} needs examples; none were given")
+        raise InputError(f"The arm {arm.name!r} needs examples; none were given (`examples` or `train`, --train)")
     if arm.examples == "knn" and not (shown.neighbours and shown.neighbours.rows):
         raise InputError("The arm 'knn' shows labelled rows; none were given (`train`, --train)")
 

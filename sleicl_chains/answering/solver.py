@@ -18,6 +18,7 @@ from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, OptionError
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire
+from sleicl_chains.grimoires.samplers import few_shot_examples
 from sleicl_chains.models.abilities import scoring_problem
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.tasks.cards import Task
@@ -86,7 +87,8 @@ def solver(
         task: its labels are the possible answers; without labels the answer is free text.
         arm: what stands before the question.
         grimoire: for the arms `simple` and `profound`.
-        examples: for the arms with `few-shot`, shown as earlier turns in the given order.
+        examples: for the arms with `few-shot`, shown as earlier turns in the given order; without any, those of `train`
+            that the grimoire was written from, or else a few of each label by k-means with seed 0.
         mode: `score` where the task has labels and the model can, else `generate` with the reason in `Answer.note`.
             `schema` holds the reply to a JSON schema. `hidden` reads the model's state by a linear model,
             `fusion` its state, label scores and the question's embedding by one, `blend` by one for each of the three,
@@ -97,8 +99,8 @@ def solver(
             at the first question.
         prior_texts: training texts for the priors `mean` and `domain`. A model that shows only its likeliest tokens
             (Ollama) is also tried on six of them with each of four cues, see `cues`.
-        train: labelled rows, for the arm `knn`, the modes `hidden`, `fusion` and `blend` and the prior `affine`. A row
-            that is also an example is asked without it.
+        train: labelled rows, for the arms `knn` and `few-shot`, the modes `hidden`, `fusion` and `blend` and the prior
+            `affine`. A row that is also an example is asked without it.
         embeddings: for `knn`, `fusion` and `blend`; `wordllama` by default.
         journal: keeps every call; a repeated one is answered from it.
         name: what to call the chain in tables; by default the arm.
@@ -151,6 +153,8 @@ def _steps(
         from sleicl_chains.models.embedders import embedder
 
         embeddings = embedder()
+    if shown.examples == "few-shot" and train and not examples:
+        examples, _ = few_shot_examples(task, train, grimoire, seed=0)
     observer = Observer(
         weak, task, shown, grimoire, tuple(examples) if shown.shows_examples else (),
         Neighbours(train, embeddings) if shown.examples == "knn" and embeddings else None,

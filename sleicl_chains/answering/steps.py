@@ -18,6 +18,7 @@ from sleicl_chains.models.journal import aask, ask
 from sleicl_chains.models.thinking import without_thinking
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import parse_label
+from sleicl_chains.tasks.texts import whole_text
 
 _NONE_IN_SIGHT = "no label was among the tokens that the server shows; embedded:ollama/NAME scores them all"
 
@@ -122,4 +123,4 @@ def _text(question: str) -> str:
     if not isinstance(question, str) or not question.strip():
         found = "an empty one" if isinstance(question, str) else repr(question)
         raise InputError(f"A solver takes a question as text; found {found}")
-    return question
+    return whole_text(question, "the question")

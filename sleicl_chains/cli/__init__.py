@@ -3,6 +3,8 @@
 Each command parses, calls the library and prints. Heavy imports wait until a command needs them.
 """
 
+import codecs
+import io
 import os
 import sys
 import warnings
@@ -11,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sleicl_chains.cli import answering, learning, library, models, reporting, rows
-from sleicl_chains.errors import OptionError, SleiclError
+from sleicl_chains.errors import InputNote, OptionError, SleiclError
 
 _INTERRUPTED = 130
 
@@ -56,6 +58,7 @@ app.add_typer(models.app, name="models")
 def main() -> None:
     """Run the command line: exit 0, 1 with one plain line on failure, 2 on misuse."""
     warnings.showwarning = _say_warning
+    _lose_nothing()
     try:
         app(prog_name="sleicl")
     except OptionError as problem:
@@ -72,8 +75,25 @@ def main() -> None:
         _fail(f"{type(problem).__name__}: {problem} (SLEICL_DEBUG=1 shows where)")
 
 
+def _lose_nothing() -> None:
+    """Have stdout write as escapes what its encoding cannot hold, and say so once."""
+    said: list[str] = []
+
+    def escaped(problem: UnicodeError) -> tuple[str | bytes, int]:
+        if not said and isinstance(problem, UnicodeEncodeError):
+            said.append(problem.encoding)
+            text = f"stdout is {problem.encoding}, which lacks some characters; they are written as escapes"
+            print(f"Warning: {text}. PYTHONIOENCODING=utf-8 shows them.", file=sys.stderr, flush=True)
+        return codecs.backslashreplace_errors(problem)
+
+    codecs.register_error("sleicl", escaped)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="sleicl")
+
+
 def _say_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"Warning: {' '.join(str(message).split()).rstrip('.')}.", file=sys.stderr, flush=True)
+    name = "Note" if isinstance(message, InputNote) else "Warning"
+    print(f"{name}: {' '.join(str(message).split()).rstrip('.')}.", file=sys.stderr, flush=True)
 
 
 def _fail(line: str, status: int = 1) -> NoReturn:

@@ -1,6 +1,5 @@
 """`sleicl demo`, `sleicl evaluate` and `sleicl ask`: the weak model at work."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +29,7 @@ from sleicl_chains.cli.steps import (
     print_json,
     read,
     read_card,
+    read_stdin,
     say,
     space_of,
     weak_options,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from sleicl_chains.answers import Answer
     from sleicl_chains.evaluation.report.sources import Source
     from sleicl_chains.evaluation.table import ArmBuilder
+    from sleicl_chains.grimoires.grimoire import Grimoire
     from sleicl_chains.tasks.cards import Task
 
 
@@ -188,9 +189,10 @@ def ask(
     grimoire: GrimoireOption = None,
     recipe: RecipeOption = None,
     arm: Annotated[
-        str | None, typer.Option(help="zero-shot, simple, profound or knn; profound with a grimoire, else zero-shot.")
+        str | None,
+        typer.Option(help="zero-shot, few-shot, simple, profound, knn ...; profound with a grimoire, else zero-shot."),
     ] = None,
-    train: Annotated[Path | None, typer.Option(help="Rows for the prior, as in evaluate.")] = None,
+    train: Annotated[Path | None, typer.Option(help="Rows for the prior and the examples, as in evaluate.")] = None,
     seed: SeedOption = 0,
     mode: ModeOption = None,
     prior: PriorOption = None,
@@ -224,10 +226,10 @@ def ask(
         chain = solver(
             weak_model(weak or _no_weak(), home=place, **_options(None, task, option, base_url)), task,
             arm=_any(chosen), grimoire=shown,
-            mode=_any(mode), prior=_any(prior), **_rows_for(train, task, seed), journal=journal,
+            mode=_any(mode), prior=_any(prior), **_rows_for(train, task, seed, chosen, shown), journal=journal,
             defer_below=defer_below, to=second,
         )  # fmt: skip
-    asked = sys.stdin.read() if question in (None, "-") else question
+    asked = read_stdin() if question in (None, "-") else question
     answer = chain.invoke((asked or "").strip())
     _print_answer(answer, (learned.task if learned else task) or _any(None), as_json)
 
@@ -238,14 +240,23 @@ def _without_recipe(**given: object) -> None:
         raise OptionError(f"{found[0]} does not go with --recipe, which says what is shown and how answers are read")
 
 
-def _rows_for(train: Path | None, task: "Task", seed: int) -> dict[str, Any]:
+def _rows_for(
+    train: Path | None, task: "Task", seed: int, arm: str, grimoire: "Grimoire | None"
+) -> dict[str, Any]:  # fmt: skip
+    """Return what a solver takes from training rows, as in `evaluate`."""
     from sleicl_chains.answering.priors import prior_texts
+    from sleicl_chains.grimoires.samplers import few_shot_examples
     from sleicl_chains.tasks.rows import load_examples
 
     rows = load_examples(train, task) if train else []
-    if rows:
-        say([f"Rows of {train} are asked about first, as far as the reading needs them."])
-    return {"prior_texts": prior_texts(rows, task, seed=seed) if rows else [], "train": rows}
+    if not rows:
+        return {}
+    examples, what = few_shot_examples(task, rows, grimoire, seed=seed) if "few-shot" in arm else ([], "")
+    if examples:
+        say([f"Note: few-shot shows {what}."])
+    say([f"Rows of {train} are asked about first, as far as the reading needs them."])
+    texts = prior_texts(rows, task, seed=seed, shown=examples)
+    return {"prior_texts": texts, "train": rows, "examples": examples}
 
 
 def _print_answer(answer: "Answer", task: "Task", as_json: bool) -> None:

@@ -50,7 +50,9 @@ def init(
     task = infer_task(data, text_column=text_column, answer_column=answer_column)
     as_json = json.dumps(task.model_dump(mode="json"), ensure_ascii=False, indent=1) + "\n"
     card.write_text(as_json if card.suffix == ".json" else card_text(task), encoding="utf-8")
-    found = f"{len(task.labels)} labels: {', '.join(task.labels)}" if task.labels else "no labels (open-ended)"
+    listed = ", ".join(task.labels[:50]) + (" ..." if len(task.labels) > 50 else "")
+    number = "1 label" if len(task.labels) == 1 else f"{len(task.labels)} labels"
+    found = f"{number}: {listed}" if task.labels else "no labels (open-ended)"
     print(
         f"{card}: {found}. Now write its description: the better it says what each label means, the better all arms do."
     )

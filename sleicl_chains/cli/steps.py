@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sleicl_chains.errors import OptionError
+from sleicl_chains.errors import InputError, OptionError
 from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
@@ -92,9 +92,27 @@ def model_options(given: list[str] | None, base_url: str | None = None) -> dict[
     return options
 
 
+def read_stdin() -> str:
+    """Return all of stdin.
+
+    Raises:
+        InputError: it is not text in stdin's encoding.
+    """
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as problem:
+        found = f"byte 0x{problem.object[problem.start]:02x}, which is not {problem.encoding.upper()} text"
+        raise InputError(f"stdin, byte {problem.start + 1}: found {found}; give it as UTF-8") from None
+
+
 def print_json(value: Any) -> None:
-    """Print an object on stdout."""
-    print(json.dumps(value, ensure_ascii=False, indent=1))
+    """Print an object on stdout; where its encoding cannot hold a character, as JSON writes it in ASCII."""
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=1)
+    print(text)
 
 
 def say(lines: Iterable[str]) -> None:

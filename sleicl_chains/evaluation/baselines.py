@@ -13,6 +13,7 @@ from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
+from sleicl_chains.tasks.texts import whole_text
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -75,7 +76,7 @@ class _Probe:
     def answer(self, question: str) -> Answer:
         from sleicl_chains.answering.readers import likeliest
 
-        scores = self.reader.shares(self._seen([question])[0])
+        scores = self.reader.shares(self._seen([whole_text(question, "the question")])[0])
         label, share = likeliest(scores)
         return Answer(label, label, valid=True, arm="probe", mode="none", probability=share, scores=scores)
 

@@ -19,6 +19,7 @@ from sleicl_chains.evaluation.baselines import majority, probe
 from sleicl_chains.evaluation.evaluate import Progress, Report, evaluate, run_name
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire
+from sleicl_chains.grimoires.samplers import few_shot_examples
 from sleicl_chains.models.abilities import scoring_problem
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.tasks.cards import Task
@@ -29,37 +30,6 @@ if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
 
     from sleicl_chains.answering.recipes import Recipe
-
-FEW_SHOT_PER_LABEL = 4
-"""Examples a label in the arm `few-shot` where the grimoire has none of its own (the paper's k)."""
-
-
-def own_examples(grimoires: Sequence[Grimoire], rows: Sequence[Example]) -> list[Example]:
-    """Return the rows that a grimoire was written from, the first whose rows are all there; else none."""
-    by_id = {row.id: row for row in rows}
-    for grimoire in grimoires:
-        own = grimoire.provenance.examples
-        if own and all(id in by_id for id in own):
-            return [by_id[id] for id in own]
-    return []
-
-
-def typical_examples(
-    task: Task, rows: Sequence[Example], *, seed: int, embeddings: "Embeddings | None" = None
-) -> list[Example]:  # fmt: skip
-    """Return a few rows of each label, drawn by k-means. Random by `seed` alone.
-
-    Args:
-        task: has the labels.
-        rows: labelled ones.
-        seed: of the k-means.
-        embeddings: `wordllama` by default, whatever the answers are read with: with other embeddings no prompt has to
-            be asked anew.
-    """
-    from sleicl_chains.grimoires.samplers import sampler
-
-    draw = sampler("kmeans", per_label=FEW_SHOT_PER_LABEL, seed=seed, embeddings=embeddings)
-    return draw.invoke({"task": task, "examples": list(rows)})
 
 
 @dataclass
@@ -183,11 +153,9 @@ class ArmBuilder:
         """The examples of the few-shot arms: the grimoire's own where train has them, else k-means ones."""
         if not self.train:
             raise InputError("The few-shot arms take their examples from training rows; give some with --train")
-        if own := own_examples([self.grimoire] if self.grimoire else [], self.train):
-            self._note("few-shot shows the grimoire's own examples")
-            return own
-        self._note(f"few-shot shows {FEW_SHOT_PER_LABEL} k-means examples a label from --train")
-        return typical_examples(self.task, self.train, seed=self.seed)
+        found, what = few_shot_examples(self.task, self.train, self.grimoire, seed=self.seed)
+        self._note(f"few-shot shows {what}")
+        return found
 
     def _note(self, text: str) -> None:
         if text not in self.notes:

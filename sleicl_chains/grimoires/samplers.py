@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sleicl_chains.answers import Answer
+    from sleicl_chains.grimoires.grimoire import Grimoire
 
     Vectors = NDArray[np.float64]
     Cluster = Callable[[Vectors, int], NDArray[np.int_]]
@@ -231,3 +232,43 @@ def _nearest(rows: list[Example], space: _Space, given: SampleInput) -> list[Exa
     task = given["task"]
     question = given.get("question") or task_text(task.name, task.task_type, task.description, task.labels)
     return [rows[place] for place in _most_like(space.rows(rows), space.question(question))]
+
+
+FEW_SHOT_PER_LABEL = 4
+"""Examples a label in the arm `few-shot` where the grimoire has none of its own (the paper's k)."""
+
+
+def own_examples(grimoires: Sequence["Grimoire"], rows: Sequence[Example]) -> list[Example]:
+    """Return the rows that a grimoire was written from, the first whose rows are all there; else none."""
+    by_id = {row.id: row for row in rows}
+    for grimoire in grimoires:
+        own = grimoire.provenance.examples
+        if own and all(id in by_id for id in own):
+            return [by_id[id] for id in own]
+    return []
+
+
+def typical_examples(
+    task: Task, rows: Sequence[Example], *, seed: int, embeddings: "Embeddings | None" = None
+) -> list[Example]:  # fmt: skip
+    """Return a few rows of each label, drawn by k-means. Random by `seed` alone.
+
+    Args:
+        task: has the labels.
+        rows: labelled ones.
+        seed: of the k-means.
+        embeddings: `wordllama` by default, whatever the answers are read with: with other embeddings no prompt has to
+            be asked anew.
+    """
+    draw = sampler("kmeans", per_label=FEW_SHOT_PER_LABEL, seed=seed, embeddings=embeddings)
+    return draw.invoke({"task": task, "examples": list(rows)})
+
+
+def few_shot_examples(
+    task: Task, rows: Sequence[Example], grimoire: "Grimoire | None", *, seed: int
+) -> tuple[list[Example], str]:
+    """Return the examples of the few-shot arms and what they are: the grimoire's own where the rows have them."""
+    if own := own_examples([grimoire] if grimoire else [], rows):
+        return own, "the grimoire's own examples"
+    found = typical_examples(task, rows, seed=seed)
+    return found, f"{FEW_SHOT_PER_LABEL} k-means examples a label from --train"

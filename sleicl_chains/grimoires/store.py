@@ -24,6 +24,7 @@ from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.grimoires.index import COLLECTION, discard, facts, in_step, nearest, open_client, where_of
 from sleicl_chains.models.embedders import embed, embedder, fingerprint, task_text
 from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.texts import whole_text
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -268,7 +269,7 @@ def _questions(query: str | Task | Sequence[str]) -> list[str]:
     questions = [query] if isinstance(query, str) else list(query)
     if not questions:
         raise InputError("search: found no question; expected at least one")
-    return questions
+    return [whole_text(question, "the question") for question in questions]
 
 
 def _markdown(folder: Traversable) -> dict[str, Traversable]:

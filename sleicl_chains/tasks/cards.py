@@ -4,16 +4,18 @@ Every complaint is one line that names the file, the line, what was found and wh
 """
 
 import json
+import math
 import reprlib
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from sleicl_chains.errors import InputError
-from sleicl_chains.files import read_text
-from sleicl_chains.tasks.labels import fold
+from sleicl_chains.errors import InputError, note
+from sleicl_chains.tasks.labels import fold, plain
+from sleicl_chains.tasks.texts import read_encoded
 
 SHORT = reprlib.Repr()  # for complaints: nobody wants a whole book in one line
 SHORT.maxstring = 80
@@ -44,10 +46,14 @@ class Task(BaseModel):
     @classmethod
     def _distinct(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
         folded = [fold(label) for label in labels]
-        if "" in folded:
+        if "" in folded or "" in map(plain, labels):
             raise ValueError("a label must not be blank")
         if len(set(folded)) < len(folded):
             raise ValueError("labels must differ by more than case and white space")
+        seen: dict[str, str] = {}
+        for label in labels:
+            if (other := seen.setdefault(plain(label), label)) != label:
+                raise ValueError(f"the labels {other!a} and {label!a} look the same; keep one of them")
         return tuple(label.strip() for label in labels)
 
 
@@ -58,15 +64,30 @@ def load_task(path: str | Path) -> Task:
         InputError: the file cannot be read, or a key is missing, unknown or of the wrong type.
     """
     path = Path(path)
-    text = read_text(path, "a task card (TOML or JSON)")
+    text, encoding = read_encoded(path, "a task card (TOML or JSON)")
+    if encoding:
+        note(f"{path}: read as {encoding}")
     expected = "an object with name, description and labels"
     card = from_json(text, path, expected) if path.suffix.lower() == ".json" else _from_toml(text, path)
     if not isinstance(card, dict):
         raise InputError(f"{path}: found {kind(card)}; expected {expected}")
+    if taken := [label for label in _listed_labels(card) if plain_text(label) is not None]:
+        card["labels"] = [plain_text(label) or label for label in card["labels"]]
+        note(
+            f"{path}: {len(taken)} labels that are numbers, true or false are taken as text ({plain_text(taken[0])!r})"
+        )
     try:
-        return Task.model_validate(card)
+        task = Task.model_validate(card)
     except ValidationError as problem:
         raise InputError(f"{path}: {_first_complaint(problem)}") from None
+    if len(task.labels) == 1:
+        note(f"{path}: there is one label alone, so every answer is {task.labels[0]!r}; name the others in labels")
+    return task
+
+
+def _listed_labels(card: dict[str, Any]) -> list[Any]:
+    labels = card.get("labels")
+    return labels if isinstance(labels, list) else []
 
 
 def _first_complaint(problem: ValidationError) -> str:
@@ -93,9 +114,21 @@ def _from_toml(text: str, path: Path) -> dict[str, Any]:
 
 
 def from_json(text: str, path: Path, expected: str, line: int = 0) -> Any:
-    """Return the value; `line` is where the text stands, if it is not the whole file."""
+    """Return the value; `line` is where the text stands, if it is not the whole file.
+
+    Raises:
+        InputError: the text is not JSON, or an object in it has a key twice.
+    """
+    where = f"{path}, line {line}" if line else f"{path}"
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(found := dict(pairs)) < len(pairs):
+            twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
+            raise InputError(f"{where}: the key {SHORT.repr(twice)} stands twice in one object; keep one")
+        return found
+
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=once)
     except RecursionError:
         found = "nested too deeply"
     except json.JSONDecodeError as problem:
@@ -116,6 +149,13 @@ def card_text(task: Task) -> str:
 
 def _toml_string(value: str) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # the one character where TOML is stricter
+
+
+def plain_text(value: object) -> str | None:
+    """Return a number, true or false as JSON writes it; None for anything else, such as NaN."""
+    if not isinstance(value, bool | int | float) or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    return json.dumps(value)
 
 
 def kind(value: object) -> str:

@@ -10,6 +10,14 @@ _LETTER = r"[^\W_\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]"
 _FIRST, _LAST = "\U000f0000", "\U000ffffd"
 _LABEL = f"[{_FIRST}-{_LAST}]"
 
+_ALIKE = (
+    dict.fromkeys(map(ord, "\u2018\u2019\u201a\u201b\u2032\u02bc\u0060\u00b4"), "'")
+    | dict.fromkeys(map(ord, "\u201c\u201d\u201e\u201f\u2033"), '"')
+    | dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"), "-")
+    # Soft hyphens, zero-width signs, marks of direction, and whether a sign is drawn as a picture.
+    | dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\ufe0e\ufe0f"))
+)
+
 _THINKING = re.compile(r"<(think|thinking|reasoning)>.*?(?:</\1>|\Z)|^.*</(?:think|thinking|reasoning)>", re.DOTALL)
 _DENIED = re.compile(
     r"(?:\b(?:not|no|non|never|neither|nor|nicht|kein\w*|pas|without|unlike|rather than|instead of|opposed to)"
@@ -25,6 +33,12 @@ _NUMBERING = r"\W*(?:\w[.):]\W*)?"
 def fold(text: str) -> str:
     """Return `text` without differences of case and white space, to tell duplicates."""
     return " ".join(text.casefold().split())
+
+
+def plain(text: str) -> str:
+    """Return `text` as labels are compared: without case, invisible characters, and kinds of quotes and dashes."""
+    folded = normalize("NFKC", text).casefold()
+    return normalize("NFKC", folded.translate(_ALIKE)).strip()
 
 
 def mentioned(text: str, labels: Sequence[str]) -> list[str]:
@@ -44,7 +58,7 @@ def parse_label(reply: str, labels: Sequence[str]) -> str | None:
     reply. The first of these that names a label decides, if it names no other. Thinking, questions,
     explanations after the answer and labels that are denied ("not Sports") are not read.
     """
-    text = _DENIED.sub(" ", _coded(_THINKING.sub(" ", _plain(reply)), labels))
+    text = _DENIED.sub(" ", _coded(_THINKING.sub(" ", plain(reply)), labels))
     text = "".join(part for part in re.split(r"(?<=[.!?:\n])", text) if not part.endswith("?"))
     before = _EXPLANATION.split(text, maxsplit=1)[0]
     text = before if len(_places(before)) == 1 else text
@@ -64,17 +78,13 @@ def parse_label(reply: str, labels: Sequence[str]) -> str | None:
     return None
 
 
-def _plain(text: str) -> str:
-    return normalize("NFKC", text).casefold()
-
-
 def _coded(text: str, labels: Sequence[str]) -> str:
     """Return the text folded, with a character of its own in the place of each label."""
     places = sorted(range(len(labels)), key=lambda place: -len(labels[place]))
-    words = [re.split(rf"\s+|(?<={_LETTER})[_-]+(?={_LETTER})", _plain(labels[place]).strip()) for place in places]
+    words = [re.split(rf"\s+|(?<={_LETTER})[_-]+(?={_LETTER})", plain(labels[place]).strip()) for place in places]
     either = "|".join("(" + r"[\s_-]+".join(map(re.escape, parts)) + ")" for parts in words) or "(?!)"
     pattern = rf"(?<!{_LETTER})(?<!\d[.,])(?:{either})(?!{_LETTER})(?![.,]\d)"
-    text = re.sub(_LABEL, " ", _plain(text))
+    text = re.sub(_LABEL, " ", plain(text))
     return re.sub(pattern, lambda found: chr(ord(_FIRST) + places[(found.lastindex or 1) - 1]), text)
 
 

@@ -3,21 +3,20 @@
 Every complaint is one line that names the file, the line, what was found and what was expected.
 """
 
-import csv
 import hashlib
-import io
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sleicl_chains.errors import InputError
-from sleicl_chains.files import read_text
-from sleicl_chains.tasks.cards import SHORT, Task, from_json, kind
-from sleicl_chains.tasks.labels import fold
+from sleicl_chains.errors import InputError, note
+from sleicl_chains.tasks.cards import SHORT, Task, from_json, kind, plain_text
+from sleicl_chains.tasks.labels import fold, plain
+from sleicl_chains.tasks.tables import NAMES, separator, table_rows
+from sleicl_chains.tasks.texts import read_encoded, whole_text
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -34,19 +33,21 @@ class Example:
     id: str = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        content = f"{self.text}\0{self.answer}".encode()
+        content = whole_text(f"{self.text}\0{self.answer}", "the example").encode()
         object.__setattr__(self, "id", hashlib.sha256(content).hexdigest()[:16])
 
 
 def load_examples(path: str | Path, task: Task) -> list[Example]:
     """Read rows from JSONL, JSON (a list of objects) or CSV; 100,000 take about a second.
 
+    What the file has otherwise than these formats plainly do, such as semicolons, UTF-16 or numbers for answers, is
+    taken and said in an `InputNote`.
+
     Raises:
         InputError: the file cannot be read or is empty, or a row lacks a column, holds something
             that is not text, or has a label that the card does not name.
     """
-    check = _row_checker(task)
-    return [check(where, row) for where, row in read_rows(Path(path))]
+    return checked_rows(read_rows(Path(path)), task, str(path))
 
 
 def examples_from_documents(documents: Iterable["Document"], task: Task) -> list[Example]:
@@ -57,27 +58,119 @@ def examples_from_documents(documents: Iterable["Document"], task: Task) -> list
     Raises:
         InputError: a document has no such metadata, or its answer is not a label of the card.
     """
-    check = _row_checker(task)
-    return [
-        check(f"document {number}", {**document.metadata, task.text_column: document.page_content})
+    rows = (
+        (f"document {number}", {**document.metadata, task.text_column: document.page_content})
         for number, document in enumerate(documents, 1)
-    ]
+    )
+    return checked_rows(rows, task, "documents")
+
+
+def checked_rows(rows: Iterable[Row], task: Task, source: str) -> list[Example]:
+    """Return the examples of rows; an `InputNote` says what was taken as text, and which texts have two labels.
+
+    Raises:
+        InputError: a row is no example of the task.
+    """
+    examples: list[Example] = []
+    places: list[str] = []
+    written: dict[str, str] = {}  # of answers that were no text, by place
+    for where, row in rows:
+        text = _text(where, row, task.text_column)
+        answer = _answer(where, row, task.answer_column)
+        if not isinstance(row[_column(row, task.answer_column)], str):
+            written[where] = answer
+        _check_label(where, answer, task.labels)
+        examples.append(Example(text, whole_text(answer, where)))
+        places.append(where)
+    if written:
+        first = f"{next(iter(written))}: {next(iter(written.values()))!r}"
+        note(f"{source}: {len(written)} answers that are numbers, true or false are taken as text ({first})")
+    if task.labels:
+        _note_contradictions(source, examples, places)
+    return examples
+
+
+def _note_contradictions(source: str, examples: Sequence[Example], places: Sequence[str]) -> None:
+    """Say how many texts stand with two labels."""
+    first: dict[str, int] = {}
+    found: dict[str, tuple[int, int]] = {}
+    for at, example in enumerate(examples):
+        before = first.setdefault(fold(example.text), at)
+        if examples[before].answer != example.answer:
+            found.setdefault(fold(example.text), (before, at))
+    if found:
+        one, other = next(iter(found.values()))
+        note(
+            f"{source}: {len(found)} texts stand with different labels, such as {SHORT.repr(examples[one].text)} "
+            f"with {examples[one].answer!r} ({places[one]}) and {examples[other].answer!r} ({places[other]})"
+        )
+
+
+_TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
+"""Endings of tables, and what usually separates their cells."""
+_LINES = (".jsonl", ".ndjson")
+_SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+_ROWS = "rows as .jsonl, .json or .csv"
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a file unchecked, each with its place; there is at least one."""
-    readers: dict[str, Callable[[Path, str], Iterator[Row]]] = {
-        ".jsonl": _jsonl_rows, ".ndjson": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".tsv": _csv_rows,
-    }  # fmt: skip
-    wanted = "rows as .jsonl, .json or .csv"
-    if path.suffix.lower() not in readers and not path.is_dir():
-        raise InputError(f"{path}: found the ending {path.suffix!r}; expected {wanted}")
-    text = read_text(path, wanted)
-    rows = readers[path.suffix.lower()](path, text)
+    """Yield the rows of a file unchecked, each with its place; there is at least one.
+
+    An `InputNote` says what was read otherwise than the ending lets expect.
+    """
+    ending = path.suffix.lower()
+    if ending not in (*_TABLES, *_LINES, ".json") and not path.is_dir():
+        mend = ". Save the sheet as 'CSV UTF-8'" if ending in _SPREADSHEETS else ""
+        raise InputError(f"{path}: found the ending {path.suffix!r}; expected {_ROWS}{mend}")
+    text, encoding = read_encoded(path, _ROWS)
+    rows, form = _table(path, text, ending) if ending in _TABLES else _objects(path, text, ending)
+    if encoding or form:
+        note(f"{path}: {f'read as {encoding}' if encoding else ''}{', ' if encoding and form else ''}{form}")
     first = next(rows, None)
     if first is None:
         raise InputError(f"{path}: the file holds no rows; expected at least one")
     return chain([first], rows)
+
+
+def _table(path: Path, text: str, ending: str) -> tuple[Iterator[Row], str]:
+    """Return the rows, and what should be said of the table."""
+    sign, start = separator(text, _TABLES[ending])
+    said = start or ending == ".txt" or sign != _TABLES[ending]
+    form = f"cells separated by {NAMES.get(sign, repr(sign))}" if said else ""
+    return table_rows(path, text, sign, start), form + (", as its first line says" if start else "")
+
+
+def _objects(path: Path, text: str, ending: str) -> tuple[Iterator[Row], str]:
+    """Return the rows of JSON, and what should be said of its form: what it holds counts, not the ending."""
+    if _is_lines(text, ending):
+        return _jsonl_rows(path, text), "" if ending in _LINES else "taken as one object a line"
+    rows = from_json(text, path, "a list of objects") if text.strip() else []
+    form = "taken as one list of objects" if ending in _LINES and rows else ""
+    if isinstance(rows, dict) and len(rows) == 1 and isinstance(next(iter(rows.values())), list):
+        ((key, rows),) = rows.items()
+        form = f"taken is the list under its one key {key!r}"
+    if not isinstance(rows, list):
+        lists = [key for key, value in rows.items() if isinstance(value, list)] if isinstance(rows, dict) else []
+        mend = f". Save the list under {lists[0]!r} alone" if lists else ""
+        raise InputError(f"{path}: found {kind(rows)}; expected a list of objects{mend}")
+    places = ((f"{path}, row {number}", row) for number, row in enumerate(rows, 1))
+    return ((where, _an_object(where, row)) for where, row in places), form
+
+
+def _is_lines(text: str, ending: str) -> bool:
+    """Say whether JSON is one object a line; where that cannot be told, the ending decides."""
+    start = text.lstrip()
+    line, _, rest = start.partition("\n")
+    if start.startswith("["):
+        return False
+    try:
+        first = json.loads(line)
+    except (ValueError, RecursionError):
+        return ending in _LINES
+    if not isinstance(first, dict):
+        return ending in _LINES
+    wraps = len(first) == 1 and isinstance(next(iter(first.values())), list)
+    return bool(rest.strip()) or (ending in _LINES and not wraps)
 
 
 def _jsonl_rows(path: Path, text: str) -> Iterator[Row]:
@@ -87,67 +180,10 @@ def _jsonl_rows(path: Path, text: str) -> Iterator[Row]:
             yield where, _an_object(where, from_json(line, path, "one object a line", number))
 
 
-def _json_rows(path: Path, text: str) -> Iterator[Row]:
-    rows = from_json(text, path, "a list of objects") if text.strip() else []
-    if not isinstance(rows, list):
-        raise InputError(f"{path}: found {kind(rows)}; expected a list of objects")
-    for number, row in enumerate(rows, 1):
-        where = f"{path}, row {number}"
-        yield where, _an_object(where, row)
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[Row]:
-    # Strict, or a quote that is never closed would swallow the rest of the file as one cell.
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    start = 1  # the line where a row begins; a quoted cell may hold more lines
-    header: list[str] = []
-    try:
-        for cells in reader:
-            where, start = f"{path}, line {start}", reader.line_num + 1
-            if cells and not header:
-                header = _header(where, cells)
-            elif cells:
-                yield where, _by_column(where, header, cells)
-    except csv.Error as problem:
-        raise InputError(
-            f"{path}, line {start}: not valid CSV ({problem}); expected quotes around cells that hold quotes, "
-            "commas or line ends, and inner quotes doubled"
-        ) from None
-
-
-def _header(where: str, names: list[str]) -> list[str]:
-    twice = next((name for name, times in Counter(names).items() if name and times > 1), None)
-    if twice:
-        raise InputError(f"{where}: found the column {twice!r} more than once; expected different names")
-    return names
-
-
-def _by_column(where: str, header: list[str], cells: list[str]) -> dict[str, Any]:
-    if len(cells) != len(header):
-        raise InputError(
-            f"{where}: found {len(cells)} cells; expected the header's {len(header)}. Quote cells that hold commas"
-        )
-    return dict(zip(header, cells, strict=True))
-
-
 def _an_object(where: str, row: object) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise InputError(f"{where}: found {kind(row)}; expected an object with a text and an answer")
     return row
-
-
-def _row_checker(task: Task) -> Callable[[str, Mapping[str, Any]], Example]:
-    def check(where: str, row: Mapping[str, Any]) -> Example:
-        text = _cell(where, row, task.text_column)
-        answer = _cell(where, row, task.answer_column).strip()
-        _check_label(where, answer, task.labels)
-        try:
-            return Example(text, answer)
-        except UnicodeEncodeError:
-            raise InputError(f"{where}: the text holds half of a surrogate pair; expected valid Unicode") from None
-
-    return check
 
 
 def check_answers(rows: Iterable[Example], task: Task) -> None:
@@ -165,22 +201,48 @@ def _check_label(where: str, answer: str, labels: Sequence[str]) -> None:
         raise InputError(f"{where}: found the label {SHORT.repr(answer)}; {_expected_label(answer, labels)}")
 
 
-def _cell(where: str, row: Mapping[str, Any], column: str) -> str:
-    if column not in row:
+def _column(row: Mapping[str, Any], column: str) -> str:
+    return column if column in row else column.strip()  # the names in a table lose the white space around them
+
+
+def _cell(where: str, row: Mapping[str, Any], column: str) -> Any:
+    name = _column(row, column)
+    if name not in row:
         found = _listed(row) or "nothing"
         raise InputError(
             f"{where}: the column {column!r} is missing; found {found}. "
             "The card can name other columns: text_column, answer_column"
         )
-    value = row[column]
-    if not isinstance(value, str):
-        raise InputError(f"{where}: found {kind(value)} in {column!r}; expected text")
-    if not value.strip():
+    value = row[name]
+    if isinstance(value, str) and not value.strip():
         raise InputError(f"{where}: found nothing in {column!r}; expected text")
     return value
 
 
+def _text(where: str, row: Mapping[str, Any], column: str) -> str:
+    value = _cell(where, row, column)
+    if not isinstance(value, str):
+        raise InputError(
+            f"{where}: found {kind(value)} in {column!r}; expected text. Put it in quotes, or leave the row out"
+        )
+    return whole_text(value, where)
+
+
+def _answer(where: str, row: Mapping[str, Any], column: str) -> str:
+    """Return the answer as text; numbers, true and false as JSON writes them."""
+    value = _cell(where, row, column)
+    if isinstance(value, str):
+        return value.strip()
+    if (written := plain_text(value)) is None:
+        mend = "Join it into one text" if isinstance(value, list | dict) else "Give the row an answer, or leave it out"
+        raise InputError(f"{where}: found {kind(value)} in {column!r}; expected text. {mend}")
+    return written
+
+
 def _expected_label(found: str, labels: Sequence[str]) -> str:
+    twin = next((label for label in labels if plain(label) == plain(found) and fold(label) != fold(found)), None)
+    if twin is not None:
+        return f"the card's label looks the same but has other characters, {twin!a} for {found!a}; use one for both"
     near = get_close_matches(fold(found), [fold(label) for label in labels], n=1)
     hint = next((f"did you mean {label!r}? " for label in labels if near and fold(label) == near[0]), "")
     return f"{hint}expected one of {_listed(labels)}"

@@ -133,7 +133,11 @@ def test_batches_are_concurrent_and_keep_their_order(task: Task) -> None:
     ("options", "error", "message"),
     [
         ({"arm": "simple"}, InputError, "The arm 'simple' needs a grimoire with a simple text; no grimoire was given"),
-        ({"arm": "few-shot"}, InputError, "The arm 'few-shot' needs examples; none were given"),
+        (
+            {"arm": "few-shot"},
+            InputError,
+            "The arm 'few-shot' needs examples; none were given (`examples` or `train`, --train)",
+        ),
         (
             {"arm": "one-shot"},
             InputError,

@@ -16,7 +16,7 @@ ARMS = ["majority", "probe", "zero-shot", "few-shot", "simple", "profound"]
 def in_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """One text a label for the prior and one example a label: the whole demo takes a minute or two."""
     monkeypatch.setattr("sleicl_chains.answering.priors.MEAN_ROWS", 6)
-    monkeypatch.setattr("sleicl_chains.evaluation.table.FEW_SHOT_PER_LABEL", 1)
+    monkeypatch.setattr("sleicl_chains.grimoires.samplers.FEW_SHOT_PER_LABEL", 1)
     monkeypatch.setattr("sleicl_chains.cli.demo.PER_LABEL", 1)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from itertools import combinations
@@ -116,15 +117,11 @@ BAD_CARDS: dict[str, tuple[str, str | bytes | None, str]] = {
         "9" * 5_000,
         "{}: not valid JSON (a number of too many digits); expected an object with name, description and labels",
     ),
-    "utf-16": (
-        "c.toml",
-        'name = "a"'.encode("utf-16"),
-        "{}, line 1: found byte 0xff, which is not UTF-8 text; expected a task card (TOML or JSON)",
-    ),
     "nul": (
         "c.toml",
         b'name = "a"\n\0',
-        "{}, line 2: found byte 0x00, which is not UTF-8 text; expected a task card (TOML or JSON)",
+        "{}, line 2: found byte 0x00, which is not UTF-8 text; expected a task card (TOML or JSON). "
+        "Save it as UTF-8 (in a spreadsheet: as 'CSV UTF-8')",
     ),
     "null name": ("c.json", json.dumps(CARD | {"name": None}), "{}: key 'name': found None; expected text"),
     "blank name": ("c.json", json.dumps(CARD | {"name": " \n"}), "{}: key 'name': found ' \\n'; must not be blank"),
@@ -148,10 +145,26 @@ BAD_CARDS: dict[str, tuple[str, str | bytes | None, str]] = {
         json.dumps(CARD | {"labels": None}),
         "{}: key 'labels': found None; expected a list of texts",
     ),
-    "label a number": (
+    "label null": (
         "c.json",
-        json.dumps(CARD | {"labels": ["a", 1]}),
-        "{}: key 'labels.1': found 1; expected text",
+        json.dumps(CARD | {"labels": ["a", None]}),
+        "{}: key 'labels.1': found None; expected text",
+    ),
+    "labels that look the same": (
+        "c.json",
+        json.dumps(CARD | {"labels": ["caf\u00e9", "cafe\u0301"]}),
+        "{}: key 'labels': found ['café', 'cafe\u0301']; "
+        "the labels 'caf\\xe9' and 'cafe\\u0301' look the same; keep one of them",
+    ),
+    "labels with invisible differences": (
+        "c.json",
+        json.dumps(CARD | {"labels": ["no", "n\u200bo"]}),
+        "{}: key 'labels': found ['no', 'n\\u200bo']; the labels 'no' and 'n\\u200bo' look the same; keep one of them",
+    ),
+    "key twice": (
+        "c.json",
+        '{"name": "a", "name": "b"}',
+        "{}: the key 'name' stands twice in one object; keep one",
     ),
     "label blank": (
         "c.json",
@@ -247,24 +260,27 @@ def test_an_open_task_takes_any_answer(tmp_path: Path) -> None:
 
 LABELS = "expected one of 'happy', 'sad'"
 WANTED = "expected rows as .jsonl, .json or .csv"
+UTF8 = ". Save it as UTF-8 (in a spreadsheet: as 'CSV UTF-8')"
 QUOTES = "expected quotes around cells that hold quotes, commas or line ends, and inner quotes doubled"
 GOOD = jsonl({"text": "a", "answer": "sad"})
 BAD_ROWS: dict[str, tuple[str, str | bytes | None, str]] = {
     "missing file": ("r.jsonl", None, f"{{}}: there is no such file; {WANTED}"),
     "folder": (".", None, f"{{}}: this is a folder; {WANTED}"),
     "file in a file": ("file/r.csv", None, f"{{}}: cannot be read (Not a directory); {WANTED}"),
-    "ending": ("r.xlsx", "x", f"{{}}: found the ending '.xlsx'; {WANTED}"),
+    "ending": ("r.xlsx", "x", f"{{}}: found the ending '.xlsx'; {WANTED}. Save the sheet as 'CSV UTF-8'"),
     "no ending": ("rows", "x", f"{{}}: found the ending ''; {WANTED}"),
-    "latin-1": ("r.csv", "text,answer\na,sad\nfür,sad".encode("latin-1"),
-                f"{{}}, line 3: found byte 0xfc, which is not UTF-8 text; {WANTED}"),
-    "utf-16": ("r.csv", "text,answer".encode("utf-16"),
-               f"{{}}, line 1: found byte 0xff, which is not UTF-8 text; {WANTED}"),
+    "cyrillic": ("r.csv", "text,answer\nпривет из города,sad".encode("cp1251"),
+                 f"{{}}, line 2: found byte 0xef, which is not UTF-8 text; {WANTED}{UTF8}"),
+    "cut utf-16": ("r.csv", "text,answer".encode("utf-16")[:-1],
+                   f"{{}}, line 1: found byte 0xff, which is not UTF-8 text; {WANTED}{UTF8}"),
+    "a spreadsheet named csv": ("r.csv", b"PK\x03\x04\x14\0\xff",
+                                f"{{}}: found a spreadsheet or archive; {WANTED}{UTF8}"),
     "utf-16 without a mark": ("r.csv", "text,answer".encode("utf-16-le"),
-                              f"{{}}, line 1: found byte 0x00, which is not UTF-8 text; {WANTED}"),
+                              f"{{}}, line 1: found byte 0x00, which is not UTF-8 text; {WANTED}{UTF8}"),
     "binary": ("r.csv", b"PNG\r\n\x1a\n\x00\x00\xff",
-               f"{{}}, line 3: found byte 0xff, which is not UTF-8 text; {WANTED}"),
+               f"{{}}, line 3: found byte 0xff, which is not UTF-8 text; {WANTED}{UTF8}"),
     "csv with a NUL": ("r.csv", "text,answer\na\0b,sad\n",
-                       f"{{}}, line 2: found byte 0x00, which is not UTF-8 text; {WANTED}"),
+                       f"{{}}, line 2: found byte 0x00, which is not UTF-8 text; {WANTED}{UTF8}"),
     # ------------------------------------------------ nothing in it
     "empty jsonl": ("r.jsonl", "", "{}: the file holds no rows; expected at least one"),
     "blank jsonl": ("r.jsonl", "\ufeff \n\r\n", "{}: the file holds no rows; expected at least one"),
@@ -279,7 +295,7 @@ BAD_ROWS: dict[str, tuple[str, str | bytes | None, str]] = {
                                "{}, line 1: not valid JSON (Expecting property name enclosed in double quotes, "
                                "column 2); expected one object a line"),
     "null in jsonl": ("r.jsonl", GOOD + "null", "{}, line 2: found null; expected an object with a text and an answer"),
-    "list in jsonl": ("r.jsonl", "[]", "{}, line 1: found a list; expected an object with a text and an answer"),
+    "list in jsonl": ("r.jsonl", GOOD + "[]", "{}, line 2: found a list; expected an object with a text and an answer"),
     "text in jsonl": ("r.jsonl", '"a"', "{}, line 1: found a string; expected an object with a text and an answer"),
     "number in jsonl": ("r.jsonl", "NaN", "{}, line 1: found a number; expected an object with a text and an answer"),
     "true in jsonl": ("r.jsonl", "true",
@@ -302,25 +318,36 @@ BAD_ROWS: dict[str, tuple[str, str | bytes | None, str]] = {
                        f"{{}}, line 1: the column 'answer' is missing; found 'text', 'label'. {MISSING}"),
     "missing column in json": ("r.json", "[{}]",
                                f"{{}}, row 1: the column 'text' is missing; found nothing. {MISSING}"),
-    "semicolons": ("r.csv", "text;answer\na;sad\n",
-                   f"{{}}, line 2: the column 'text' is missing; found 'text;answer'. {MISSING}"),
     "column with a line end": ("r.csv", '"te\nxt",answer\na,sad\n',
                                f"{{}}, line 3: the column 'text' is missing; found 'te\\nxt', 'answer'. {MISSING}"),
     "many columns": ("r.jsonl", jsonl({f"c{n}": 1 for n in range(20)}),
                      "{}, line 1: the column 'text' is missing; found "
                      + ", ".join(f"'c{n}'" for n in range(12)) + f" .... {MISSING}"),
     "null text": ("r.jsonl", jsonl({"text": None, "answer": "sad"}),
-                  "{}, line 1: found null in 'text'; expected text"),
+                  "{}, line 1: found null in 'text'; expected text. Put it in quotes, or leave the row out"),
     "number as answer": ("r.jsonl", jsonl({"text": "a", "answer": 1}),
-                         "{}, line 1: found a number in 'answer'; expected text"),
+                         f"{{}}, line 1: found the label '1'; {LABELS}"),
     "true as answer": ("r.jsonl", jsonl({"text": "a", "answer": True}),
-                       "{}, line 1: found true or false in 'answer'; expected text"),
+                       f"{{}}, line 1: found the label 'true'; {LABELS}"),
+    "null as answer": ("r.jsonl", jsonl({"text": "a", "answer": None}),
+                       "{}, line 1: found null in 'answer'; expected text. Give the row an answer, or leave it out"),
+    "NaN as answer": ("r.jsonl", '{"text": "a", "answer": NaN}',
+                      "{}, line 1: found a number in 'answer'; expected text. Give the row an answer, or leave it out"),
+    "list as answer": ("r.jsonl", jsonl({"text": "a", "answer": ["sad"]}),
+                       "{}, line 1: found a list in 'answer'; expected text. Join it into one text"),
+    "object as answer": ("r.jsonl", jsonl({"text": "a", "answer": {"a": 1}}),
+                         "{}, line 1: found an object in 'answer'; expected text. Join it into one text"),
+    "key twice": ("r.jsonl", GOOD + '{"text": "a", "answer": "sad", "text": "b"}',
+                  "{}, line 2: the key 'text' stands twice in one object; keep one"),
+    "lists beside other keys": ("r.json", '{"version": 1, "data": []}',
+                                "{}: found an object; expected a list of objects. Save the list under 'data' alone"),
     "list as text": ("r.jsonl", jsonl({"text": ["a"], "answer": "sad"}),
-                     "{}, line 1: found a list in 'text'; expected text"),
+                     "{}, line 1: found a list in 'text'; expected text. Put it in quotes, or leave the row out"),
     "blank text": ("r.csv", "text,answer\n  ,sad\n", "{}, line 2: found nothing in 'text'; expected text"),
     "blank answer": ("r.csv", "text,answer\na,\n", "{}, line 2: found nothing in 'answer'; expected text"),
     "half a surrogate pair": ("r.jsonl", r'{"text": "a\ud800", "answer": "sad"}',
-                              "{}, line 1: the text holds half of a surrogate pair; expected valid Unicode"),
+                              "{}, line 1, character 2: found half of a surrogate pair, 0xd800; "
+                              "expected valid Unicode"),
     # ------------------------------------------------ labels
     "unknown label": ("r.jsonl", GOOD + jsonl({"text": "a", "answer": "calm"}),
                       f"{{}}, line 2: found the label 'calm'; {LABELS}"),
@@ -402,7 +429,7 @@ def test_documents_become_examples() -> None:
     "document, message",
     [
         (Document("a"), f"document 2: the column 'answer' is missing; found 'text'. {MISSING}"),
-        (Document("a", metadata={"answer": 3}), "document 2: found a number in 'answer'; expected text"),
+        (Document("a", metadata={"answer": 3}), f"document 2: found the label '3'; {LABELS}"),
         (Document(" ", metadata={"answer": "sad"}), "document 2: found nothing in 'text'; expected text"),
         (Document("a", metadata={"answer": "calm"}), f"document 2: found the label 'calm'; {LABELS}"),
     ],
@@ -562,7 +589,7 @@ ODD_LABELS = [
 
 
 def test_the_card_that_is_written_loads_again_whatever_the_labels_hold(tmp_path: Path) -> None:
-    rows = [{"question": f"text {n}", "Label": label} for n in range(2) for label in ODD_LABELS]
+    rows = [{"question": f"{n} {label}", "Label": label} for n in range(2) for label in ODD_LABELS]
     task = infer_task(write(tmp_path, 'my "odd" data.jsonl', jsonl(*rows)))
     assert task.model_dump() == {
         "name": 'my "odd" data',
@@ -598,13 +625,17 @@ def test_a_card_reads_like_one_that_a_person_wrote(tmp_path: Path) -> None:
         (["a", "b"] * 2, False),
         (["a", "b", "c"], True),  # mostly different
         ([f"answer {n}" for n in range(50)] * 2, False),
-        ([f"answer {n}" for n in range(51)] * 3, True),  # more than fifty
+        ([f"answer {n}" for n in range(150)] * 2, False),  # many, but each repeats
+        ([f"answer {n}" for n in range(51)] + ["answer 0", "answer 1"] * 30, True),  # a long tail
         (["Yes.", "yes."], True),  # alike, but no labels are made of them
     ],
 )
 def test_many_or_mostly_different_answers_make_an_open_task(tmp_path: Path, answers: list[str], is_open: bool) -> None:
     rows = jsonl(*({"text": f"text {n}", "answer": answer} for n, answer in enumerate(answers)))
-    task = infer_task(write(tmp_path, "r.jsonl", rows))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        task = infer_task(write(tmp_path, "r.jsonl", rows))
+    assert len(said) == (is_open or len(set(answers)) > 50)
     assert task.labels == (() if is_open else tuple(dict.fromkeys(answers)))
     assert task.task_type == ("question answering" if is_open else "classification")
     assert load_task(write(tmp_path, "card.toml", card_text(task))) == task
@@ -613,22 +644,22 @@ def test_many_or_mostly_different_answers_make_an_open_task(tmp_path: Path, answ
 @pytest.mark.parametrize("name", ["r.csv", "r.tsv", "r.json", "r.jsonl"])
 def test_columns_may_be_told(tmp_path: Path, name: str) -> None:
     columns = {"text": "wrong", "answer": "wrong", "Frage\n1": "a", "Ziel": "x"}
-    csv = 'text,answer,"Frage\n1",Ziel\nw,w,a,x\nw,w,b,x\n'
+    csv = 'text,answer,"Frage\n1",Ziel\nw,w,a,x\nw,w,b,x\nw,w,c,y\nw,w,d,y\n'
     content = {
         "r.csv": csv,
         "r.tsv": csv.replace(",", "\t"),
-        "r.json": json.dumps([columns] * 2),
-        "r.jsonl": jsonl(*[columns] * 2),
+        "r.json": json.dumps([columns, columns | {"Ziel": "y"}] * 2),
+        "r.jsonl": jsonl(*[columns, columns | {"Ziel": "y"}] * 2),
     }[name]
     task = infer_task(write(tmp_path, name, content), text_column="Frage\n1", answer_column="Ziel")
-    assert (task.text_column, task.answer_column, task.labels) == ("Frage\n1", "Ziel", ("x",))
+    assert (task.text_column, task.answer_column, task.labels) == ("Frage\n1", "Ziel", ("x", "y"))
     assert load_task(write(tmp_path, "card.toml", card_text(task))) == task
 
 
 BAD_FIRST_ROWS: dict[str, tuple[str, str | bytes | None, dict[str, str], str]] = {
     "missing file": ("r.csv", None, {}, f"{{}}: there is no such file; {WANTED}"),
     "folder": (".", None, {}, f"{{}}: this is a folder; {WANTED}"),
-    "ending": ("r.xlsx", b"PK\x03\x04", {}, f"{{}}: found the ending '.xlsx'; {WANTED}"),
+    "ending": ("r.xlsx", b"PK\x03\x04", {}, f"{{}}: found the ending '.xlsx'; {WANTED}. Save the sheet as 'CSV UTF-8'"),
     "empty": ("r.csv", "text,answer\n", {}, "{}: the file holds no rows; expected at least one"),
     "no text column": (
         "r.csv",
@@ -648,11 +679,17 @@ BAD_FIRST_ROWS: dict[str, tuple[str, str | bytes | None, dict[str, str], str]] =
         {"answer_column": "c"},
         f"{{}}, line 2: the column 'c' is missing; found 'text', 'b'. {MISSING}",
     ),
-    "numbers": (
+    "list for an answer": (
         "r.jsonl",
-        jsonl({"text": "a", "label": 0}),
+        jsonl({"text": "a", "label": [0]}),
         {},
-        "{}, line 1: found a number in 'label'; expected text",
+        "{}, line 1: found a list in 'label'; expected text. Join it into one text",
+    ),
+    "labels that look the same": (
+        "r.csv",
+        "text,answer\na,don't\nb,don’t\nc,don't\nd,don’t\n",
+        {},
+        "{}: found the answers \"don't\" and 'don\\u2019t', which look the same; write both with the same characters",
     ),
     "labels alike": (
         "r.csv",
