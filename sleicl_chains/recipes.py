@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from langchain_core.language_models import BaseChatModel
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sleicl_chains._folders import Home, write_whole
+from sleicl_chains._folders import RECIPE_LIMIT, Home, parse_json, read_text, write_whole
 from sleicl_chains.answers import Arm, Mode, Prior
 from sleicl_chains.chats import form_shown
 from sleicl_chains.cues import Cue
@@ -22,7 +22,7 @@ from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observer import Observer
 from sleicl_chains.readers import Calibration, Reader, check_reader, load_reader
 from sleicl_chains.solving import Solver
-from sleicl_chains.tasks import Example, Task, read_text
+from sleicl_chains.tasks import Example, Task
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -146,17 +146,13 @@ class Recipe(BaseModel):
             RecipeMismatch: a text in it was changed.
         """
         path = Path(path)
-        text = read_text(path, "a recipe as `sleicl learn` writes it")
+        expected = "a recipe as `sleicl learn` writes it"
         try:
-            recipe = cls.model_validate_json(text)
+            recipe = cls.model_validate(parse_json(read_text(path, expected, RECIPE_LIMIT), path, expected))
         except ValidationError as problem:
             first = problem.errors()[0]
-            if first["type"] == "json_invalid":
-                raise InputError(f"{path}: this is no JSON; expected a recipe as `sleicl learn` writes it") from None
             where = ".".join(map(str, first["loc"])) or "the file"
-            raise InputError(
-                f"{path}: {where}: {first['msg']}; expected a recipe as `sleicl learn` writes it"
-            ) from None
+            raise InputError(f"{path}: {where}: {first['msg']}; expected {expected}") from None
         if recipe.reader is not None:
             try:
                 check_reader(recipe.reader, recipe.task.labels, recipe.mode)

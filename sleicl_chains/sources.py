@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from sleicl_chains._folders import Home, write_whole
+from sleicl_chains._folders import REPORT_LIMIT, Home, parse_json, read_text, write_whole
 from sleicl_chains.errors import RunError, SleiclError
 from sleicl_chains.evaluation import row_keys
 from sleicl_chains.grimoires import Grimoire, load_grimoire
@@ -31,7 +32,7 @@ class Source:
     @classmethod
     def of(cls, grimoire: Grimoire, name: str) -> "Source":
         """Return the source of a grimoire that was named by a file or an id."""
-        if Path(name).is_file():
+        if os.path.isfile(name):
             return cls("file", str(Path(name).resolve()), _digest(grimoire))
         return cls("store", name, _digest(grimoire))
 
@@ -63,11 +64,11 @@ def note_sources(run: Path, *, rows: Path, card: Path, grimoires: Mapping[str, S
 def find_texts(folder: Path, run: Run, home: Home | None = None) -> Texts:
     """Return the run's questions and its grimoires from where its evaluation took them."""
     try:
-        found = json.loads((folder / SOURCES).read_text(encoding="utf-8"))
+        found = parse_json(read_text(folder / SOURCES, SOURCES, REPORT_LIMIT), folder / SOURCES, SOURCES)
         rows, card = Path(found["rows"]), Path(found["card"])
         place = home or Home(Path(found["home"]))
         sources = {id: Source(**source) for id, source in found["grimoires"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (SleiclError, KeyError, TypeError, AttributeError):
         return Texts(missing=[f"The run does not say where its texts are: it has no {SOURCES} that can be read."])
     questions, *missing = _questions(rows, card, run)
     grimoires = {}
@@ -104,7 +105,7 @@ def _grimoire(id: str, sources: Mapping[str, Source], card: Path, home: Home) ->
 
 def _loaded(source: Source, card: Path, home: Home) -> Grimoire | None:
     if source.kind == "file":
-        return load_grimoire(Path(source.place), load_task(card) if card.is_file() else None)
+        return load_grimoire(Path(source.place), load_task(card) if os.path.isfile(card) else None)
     if source.kind == "recipe":
         from sleicl_chains.recipes import Recipe
 

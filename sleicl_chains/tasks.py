@@ -7,6 +7,8 @@ import csv
 import hashlib
 import io
 import json
+import os
+import re
 import reprlib
 import tomllib
 from collections import Counter
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from sleicl_chains._folders import ROWS_LIMIT, parse_json, read_text
 from sleicl_chains.errors import InputError
 
 if TYPE_CHECKING:
@@ -83,31 +86,6 @@ class Task(BaseModel):
 # ------------------------------------------------------------------ reading
 
 
-def read_text(path: Path, what: str) -> str:
-    """Return a UTF-8 file's text.
-
-    Raises:
-        InputError: the file is missing, a folder, of another encoding, or not text at all.
-    """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; expected {what}") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: this is a folder; expected {what}") from None
-    except OSError as problem:
-        raise InputError(f"{path}: cannot be read ({problem.strerror}); expected {what}") from None
-    try:
-        text = data.decode("utf-8-sig")
-        place = data.find(b"\0")  # valid UTF-8, but no text file holds one
-    except UnicodeDecodeError as problem:
-        place = problem.start
-    if place < 0:
-        return text
-    line = data.count(b"\n", 0, place) + 1
-    raise InputError(f"{path}, line {line}: found byte 0x{data[place]:02x}, which is not UTF-8 text; expected {what}")
-
-
 def load_task(path: str | Path) -> Task:
     """Read a task card from TOML or JSON.
 
@@ -117,7 +95,7 @@ def load_task(path: str | Path) -> Task:
     path = Path(path)
     text = read_text(path, "a task card (TOML or JSON)")
     expected = "an object with name, description and labels"
-    card = _from_json(text, path, expected) if path.suffix.lower() == ".json" else _from_toml(text, path)
+    card = parse_json(text, path, expected) if path.suffix.lower() == ".json" else _from_toml(text, path)
     if not isinstance(card, dict):
         raise InputError(f"{path}: found {_kind(card)}; expected {expected}")
     try:
@@ -131,7 +109,7 @@ def _first_complaint(problem: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"])
     known = ", ".join(Task.model_fields)
     if first["type"] == "extra_forbidden":
-        return f"unknown key {where!r}; expected keys: {known}"
+        return f"unknown key {_SHORT.repr(where)}; expected keys: {known}"
     if first["type"] == "missing":
         return f"key {where!r} is missing; expected keys: {known}"
     plain = {"string_type": "expected text", "tuple_type": "expected a list of texts"}
@@ -139,28 +117,20 @@ def _first_complaint(problem: ValidationError) -> str:
     return f"key {where!r}: found {_SHORT.repr(first['input'])}; {wanted}"
 
 
+_MANY_DOTS = re.compile(r"(?:[^\s.=,]{1,80}[ \t]*\.[ \t]*){100}")
+
+
 def _from_toml(text: str, path: Path) -> dict[str, Any]:
     try:
+        # The time for a key grows with the square of its parts: one of 20,000 takes seconds.
+        if _MANY_DOTS.search(text):
+            raise RecursionError
         return tomllib.loads(text)
     except RecursionError:
         found = "nested too deeply"
     except tomllib.TOMLDecodeError as problem:
         found = str(problem)
     raise InputError(f"{path}: not valid TOML ({found}); expected a task card")
-
-
-def _from_json(text: str, path: Path, expected: str, line: int = 0) -> Any:
-    """Return the value; `line` is where the text stands, if it is not the whole file."""
-    try:
-        return json.loads(text)
-    except RecursionError:
-        found = "nested too deeply"
-    except json.JSONDecodeError as problem:
-        line, found = line or problem.lineno, f"{problem.msg}, column {problem.colno}"
-    except ValueError:
-        found = "a number of too many digits"
-    where = f"{path}, line {line}" if line else f"{path}"
-    raise InputError(f"{where}: not valid JSON ({found}); expected {expected}")
 
 
 def load_examples(path: str | Path, task: Task) -> list[Example]:
@@ -194,9 +164,9 @@ def _rows(path: Path) -> Iterator[Row]:
         ".jsonl": _jsonl_rows, ".ndjson": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".tsv": _csv_rows,
     }  # fmt: skip
     wanted = "rows as .jsonl, .json or .csv"
-    if path.suffix.lower() not in readers and not path.is_dir():
+    if path.suffix.lower() not in readers and not os.path.isdir(path):
         raise InputError(f"{path}: found the ending {path.suffix!r}; expected {wanted}")
-    text = read_text(path, wanted)
+    text = read_text(path, wanted, ROWS_LIMIT)
     rows = readers[path.suffix.lower()](path, text)
     first = next(rows, None)
     if first is None:
@@ -208,11 +178,11 @@ def _jsonl_rows(path: Path, text: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), 1):  # a string may hold the other line ends of splitlines()
         if line.strip():
             where = f"{path}, line {number}"
-            yield where, _an_object(where, _from_json(line, path, "one object a line", number))
+            yield where, _an_object(where, parse_json(line, path, "one object a line", number))
 
 
 def _json_rows(path: Path, text: str) -> Iterator[Row]:
-    rows = _from_json(text, path, "a list of objects") if text.strip() else []
+    rows = parse_json(text, path, "a list of objects") if text.strip() else []
     if not isinstance(rows, list):
         raise InputError(f"{path}: found {_kind(rows)}; expected a list of objects")
     for number, row in enumerate(rows, 1):

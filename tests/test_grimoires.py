@@ -209,7 +209,7 @@ def test_malformed_json(tmp_path: Path, changes: dict[str, Any], complaint: str)
 def test_a_file_that_is_no_json(tmp_path: Path) -> None:
     path = tmp_path / "g.json"
     path.write_text("[1", encoding="utf-8")
-    with pytest.raises(InputError, match=r"g.json: not valid JSON \(Expecting .*\); expected one object"):
+    with pytest.raises(InputError, match=r"g.json, line 1: not valid JSON \(Expecting .*\); expected one object"):
         load_grimoire(path)
     with pytest.raises(InputError, match=r"no.json: there is no such file; expected a grimoire \(.md or .json\)"):
         load_grimoire(tmp_path / "no.json")

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sleicl_chains.cli import answering, learning, library, models, reporting, rows
-from sleicl_chains.errors import OptionError, SleiclError
+from sleicl_chains.errors import OptionError, SleiclError, bounded
 
 _INTERRUPTED = 130
 
@@ -69,14 +69,16 @@ def main() -> None:
     except Exception as problem:
         if os.environ.get("SLEICL_DEBUG"):
             raise
+        if isinstance(problem, OSError) and problem.filename:
+            _fail(f"{problem.filename}: {problem.strerror}")
         _fail(f"{type(problem).__name__}: {problem} (SLEICL_DEBUG=1 shows where)")
 
 
 def _say_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"Warning: {' '.join(str(message).split()).rstrip('.')}.", file=sys.stderr, flush=True)
+    print(f"Warning: {bounded(' '.join(str(message).split()).rstrip('.'))}.", file=sys.stderr, flush=True)
 
 
 def _fail(line: str, status: int = 1) -> NoReturn:
     sys.stdout.flush()
-    print(f"sleicl: {' '.join(line.split())}", file=sys.stderr)
+    print(f"sleicl: {bounded(' '.join(line.split()))}", file=sys.stderr)
     raise SystemExit(status)

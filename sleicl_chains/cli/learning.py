@@ -1,11 +1,11 @@
 """`sleicl learn`: from labelled rows to a recipe, with the verdict on the grimoire."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from sleicl_chains._folders import Home
+from sleicl_chains._folders import Home, refuse_unwritable
 from sleicl_chains.cli.options import (
     BaseUrl,
     EmbedderOption,
@@ -19,11 +19,8 @@ from sleicl_chains.cli.options import (
     TaskOption,
     WeakOption,
 )
-from sleicl_chains.cli.steps import find_grimoire, journal_of, print_json, read, say, store_of, weak_options
-from sleicl_chains.errors import InputError, OptionError
-
-if TYPE_CHECKING:
-    from sleicl_chains.grimoires import Grimoire
+from sleicl_chains.cli.steps import find_grimoire, journal_of, keep_written, print_json, read, say, weak_options
+from sleicl_chains.errors import OptionError
 
 
 def learn(
@@ -53,23 +50,18 @@ def learn(
 
     if strong and grimoire:
         raise OptionError("--strong writes a grimoire and --grimoire names one; give one of the two")
-    if not recipe.parent.is_dir():
-        raise InputError(f"{recipe}: there is no folder {recipe.parent}; make it first")
-    if recipe.is_dir():
-        raise InputError(f"{recipe}: this is a folder; expected the file to write")
+    refuse_unwritable(recipe)
     place, (task, examples) = Home.at(home), read(card, rows)
     given = weak_options(task, option, base_url)
     shown = [one for name in grimoire or [] if (one := find_grimoire(name, task, place))]
     writer = strong_model(strong, home=place) if strong else None
     space = embedder(embeddings, home=place)
 
-    def store(written: "Grimoire") -> None:
-        say([f"The grimoire is kept as {store_of(place).add(written)}."])
-
     with Meter(["all prompts"], foretells=False) as meter:
         found = learn_task(
             task, examples, weak=weak_model(weak, home=place, **given), strong=writer, grimoires=shown, seed=seed,
-            budget=budget, weak_name=weak, strong_name=strong_name or strong, keep=store, options=given,
+            budget=budget, weak_name=weak, strong_name=strong_name or strong, options=given,
+            keep=lambda written: keep_written(written, place),
             embeddings=embeddings, space=space, journal=journal_of(place, no_journal), progress=meter,
             notice=lambda line: say([line]),
         )  # fmt: skip

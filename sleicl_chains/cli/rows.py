@@ -1,12 +1,13 @@
 """`sleicl init` and `sleicl sample`: from rows to a card and to examples."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sleicl_chains._folders import Home
+from sleicl_chains._folders import Home, refuse_unwritable, write_whole
 from sleicl_chains.cli.options import (
     CountOption,
     EmbedderOption,
@@ -41,13 +42,12 @@ def init(
     """Write a task card for rows: labels inferred, the description to be filled in."""
     from sleicl_chains.tasks import card_text, infer_task
 
-    if card.exists() and not force:
+    if os.path.exists(card) and not force:
         raise InputError(f"{card}: the card is there already; give --force to overwrite it")
-    if not card.parent.is_dir():
-        raise InputError(f"{card}: there is no folder {card.parent}; make it first")
+    refuse_unwritable(card)
     task = infer_task(data, text_column=text_column, answer_column=answer_column)
     as_json = json.dumps(task.model_dump(mode="json"), ensure_ascii=False, indent=1) + "\n"
-    card.write_text(as_json if card.suffix == ".json" else card_text(task), encoding="utf-8")
+    write_whole(card, as_json if card.suffix == ".json" else card_text(task))
     found = f"{len(task.labels)} labels: {', '.join(task.labels)}" if task.labels else "no labels (open-ended)"
     print(
         f"{card}: {found}. Now write its description: the better it says what each label means, the better all arms do."
