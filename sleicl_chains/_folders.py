@@ -118,12 +118,10 @@ def read_file(path: Path, what: str, limit: int = TEXT_LIMIT) -> bytes:
     Raises:
         InputError: the file is missing, is no regular file, cannot be read, or is larger than the limit.
     """
-    parts, size = [], 0
     try:
         with open_file(path) as file:
-            while size <= limit and (part := file.read(_MIB)):  # its size may be wrong, or grow
-                parts.append(part)
-                size += len(part)
+            size = os.fstat(file.fileno()).st_size
+            data = b"" if size > limit else _up_to(file, limit + 1)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file; expected {what}") from None
     except IsADirectoryError:
@@ -131,8 +129,17 @@ def read_file(path: Path, what: str, limit: int = TEXT_LIMIT) -> bytes:
     except (OSError, ValueError) as problem:  # ValueError: a zero byte in the path
         said = getattr(problem, "strerror", None) or problem
         raise InputError(f"{path}: cannot be read ({said}); expected {what}") from None
-    if size > limit:
+    if max(size, len(data)) > limit:
         raise InputError(f"{path}: found more than {limit // _MIB} MiB; expected {what}, which is smaller")
+    return data
+
+
+def _up_to(file: BufferedReader, count: int) -> bytes:
+    """Read in parts: the size that a file is said to have may be wrong, and room for `count` is not needed at once."""
+    parts: list[bytes] = []
+    while count > 0 and (part := file.read(min(count, _MIB))):
+        parts.append(part)
+        count -= len(part)
     return b"".join(parts)
 
 

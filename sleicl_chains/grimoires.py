@@ -153,6 +153,9 @@ _HEAD_LIMIT = 2**18
 """Characters of front matter, which takes up to 2 s; 1,000 labels with 4 examples each have room."""
 
 
+_ALIAS = "while scanning an alias"
+
+
 class _Loader(yaml.BaseLoader):
     """Leaves every value as it is written (the labels yes, no and 1 are no booleans or numbers), and repeats none."""
 
@@ -160,8 +163,7 @@ class _Loader(yaml.BaseLoader):
         # A few lines of aliases to aliases stand for a billion values; an anchor's name is lost from the text.
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if event.anchor is not None:
-            problem = "a value that begins with & or * is taken for a YAML anchor or alias, which are refused"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+            raise yaml.MarkedYAMLError(_ALIAS, problem_mark=event.start_mark)
         node: yaml.Node | None = super().compose_node(parent, index)
         if isinstance(node, yaml.MappingNode):
             _refuse_twins(node)
@@ -194,8 +196,8 @@ def _yaml_complaint(problem: Exception) -> str:
         said, line = problem.problem, problem.problem_mark.line + 2  # counted from 0, after the fence
         if said == "mapping values are not allowed here":
             said = "a value with a colon in it must stand between quotes, as in 'Urgent: yes or no?', found"
-        elif said and said.startswith("a value that begins"):
-            said = f"{said} unless it stands between quotes, found"
+        elif problem.context in (_ALIAS, "while scanning an anchor"):
+            said = "a value that begins with & or * must stand between quotes (aliases and anchors are refused), found"
         return f"{said} in line {line}"
     return "nested too deeply" if isinstance(problem, RecursionError) else one_line(problem)
 

@@ -1,6 +1,5 @@
 """A kept run, read again: its report and its rows."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -159,10 +158,9 @@ def read_run(folder: Path) -> Run:
     file = folder / "rows.jsonl"
     found: dict[str, dict[str, Row]] = {arm.arm: {} for arm in report.arms}
     try:
-        for line in read_file(
-            file, "the rows of a run", ROWS_LIMIT
-        ).splitlines():  # of a text it would break at more than line feeds
-            row = json.loads(line)
+        data = read_file(file, "the rows of a run", ROWS_LIMIT)
+        for number, line in enumerate(data.splitlines(), 1):  # of a text it would break at more than line feeds
+            row = parse_json(line.decode(), file, "a row", number)
             found.get(row["arm"], {})[row["row"]] = row
     except (InputError, ValueError, KeyError, TypeError) as problem:
         raise RunError(f"{file} cannot be read ({problem}); the same `sleicl evaluate` again mends it") from None

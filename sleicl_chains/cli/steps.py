@@ -88,6 +88,8 @@ def model_options(given: list[str] | None, base_url: str | None = None) -> dict[
         name, equals, value = pair.partition("=")
         if not equals or not name.isidentifier():
             raise OptionError(f"--option: found {pair!r}; expected NAME=VALUE, such as n_ctx=8192")
+        if name in ("name", "home"):
+            raise OptionError(f"--option: {name} is no option of a model; leave it out")
         try:
             options[name] = json.loads(value)
         except (ValueError, RecursionError):
