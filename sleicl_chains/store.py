@@ -237,7 +237,8 @@ class GrimoireStore:
                 f"{path}: another process has held the store for {self._lock_timeout_s:g} s; wait for it or end it"
             ) from None
         except OSError as problem:
-            raise StoreError(f"{self.home.root} cannot be used ({problem.strerror or problem}); --home names another folder") from problem
+            said = problem.strerror or problem
+            raise StoreError(f"{self.home.root} cannot be used ({said}); --home names another folder") from problem
 
     @contextmanager
     def _locked_library(self) -> Iterator[dict[str, Grimoire]]:
