@@ -27,6 +27,7 @@ A message says what was wanted, what was found and what helps, on one line. The 
 it as it stands and exits with 1, or with 2 for an OptionError.
 """
 
+import re
 import warnings
 
 
@@ -35,7 +36,10 @@ class InputNote(UserWarning):
 
 
 class SleiclError(Exception):
-    """Root of all errors of this package."""
+    """Root of all errors of this package; a message is kept `bounded`."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(bounded(message))
 
 
 class InputError(SleiclError):
@@ -134,6 +138,17 @@ class RecipeMismatch(SleiclError):
 
 class RunError(SleiclError):
     """A run folder cannot be continued by this evaluation."""
+
+
+def bounded(message: str) -> str:
+    """Return a message of at most 1,500 characters and words of at most 300: a name in it may be a whole book."""
+    return _cut(re.sub(r"\S{301,}", lambda word: _cut(word[0], 300), message), 1500)
+
+
+def _cut(text: str, most: int) -> str:
+    """Cut from the middle: what was found stands at the start, what helps at the end."""
+    half = most // 2 - 10
+    return text if len(text) <= most else f"{text[:half]} [...] {text[-half:]}"
 
 
 def one_line(problem: Exception) -> str:

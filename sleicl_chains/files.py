@@ -1,12 +1,37 @@
-"""Where things are: data files shipped with the package, and the user's home folder."""
+"""Files: where they are, the one door by which those of others come in, and how ours are written.
 
+A file that somebody was sent may be a pipe that never ends, a gigabyte, or a page that unfolds to one. So
+whatever is read goes through `read_text`, `read_file` or `open_file`, and JSON through `parse_json`.
+"""
+
+import errno
+import json
 import os
+import secrets
+import stat
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from io import BufferedReader
 from pathlib import Path
+from typing import Any
 
 from sleicl_chains.errors import InputError
+
+_MIB = 2**20
+TEXT_LIMIT = _MIB
+"""Bytes of a grimoire or a card: what a person writes, or a model in one reply."""
+PASTE_LIMIT = 16 * _MIB
+"""Of a prompt or a reply that a person carries; a prompt holds examples."""
+REPORT_LIMIT = 64 * _MIB
+"""Of a run's figures: they grow with labels and arms, not with rows."""
+RECIPE_LIMIT = 256 * _MIB
+"""Of a recipe: one for `knn` holds all its training rows."""
+ROWS_LIMIT = 1024 * _MIB
+"""Of rows, and of a run's answers, which are as many as rows times arms; read whole, they take some five times as
+much memory."""
 
 
 def data_folder(name: str) -> Traversable:
@@ -17,20 +42,114 @@ def data_folder(name: str) -> Traversable:
     return shipped if shipped.is_dir() else Path(__file__).parent.parent / name
 
 
-def read_text(path: Path, what: str) -> str:
-    """Return a UTF-8 file's text.
+def write_whole(path: Path, text: str, *, mode: int = 0o666) -> None:
+    """Write a file so that it is there wholly or not at all, even after a power cut.
+
+    `mode` is what others may do with it, less what the process's umask takes away.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(os.path.realpath(path))  # what a link points to is written, and the link stays
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "is no file that could be replaced", str(path))
+    # A name of its own: two processes may write one file at once. `mkstemp` would leave the umask out. What a
+    # crash leaves begins with a dot and is read by nobody.
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    try:
+        with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Make sure that a file could be written, before anything is asked or paid for.
 
     Raises:
-        InputError: the file is missing, a folder, of another encoding, or not text at all.
+        InputError: it is a folder, its folder is missing or closed to writing, or its name is too long.
     """
     try:
-        data = path.read_bytes()
+        with suppress(FileNotFoundError):
+            if stat.S_ISDIR(os.stat(path).st_mode):
+                raise InputError(f"{path}: this is a folder; expected the file to write")
+        if not os.path.isdir(path.parent):
+            raise InputError(f"{path}: there is no folder {path.parent}; make it first")
+        with tempfile.TemporaryFile(dir=os.path.realpath(path.parent)):
+            pass
+    except OSError as problem:
+        raise InputError(
+            f"{path}: cannot be written ({problem.strerror}); expected a file in a folder of yours"
+        ) from None
+
+
+# ------------------------------------------------------------------ the door
+
+
+def open_file(path: Path) -> BufferedReader:
+    """Open a file to be read; what is none (a pipe, a device, a folder) is refused and not waited for.
+
+    Raises:
+        OSError: it is no regular file, or cannot be opened.
+    """
+    # Not blocking, or a pipe would wait for a writer; and looked at once open, because it may change after a look.
+    flags = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
+    handle = os.open(path, flags)
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(handle, "rb")
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "this is a folder", str(path))
+    raise OSError(errno.EINVAL, "this is a pipe or a device, not a file", str(path))
+
+
+def read_file(path: Path, what: str, limit: int = TEXT_LIMIT) -> bytes:
+    """Return a file's bytes.
+
+    Args:
+        path: of a regular file.
+        what: what is expected there, for the complaint.
+        limit: in bytes.
+
+    Raises:
+        InputError: the file is missing, is no regular file, cannot be read, or is larger than the limit.
+    """
+    try:
+        with open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            data = b"" if size > limit else _up_to(file, limit + 1)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file; expected {what}") from None
     except IsADirectoryError:
         raise InputError(f"{path}: this is a folder; expected {what}") from None
-    except OSError as problem:
-        raise InputError(f"{path}: cannot be read ({problem.strerror}); expected {what}") from None
+    except (OSError, ValueError) as problem:  # ValueError: a zero byte in the path
+        said = getattr(problem, "strerror", None) or problem
+        raise InputError(f"{path}: cannot be read ({said}); expected {what}") from None
+    if max(size, len(data)) > limit:
+        raise InputError(f"{path}: found more than {limit // _MIB} MiB; expected {what}, which is smaller")
+    return data
+
+
+def _up_to(file: BufferedReader, count: int) -> bytes:
+    """Read in parts: the size that a file is said to have may be wrong, and room for `count` is not needed at once."""
+    parts: list[bytes] = []
+    while count > 0 and (part := file.read(min(count, _MIB))):
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+def read_text(path: Path, what: str, limit: int = TEXT_LIMIT) -> str:
+    """Return a UTF-8 file's text; see `read_file`.
+
+    Raises:
+        InputError: the file cannot be read, has another encoding, or is not text at all.
+    """
+    data = read_file(path, what, limit)
     try:
         text = data.decode("utf-8-sig")
         place = data.find(b"\0")  # valid UTF-8, but no text file holds one
@@ -42,19 +161,36 @@ def read_text(path: Path, what: str) -> str:
     raise InputError(f"{path}, line {line}: found byte 0x{data[place]:02x}, which is not UTF-8 text; expected {what}")
 
 
-def write_whole(path: Path, text: str, *, mode: int = 0o666) -> None:
-    """Write a file so that it is there wholly or not at all, even after a power cut.
+def parse_json(text: str, path: Path, expected: str, line: int = 0) -> Any:
+    """Return the value; `line` is where the text stands, if it is not the whole file.
 
-    `mode` is what others may do with it, less what the process's umask takes away.
+    Raises:
+        InputError: it is no JSON, nested too deeply, or has a key twice.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)  # one that a crash left may have another mode
-    with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        return json.loads(text, object_pairs_hook=_distinct)
+    except RecursionError:
+        found = "nested too deeply"
+    except InputError as problem:
+        found = str(problem)
+    except json.JSONDecodeError as problem:
+        line, found = line or problem.lineno, f"{problem.msg}, column {problem.colno}"
+    except ValueError:
+        found = "a number of too many digits"
+    where = f"{path}, line {line}" if line else f"{path}"
+    raise InputError(f"{where}: not valid JSON ({found}); expected {expected}")
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; the first of two equal keys would be lost without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise InputError(f"the key {next(key for key in keys if keys.count(key) > 1)!r:.80} stands twice")
+    return found
+
+
+# ------------------------------------------------------------------ home
 
 
 @dataclass(frozen=True)
@@ -82,11 +218,11 @@ class Home:
     def index_embeddings(self) -> str:
         """Name of the embeddings that the index was last rebuilt with."""
         note = self.root / "index-embeddings"
-        return note.read_text(encoding="utf-8").strip() if note.exists() else "wordllama"
+        return read_text(note, "the name of embeddings").strip() if note.exists() else "wordllama"
 
     def remember_embeddings(self, name: str) -> None:
         """Note the embeddings of the index."""
-        (self.make().root / "index-embeddings").write_text(name + "\n", encoding="utf-8")
+        write_whole(self.make().root / "index-embeddings", name + "\n")
 
     @property
     def grimoires(self) -> Path:

@@ -19,7 +19,7 @@ from sleicl_chains.answering.readers import Calibration, Reader, check_reader, l
 from sleicl_chains.answering.readings import Mode, Prior
 from sleicl_chains.answering.steps import Solver
 from sleicl_chains.errors import InputError, RecipeMismatch
-from sleicl_chains.files import Home, read_text, write_whole
+from sleicl_chains.files import RECIPE_LIMIT, Home, parse_json, read_text, write_whole
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.models.abilities import Renderer
 from sleicl_chains.models.journal import Journal, identity, without_secrets
@@ -153,17 +153,13 @@ class Recipe(BaseModel):
             RecipeMismatch: a text in it was changed.
         """
         path = Path(path)
-        text = read_text(path, "a recipe as `sleicl learn` writes it")
+        expected = "a recipe as `sleicl learn` writes it"
         try:
-            recipe = cls.model_validate_json(text)
+            recipe = cls.model_validate(parse_json(read_text(path, expected, RECIPE_LIMIT), path, expected))
         except ValidationError as problem:
             first = problem.errors()[0]
-            if first["type"] == "json_invalid":
-                raise InputError(f"{path}: this is no JSON; expected a recipe as `sleicl learn` writes it") from None
             where = ".".join(map(str, first["loc"])) or "the file"
-            raise InputError(
-                f"{path}: {where}: {first['msg']}; expected a recipe as `sleicl learn` writes it"
-            ) from None
+            raise InputError(f"{path}: {where}: {first['msg']}; expected {expected}") from None
         if recipe.reader is not None:
             try:
                 check_reader(recipe.reader, recipe.task.labels, recipe.mode)

@@ -13,7 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sleicl_chains.cli import answering, learning, library, models, reporting, rows
-from sleicl_chains.errors import InputNote, OptionError, SleiclError
+from sleicl_chains.errors import InputNote, OptionError, SleiclError, bounded
 
 _INTERRUPTED = 130
 
@@ -72,6 +72,8 @@ def main() -> None:
     except Exception as problem:
         if os.environ.get("SLEICL_DEBUG"):
             raise
+        if isinstance(problem, OSError) and problem.filename:
+            _fail(f"{problem.filename}: {problem.strerror}")
         _fail(f"{type(problem).__name__}: {problem} (SLEICL_DEBUG=1 shows where)")
 
 
@@ -93,10 +95,10 @@ def _lose_nothing() -> None:
 
 def _say_warning(message: Warning | str, *_: object, **__: object) -> None:
     name = "Note" if isinstance(message, InputNote) else "Warning"
-    print(f"{name}: {' '.join(str(message).split()).rstrip('.')}.", file=sys.stderr, flush=True)
+    print(f"{name}: {bounded(' '.join(str(message).split()).rstrip('.'))}.", file=sys.stderr, flush=True)
 
 
 def _fail(line: str, status: int = 1) -> NoReturn:
     sys.stdout.flush()
-    print(f"sleicl: {' '.join(line.split())}", file=sys.stderr)
+    print(f"sleicl: {bounded(' '.join(line.split()))}", file=sys.stderr)
     raise SystemExit(status)

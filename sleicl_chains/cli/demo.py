@@ -3,6 +3,7 @@
 from importlib.resources import as_file
 
 from sleicl_chains.cli.console import Meter, print_report, say
+from sleicl_chains.errors import StoreError
 from sleicl_chains.evaluation.table import ArmBuilder, limited
 from sleicl_chains.files import Home, data_folder
 from sleicl_chains.grimoires.grimoire import Grimoire, load_grimoire
@@ -80,7 +81,10 @@ def _write(task: Task, drawn: list[Example], strong: str, home: Home, journal: J
     say(f"{strong} writes the grimoire: 2 calls, 3 if a label is missing.")
     writer = grimoire_writer(strong_model(strong, home=home), strong_name=strong, journal=journal)
     grimoire = writer.invoke({"task": task, "examples": drawn, "sampler": "kmeans", "per_label": PER_LABEL, "seed": 0})
-    GrimoireStore(home, embedder(home.index_embeddings, home=home)).add(grimoire)
+    try:
+        GrimoireStore(home, embedder(home.index_embeddings, home=home)).add(grimoire)
+    except StoreError as problem:  # an earlier one was corrected by hand, say
+        say(f"Warning: what was written is used, but is not in the library: {problem}")
     return grimoire
 
 

@@ -1,7 +1,7 @@
 """`sleicl learn`: from labelled rows to a recipe, with the verdict on the grimoire."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -18,12 +18,18 @@ from sleicl_chains.cli.options import (
     TaskOption,
     WeakOption,
 )
-from sleicl_chains.cli.steps import find_grimoire, journal_of, print_json, read, say, space_of, store_of, weak_options
-from sleicl_chains.errors import InputError, OptionError
-from sleicl_chains.files import Home
-
-if TYPE_CHECKING:
-    from sleicl_chains.grimoires.grimoire import Grimoire
+from sleicl_chains.cli.steps import (
+    find_grimoire,
+    journal_of,
+    keep_written,
+    print_json,
+    read,
+    say,
+    space_of,
+    weak_options,
+)
+from sleicl_chains.errors import OptionError
+from sleicl_chains.files import Home, refuse_unwritable
 
 
 def learn(
@@ -52,10 +58,7 @@ def learn(
 
     if strong and grimoire:
         raise OptionError("--strong writes a grimoire and --grimoire names one; give one of the two")
-    if not recipe.parent.is_dir():
-        raise InputError(f"{recipe}: there is no folder {recipe.parent}; make it first")
-    if recipe.is_dir():
-        raise InputError(f"{recipe}: this is a folder; expected the file to write")
+    refuse_unwritable(recipe)
     place, (task, examples) = Home.at(home), read(card, rows)
     given = weak_options(task, option, base_url)
     shown = [one for name in grimoire or [] if (one := find_grimoire(name, task, place))]
@@ -63,13 +66,11 @@ def learn(
     journal = journal_of(place, no_journal)
     space = space_of(embeddings, place, journal)
 
-    def store(written: "Grimoire") -> None:
-        say([f"The grimoire is kept as {store_of(place).add(written)}."])
-
     with Meter(["all prompts"], foretells=False) as meter:
         found = learn_task(
             task, examples, weak=weak_model(weak, home=place, **given), strong=writer, grimoires=shown, seed=seed,
-            budget=budget, weak_name=weak, strong_name=strong_name or strong, keep=store, options=given,
+            budget=budget, weak_name=weak, strong_name=strong_name or strong, options=given,
+            keep=lambda written: keep_written(written, place),
             embeddings=embeddings, space=space, journal=journal, progress=meter,
             notice=lambda line: say([line]),
         )  # fmt: skip

@@ -1,5 +1,6 @@
 """`sleicl write` and `sleicl grimoires`: making grimoires and keeping them."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -105,7 +106,7 @@ def search(
     """Find the grimoires nearest to a task or a question; a task's description finds better than one question."""
     from sleicl_chains.tasks.cards import load_task
 
-    wanted = load_task(query) if Path(query).suffix in (".toml", ".json") and Path(query).is_file() else query
+    wanted = load_task(query) if Path(query).suffix in (".toml", ".json") and os.path.isfile(query) else query
     store = store_of(Home.at(home))
     hits = store.search(wanted, k=k)
     say(store.problems)

@@ -1,5 +1,6 @@
 """`sleicl report`: a finished evaluation as a page."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -7,8 +8,8 @@ import typer
 
 from sleicl_chains.cli.options import HomeOption, JsonOption
 from sleicl_chains.cli.steps import print_json, say
-from sleicl_chains.errors import InputError, RunError
-from sleicl_chains.files import Home, write_whole
+from sleicl_chains.errors import RunError
+from sleicl_chains.files import Home, refuse_unwritable, write_whole
 
 
 def report(
@@ -28,8 +29,7 @@ def report(
 
     folder = _folder(run, Home.at(home))
     page = out or folder / ("report-no-text.html" if no_text else "report.html")
-    if out and (not page.parent.is_dir() or page.is_dir()):
-        raise InputError(f"{page} cannot be written; expected a file in a folder that is there")
+    refuse_unwritable(page)
     found = read_run(folder)
     texts = None if no_text else find_texts(folder, found, Home.at(home) if home else None)
     # Rows may be private: a page with their texts is for its owner alone, as the run's files are.
@@ -46,6 +46,6 @@ def report(
 def _folder(run: Path, home: Home) -> Path:
     """Return the folder of a run; a bare name may be one of the home's."""
     named = home.runs / run
-    if not run.exists() and not named.is_dir():
+    if not os.path.exists(run) and not os.path.isdir(named):
         raise RunError(f"There is no run {run}, nor one in {home.runs}; `sleicl evaluate` names its run after 'Rows:'")
-    return run if run.exists() else named
+    return run if os.path.exists(run) else named

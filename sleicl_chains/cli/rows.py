@@ -1,6 +1,7 @@
 """`sleicl init` and `sleicl sample`: from rows to a card and to examples."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,7 @@ from sleicl_chains.cli.options import (
 )
 from sleicl_chains.cli.steps import journal_of, print_json, read, say, space_of, weak_options
 from sleicl_chains.errors import InputError
-from sleicl_chains.files import Home
+from sleicl_chains.files import Home, refuse_unwritable, write_whole
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
@@ -43,13 +44,12 @@ def init(
     from sleicl_chains.tasks.cards import card_text
     from sleicl_chains.tasks.infer import infer_task
 
-    if card.exists() and not force:
+    if os.path.exists(card) and not force:
         raise InputError(f"{card}: the card is there already; give --force to overwrite it")
-    if not card.parent.is_dir():
-        raise InputError(f"{card}: there is no folder {card.parent}; make it first")
+    refuse_unwritable(card)
     task = infer_task(data, text_column=text_column, answer_column=answer_column)
     as_json = json.dumps(task.model_dump(mode="json"), ensure_ascii=False, indent=1) + "\n"
-    card.write_text(as_json if card.suffix == ".json" else card_text(task), encoding="utf-8")
+    write_whole(card, as_json if card.suffix == ".json" else card_text(task))
     listed = ", ".join(task.labels[:50]) + (" ..." if len(task.labels) > 50 else "")
     number = "1 label" if len(task.labels) == 1 else f"{len(task.labels)} labels"
     found = f"{number}: {listed}" if task.labels else "no labels (open-ended)"

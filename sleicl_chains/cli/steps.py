@@ -1,12 +1,13 @@
 """The steps that several commands take."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sleicl_chains.errors import InputError, OptionError
+from sleicl_chains.errors import InputError, OptionError, SleiclError, StoreError
 from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
@@ -23,7 +24,20 @@ def journal_of(home: Home, off: bool) -> "Journal | None":
     """Return the home's journal, unless it is turned off."""
     from sleicl_chains.models.journal import Journal
 
-    return None if off else Journal(home.journal)
+    try:
+        return None if off else Journal(home.journal)
+    except SleiclError as problem:
+        raise type(problem)(
+            f"{str(problem).rstrip('.')}; --no-journal keeps no record, --home names another folder"
+        ) from problem
+
+
+def keep_written(grimoire: "Grimoire", home: Home) -> None:
+    """Put what a strong model wrote into the library; where it cannot be, say so and go on: it was paid for."""
+    try:
+        say([f"The grimoire is kept as {store_of(home).add(grimoire)}."])
+    except StoreError as problem:
+        say([f"Warning: what was written is used, but is not in the library: {str(problem).rstrip('.')}."])
 
 
 def space_of(name: str, home: Home, journal: "Journal | None") -> "Embeddings":
@@ -66,7 +80,7 @@ def find_grimoire(name: str | None, task: "Task", home: Home) -> "Grimoire | Non
 
     if name is None:
         return None
-    found = load_grimoire(Path(name), task) if Path(name).is_file() else store_of(home).get(name)
+    found = load_grimoire(Path(name), task) if os.path.isfile(name) else store_of(home).get(name)
     if task.labels and found.labels and set(found.labels) != set(task.labels):
         say([f"Warning: the grimoire {found.id} is for other labels: {', '.join(found.labels)}."])
     return found
@@ -85,9 +99,11 @@ def model_options(given: list[str] | None, base_url: str | None = None) -> dict[
         name, equals, value = pair.partition("=")
         if not equals or not name.isidentifier():
             raise OptionError(f"--option: found {pair!r}; expected NAME=VALUE, such as n_ctx=8192")
+        if name in ("name", "home"):
+            raise OptionError(f"--option: {name} is no option of a model; leave it out")
         try:
             options[name] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             options[name] = value
     return options
 

@@ -27,7 +27,7 @@ from sleicl_chains.answering.arms import asks_a_model, names_grimoire
 from sleicl_chains.answering.readings import GROUPS
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, PromptTooLong, RejectedReply, RunError
-from sleicl_chains.files import write_whole
+from sleicl_chains.files import REPORT_LIMIT, ROWS_LIMIT, parse_json, read_file, read_text, write_whole
 from sleicl_chains.models.journal import identity
 from sleicl_chains.statistics import (
     expected_calibration_error,
@@ -257,6 +257,9 @@ def _metadata(chain: Runnable[str, Answer]) -> Mapping[str, Any]:
 # ------------------------------------------------------------------ rows on disk
 
 
+_MANIFEST = "what the run is of, as `sleicl evaluate` writes it"
+
+
 class _Rows:
     """The answers of one run in `rows.jsonl`, one object a line, in the order they came."""
 
@@ -274,7 +277,9 @@ class _Rows:
         rows = hashlib.sha256("".join(self.examples).encode()).hexdigest()[:16]
         arms = {arm: settings_of(chain) for arm, chain in solvers.items()}
         found: dict[str, Any] = (
-            json.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {"rows": rows, "arms": {}}
+            parse_json(read_text(manifest, _MANIFEST, REPORT_LIMIT), manifest, _MANIFEST)
+            if manifest.exists()
+            else {"rows": rows, "arms": {}}
         )
         accepted = {arm: (None, arms[arm], _former_settings(chain)) for arm, chain in solvers.items()}
         if found["rows"] != rows or any(found["arms"].get(arm) not in accepted[arm] for arm in arms):
@@ -286,7 +291,7 @@ class _Rows:
         """Return the rows on disk; a last line that a kill cut off is removed first."""
         if not self.file.exists():
             return []
-        data = self.file.read_bytes()
+        data = read_file(self.file, "the rows of a run", ROWS_LIMIT)
         whole = data[: data.rfind(b"\n") + 1]
         if len(whole) < len(data):
             os.truncate(self.file, len(whole))

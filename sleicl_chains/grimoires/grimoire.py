@@ -5,7 +5,6 @@ heading each.
 """
 
 import hashlib
-import json
 import re
 import unicodedata
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sleicl_chains.errors import InputError, one_line
-from sleicl_chains.files import read_text
+from sleicl_chains.files import parse_json, read_text
 from sleicl_chains.tasks.cards import Task
 
 if TYPE_CHECKING:  # LangChain's messages take a quarter of a second to load; reading a file needs none
@@ -118,9 +117,10 @@ def grimoire_id(task: str, profound: str, simple: str) -> str:
 # ------------------------------------------------------------------ Markdown
 
 _HEADINGS = {"profound": "# Profound grimoire", "simple": "# Simple grimoire"}
-_HEADING_LINE = re.compile(r"^# (Profound|Simple) grimoire[ \t\r]*$", re.MULTILINE)
-_ALIKE = re.compile(r"^(\\*# (?:Profound|Simple) grimoire[ \t\r]*)$", re.MULTILINE)
-_ESCAPED = re.compile(r"^\\(\\*# (?:Profound|Simple) grimoire[ \t\r]*)$", re.MULTILINE)
+_ANY_CASE = re.MULTILINE | re.IGNORECASE
+_HEADING_LINE = re.compile(r"^# (Profound|Simple) grimoire[ \t\r]*$", _ANY_CASE)
+_ALIKE = re.compile(r"^(\\*# (?:Profound|Simple) grimoire[ \t\r]*)$", _ANY_CASE)
+_ESCAPED = re.compile(r"^\\(\\*# (?:Profound|Simple) grimoire[ \t\r]*)$", _ANY_CASE)
 
 
 def _escaped(text: str) -> str:
@@ -149,10 +149,42 @@ class _FrontMatter(BaseModel):
     provenance: Provenance = Provenance()
 
 
+_HEAD_LIMIT = 2**18
+"""Characters of front matter, which takes up to 2 s; 1,000 labels with 4 examples each have room."""
+
+
+_ALIAS = "while scanning an alias"
+
+
+class _Loader(yaml.BaseLoader):
+    """Leaves every value as it is written (the labels yes, no and 1 are no booleans or numbers), and repeats none."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        # A few lines of aliases to aliases stand for a billion values; an anchor's name is lost from the text.
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if event.anchor is not None:
+            raise yaml.MarkedYAMLError(_ALIAS, problem_mark=event.start_mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        if isinstance(node, yaml.MappingNode):
+            _refuse_twins(node)
+        return node
+
+
+def _refuse_twins(node: yaml.MappingNode) -> None:
+    """Refuse a key that stands twice, of which the first would be lost without a word."""
+    keys: set[object] = set()
+    for key, _ in node.value:
+        if isinstance(key.value, str) and key.value in keys:
+            problem = f"the key {key.value!r:.80} stands twice"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+        keys.add(key.value if isinstance(key.value, str) else None)
+
+
 def _front_matter(head: str) -> _FrontMatter:
+    if len(head) > _HEAD_LIMIT:
+        raise InputError(f"the front matter has {len(head)} characters; expected at most {_HEAD_LIMIT}")
     try:
-        # BaseLoader leaves every value as it is written: the labels yes, no and 1 are no booleans or numbers.
-        return _FrontMatter.model_validate(yaml.load(head, Loader=yaml.BaseLoader))
+        return _FrontMatter.model_validate(yaml.load(head, Loader=_Loader))
     except ValidationError as problem:
         raise InputError(f"front matter: {_complaint(problem)}") from None
     except (yaml.YAMLError, RecursionError) as problem:
@@ -161,13 +193,18 @@ def _front_matter(head: str) -> _FrontMatter:
 
 def _yaml_complaint(problem: Exception) -> str:
     if isinstance(problem, yaml.MarkedYAMLError) and problem.problem_mark:
-        return f"{problem.problem} in line {problem.problem_mark.line + 2}"  # counted from 0, after the fence
-    return one_line(problem)
+        said, line = problem.problem, problem.problem_mark.line + 2  # counted from 0, after the fence
+        if said == "mapping values are not allowed here":
+            said = "a value with a colon in it must stand between quotes, as in 'Urgent: yes or no?', found"
+        elif problem.context in (_ALIAS, "while scanning an anchor"):
+            said = "a value that begins with & or * must stand between quotes (aliases and anchors are refused), found"
+        return f"{said} in line {line}"
+    return "nested too deeply" if isinstance(problem, RecursionError) else one_line(problem)
 
 
 def _complaint(problem: ValidationError) -> str:
     first = problem.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the whole"
+    where = ".".join(f"{part:.80}" if isinstance(part, str) else str(part) for part in first["loc"]) or "the whole"
     return f"{where}: found {first['input']!r:.80}; {first['msg']}"
 
 
@@ -201,21 +238,20 @@ def load_grimoire(path: Path, task: Task | None = None) -> Grimoire:
         InputError: the file cannot be read or is not a grimoire.
     """
     text = read_text(path, "a grimoire (.md or .json)")
+    found = parse_json(text, path, "one object") if path.suffix.lower() == ".json" else None
     try:
-        grimoire = _from_json(text) if path.suffix.lower() == ".json" else Grimoire.from_markdown(text, id=path.stem)
+        grimoire = Grimoire.from_markdown(text, id=path.stem) if found is None else _imported(found)
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from None
     missing = [name for name in ("task_type", "description", "labels") if task and not getattr(grimoire, name)]
     return replace(grimoire, **{name: getattr(task, name) for name in missing})
 
 
-def _from_json(text: str) -> Grimoire:
+def _imported(value: object) -> Grimoire:
     try:
-        found = _Import.model_validate(json.loads(text))
+        found = _Import.model_validate(value)
     except ValidationError as problem:
         raise InputError(_complaint(problem)) from None
-    except (ValueError, RecursionError) as problem:
-        raise InputError(f"not valid JSON ({problem}); expected one object") from None
     provenance = Provenance(strong_model=found.strong_model, sampler=found.sampler)
     id = grimoire_id(found.task, found.profound, found.simple)
     return Grimoire(id, found.task, "", "", (), found.profound, found.simple, provenance)

@@ -178,6 +178,16 @@ def open_client(folder: Path) -> "Client":
         raise
 
 
+def copied(folder: Path, to: Path) -> Path:
+    """Copy the index in a folder, without its modes; return the copy's folder."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            target = to / file.relative_to(folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+    return to
+
+
 def discard(folder: Path) -> None:
     """Remove the index in a folder."""
     # Renamed first: after a kill half of an index must not stand where a whole one is expected.

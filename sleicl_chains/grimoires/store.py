@@ -4,6 +4,9 @@ The files are the truth. They may be edited, added and removed by hand; the inde
 each search and can be thrown away at any time.
 """
 
+import builtins
+import errno
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,6 +15,7 @@ from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -19,9 +23,9 @@ from langchain_core.embeddings import Embeddings
 from langchain_core.runnables.config import run_in_executor
 
 from sleicl_chains.errors import GrimoireNotFound, InputError, SleiclError, StoreError, one_line
-from sleicl_chains.files import Home, data_folder, write_whole
+from sleicl_chains.files import TEXT_LIMIT, Home, data_folder, read_text, write_whole
 from sleicl_chains.grimoires.grimoire import Grimoire
-from sleicl_chains.grimoires.index import COLLECTION, discard, facts, in_step, nearest, open_client, where_of
+from sleicl_chains.grimoires.index import COLLECTION, copied, discard, facts, in_step, nearest, open_client, where_of
 from sleicl_chains.models.embedders import embed, embedder, fingerprint, task_text
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.texts import whole_text
@@ -78,20 +82,22 @@ class GrimoireStore:
         """Write a grimoire's file, index it and return its id.
 
         Raises:
-            InputError: the id is no file name.
+            InputError: the id is no file name, or the grimoire is larger than a file that is read again.
             StoreError: the id is there with other texts, which somebody may have corrected by hand. Or
                 the file was written, but could not be indexed; the message says so.
         """
         if not re.fullmatch(r"\w[\w .+-]*", grimoire.id) or grimoire.id.lower() == "readme":
             raise InputError(f"the grimoire's id {grimoire.id!r} cannot be a file name; expected, say, 'trec-0a1b2c3d'")
-        path = self.home.grimoires / f"{grimoire.id}.md"
-        with self._locked():
+        path, text = self.home.grimoires / f"{grimoire.id}.md", grimoire.to_markdown()
+        if (size := len(text.encode())) > TEXT_LIMIT:
+            raise InputError(f"the grimoire {grimoire.id} has {size} bytes; expected at most {TEXT_LIMIT}")
+        added = {grimoire.id: _parsed(grimoire.id, text)}
+        with self._locked_library() as library:
             _keep_corrections(path, grimoire)
-            write_whole(path, grimoire.to_markdown())
+            write_whole(path, text)
             try:
-                library = self._library()
                 with self._chroma() as client:
-                    in_step(client, library, self._embeddings, self._fingerprint)
+                    in_step(client, library | added, self._embeddings, self._fingerprint)
             except SleiclError as problem:
                 raise type(problem)(f"{path} is written, but cannot be searched yet: {problem}") from problem
         return grimoire.id
@@ -168,17 +174,27 @@ class GrimoireStore:
             raise InputError(f"search: found k={k}; expected at least 1")
         # Before the lock: a slow embedder must keep nobody waiting.
         mean = embed(self._embeddings, _questions(query), as_queries=True).mean(axis=0)
-        with self._locked():
-            library = self._library()
+
+        def found(library: Mapping[str, Grimoire], folder: Path) -> builtins.list[Hit]:
             matching = sum(filters.items() <= facts(grimoire).items() for grimoire in library.values())
             if not matching:
                 return []
-            with self._chroma() as client:
+            with self._chroma(folder) as client:
                 collection = in_step(client, library, self._embeddings, self._fingerprint)
                 # Each grimoire has two records, so the best 2k hold the best k.
                 scores = nearest(collection, mean, 2 * min(k, matching), where)
-        best = sorted(scores, key=lambda id: (-scores[id], id))[:k]
-        return [Hit(library[id], scores[id]) for id in best]
+            best = sorted(scores, key=lambda id: (-scores[id], id))[:k]
+            return [Hit(library[id], scores[id]) for id in best]
+
+        try:
+            with self._locked_library() as library:
+                return found(library, self.home.chroma)
+        except StoreError as problem:
+            if self._client is not None or not _is_forbidden(problem.__cause__):
+                raise
+        # A home that only others may write has no lock to be had: a copy of its index is brought into step.
+        with TemporaryDirectory(prefix="sleicl-") as scratch:
+            return found(self._library(), copied(self.home.chroma, Path(scratch) / "chroma"))
 
     async def asearch(
         self, query: str | Task | Sequence[str], k: int = 4, filters: Mapping[str, str] | None = None
@@ -191,8 +207,7 @@ class GrimoireStore:
         from chromadb.errors import NotFoundError
 
         _ = self._fingerprint  # an embedder that fails must do so while the old index is still there
-        with self._locked():
-            library = self._library()
+        with self._locked_library() as library:
             if self._client is None:
                 discard(self.home.chroma)
             with self._chroma() as client:
@@ -223,16 +238,32 @@ class GrimoireStore:
                 f"{path}: another process has held the store for {self._lock_timeout_s:g} s; wait for it or end it"
             ) from None
         except OSError as problem:
-            raise StoreError(f"{self.home.root} cannot be used: {problem}") from problem
+            said = problem.strerror or problem
+            raise StoreError(f"{self.home.root} cannot be used ({said}); --home names another folder") from problem
 
     @contextmanager
-    def _chroma(self) -> Iterator["ClientAPI"]:
+    def _locked_library(self) -> Iterator[dict[str, Grimoire]]:
+        """Hold the lock and yield the library, which is read before: a slow file must keep nobody waiting."""
+        for last in (False, False, True):
+            marks, library = self._marks(), self._library()
+            with self._locked():
+                # Read again what has changed meanwhile; where that never ends, the next search puts it right.
+                if last or marks == self._marks():
+                    yield library
+                    return
+
+    def _marks(self) -> dict[str, object]:
+        """Return what changes with each file, without reading it."""
+        return {id: _mark(file) for id, file in self._files().items()}
+
+    @contextmanager
+    def _chroma(self, folder: Path | None = None) -> Iterator["ClientAPI"]:
         """Yield a client, and turn Chroma's many kinds of errors into one; needs the lock."""
         try:
             if self._client is not None:
                 yield self._client
             else:
-                with open_client(self.home.chroma) as client:
+                with open_client(folder or self.home.chroma) as client:
                     yield client
         except SleiclError:
             raise
@@ -283,12 +314,10 @@ def _markdown(folder: Traversable) -> dict[str, Traversable]:
 def _read(id: str, file: Traversable) -> Grimoire:
     if not id.isprintable():
         raise InputError(f"{str(file)!r}: the file name holds something that cannot be printed")
+    # A shipped file may lie in a zipped package.
+    text = read_text(file, "a grimoire") if isinstance(file, Path) else file.read_text(encoding="utf-8")
     try:
-        return _parsed(id, file.read_bytes().decode("utf-8-sig"))
-    except OSError as problem:
-        raise InputError(f"{file}: cannot be read ({problem.strerror}); expected a grimoire") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{file}: is not UTF-8; expected a grimoire") from None
+        return _parsed(id, text)
     except InputError as problem:
         raise InputError(f"{file}: {problem}") from None
 
@@ -298,9 +327,20 @@ def _parsed(id: str, text: str) -> Grimoire:
     return Grimoire.from_markdown(text, id=id)
 
 
+def _mark(file: Traversable) -> object:
+    with suppress(OSError):
+        found = file.stat() if isinstance(file, Path) else None
+        return found and (found.st_ino, found.st_size, found.st_mtime_ns)
+    return None
+
+
+def _is_forbidden(cause: BaseException | None) -> bool:
+    return isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
 def _keep_corrections(path: Path, grimoire: Grimoire) -> None:
     """Refuse to overwrite a file of the same id that holds other texts; an id is made from the texts."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return
     with suppress(InputError):
         found = _read(grimoire.id, path)

@@ -1,8 +1,9 @@
 """Models by name: `ollama:NAME`, `embedded:...`, `paste:DIR`, `openai:NAME` and all that LangChain knows."""
 
+import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sleicl_chains.errors import ModelNotFound, OptionError, one_line
 from sleicl_chains.files import Home
@@ -10,6 +11,7 @@ from sleicl_chains.files import Home
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
+Model = TypeVar("Model", bound="BaseChatModel")
 
 _LIST = "see `sleicl models list`"
 _NO_CHAT = "here it gets text to continue instead"
@@ -68,13 +70,12 @@ def _embedded(name: str, home: Home, options: dict[str, Any]) -> "BaseChatModel"
     from sleicl_chains.models.llamacpp.model import EmbeddedModel
     from sleicl_chains.models.weights import KNOWN, fetch
 
-    if unknown := set(options) - set(EmbeddedModel.model_fields):
-        raise OptionError(f"embedded:{name}: an embedded model has no {', '.join(sorted(unknown))}; leave it out")
+    _check_names(f"embedded:{name}", "an embedded model", options, set(EmbeddedModel.model_fields) - {"name", "path"})
     if name in KNOWN:
         found = sorted(fetch(name, home).glob("*.gguf"))
         if not found:
             raise ModelNotFound(f"embedded:{name}: these weights are no chat model; there is embedded:smollm2")
-        return EmbeddedModel(name=name, path=found[0], **options)
+        return _opened(f"embedded:{name}", EmbeddedModel, name=name, path=found[0], **options)
     if name.startswith("ollama/"):
         from sleicl_chains.models.ollama.address import server_address
         from sleicl_chains.models.ollama.installed import weights_file
@@ -84,21 +85,21 @@ def _embedded(name: str, home: Home, options: dict[str, Any]) -> "BaseChatModel"
         server, model = Server(server_address()), name.removeprefix("ollama/")
         if not model:
             raise ModelNotFound(f"embedded:ollama/ names no model; expected embedded:ollama/NAME, {_LIST}")
-        opened = EmbeddedModel(name=name, path=weights_file(server, model), **options)
+        path = weights_file(server, model)
+        opened = _opened(f"embedded:{name}", EmbeddedModel, name=name, path=path, **options)
         if has_template(server.show(model)) and not opened.has_template:
             warnings.warn(f"embedded:{name}: Ollama has a chat template that the file lacks; {_NO_CHAT}", stacklevel=2)
         return opened
     path = Path(name).expanduser()
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ModelNotFound(
             f"embedded:{name}: found neither packaged weights nor a file of that name; "
             "expected embedded:smollm2 or embedded:PATH.gguf"
         )
-    return EmbeddedModel(path=path, **options)
+    return _opened(f"embedded:{name}", EmbeddedModel, path=path, **options)
 
 
 def _ollama(name: str, options: dict[str, Any]) -> "BaseChatModel":
-    from pydantic import ValidationError
 
     from sleicl_chains.models.ollama.address import server_address
 
@@ -108,14 +109,27 @@ def _ollama(name: str, options: dict[str, Any]) -> "BaseChatModel":
     from sleicl_chains.models.ollama.model import OllamaModel
     from sleicl_chains.models.ollama.options import ALIASES
 
-    if unknown := set(options) - {*OllamaModel.model_fields, *ALIASES, "max_retries"}:
-        raise OptionError(f"ollama:{name}: an Ollama model has no {', '.join(sorted(unknown))}; leave it out")
+    known = {*OllamaModel.model_fields, *ALIASES, "max_retries"} - {"name", "model"}
+    _check_names(f"ollama:{name}", "an Ollama model", options, known)
+    return _opened(f"ollama:{name}", OllamaModel, model=name, **options)
+
+
+def _check_names(name: str, kind: str, options: dict[str, Any], known: set[str]) -> None:
+    """Refuse options that a model lacks, and those that its name decides."""
+    if unknown := set(options) - known:
+        raise OptionError(f"{name}: {kind} has no {', '.join(sorted(unknown))}; leave it out")
+
+
+def _opened(called: str, kind: type[Model], /, **options: Any) -> Model:
+    """Open a model; `called` is what the user called it."""
+    from pydantic import ValidationError
+
     try:
-        return OllamaModel(model=name, **options)
+        return kind(**options)
     except ValidationError as problem:
         found = problem.errors()[0]
-        where = f"{found['loc'][0]}={found['input']!r}: " if found["loc"] else ""
-        raise OptionError(f"ollama:{name}: {where}{found['msg']}") from None
+        where = f"{found['loc'][0]}={found['input']!r:.80}: " if found["loc"] else ""
+        raise OptionError(f"{called}: {where}{found['msg']}") from None
 
 
 def _from_provider(name: str, options: dict[str, Any]) -> "BaseChatModel":

@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from sleicl_chains.errors import ModelError, ReplyNeeded
-from sleicl_chains.files import read_text
+from sleicl_chains.files import PASTE_LIMIT, read_text, write_whole
 
 _WRITING = threading.Lock()  # a batch must not give one number twice
 
@@ -41,7 +41,7 @@ class PasteModel(BaseChatModel):
     ) -> ChatResult:
         prompt = self._prompt_file(_as_text(messages))
         reply = prompt.with_name(prompt.name.replace(".prompt.", ".reply."))
-        text = read_text(reply, "the strong model's reply").strip() if reply.exists() else ""
+        text = read_text(reply, "the strong model's reply", PASTE_LIMIT).strip() if reply.exists() else ""
         if not text:
             raise ReplyNeeded(
                 f"{reply}: there is no reply yet; give the text of {prompt.name} beside it to the strong model, "
@@ -58,10 +58,10 @@ class PasteModel(BaseChatModel):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 prompts = self._prompts()
                 for number in sorted(prompts):
-                    if _same(read_text(prompts[number], "a prompt"), text):
+                    if _same(read_text(prompts[number], "a prompt", PASTE_LIMIT), text):
                         return prompts[number]
                 path = self.folder / f"{max(prompts, default=0) + 1:02}.prompt.txt"
-                path.write_bytes(f"{text}\n".encode())
+                write_whole(path, f"{text}\n")
             except OSError as problem:
                 raise ModelError(f"{self.folder}: prompts cannot be written there ({problem.strerror})") from None
         return path

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sleicl_chains.errors import ModelNotFound
-from sleicl_chains.files import Home
+from sleicl_chains.files import Home, open_file
 
 
 @dataclass(frozen=True)
@@ -153,5 +153,5 @@ def _installers() -> list[list[str]]:
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hex; about 2 s a gigabyte."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,15 +5,16 @@ Every complaint is one line that names the file, the line, what was found and wh
 
 import json
 import math
+import re
 import reprlib
 import tomllib
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from sleicl_chains.errors import InputError, note
+from sleicl_chains.files import parse_json
 from sleicl_chains.tasks.labels import fold, plain
 from sleicl_chains.tasks.texts import read_encoded
 
@@ -68,7 +69,7 @@ def load_task(path: str | Path) -> Task:
     if encoding:
         note(f"{path}: read as {encoding}")
     expected = "an object with name, description and labels"
-    card = from_json(text, path, expected) if path.suffix.lower() == ".json" else _from_toml(text, path)
+    card = parse_json(text, path, expected) if path.suffix.lower() == ".json" else _from_toml(text, path)
     if not isinstance(card, dict):
         raise InputError(f"{path}: found {kind(card)}; expected {expected}")
     if taken := [label for label in _listed_labels(card) if plain_text(label) is not None]:
@@ -95,7 +96,7 @@ def _first_complaint(problem: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"])
     known = ", ".join(Task.model_fields)
     if first["type"] == "extra_forbidden":
-        return f"unknown key {where!r}; expected keys: {known}"
+        return f"unknown key {SHORT.repr(where)}; expected keys: {known}"
     if first["type"] == "missing":
         return f"key {where!r} is missing; expected keys: {known}"
     plain = {"string_type": "expected text", "tuple_type": "expected a list of texts"}
@@ -103,40 +104,20 @@ def _first_complaint(problem: ValidationError) -> str:
     return f"key {where!r}: found {SHORT.repr(first['input'])}; {wanted}"
 
 
+_MANY_DOTS = re.compile(r"(?:[^\s.=,]{1,80}[ \t]*\.[ \t]*){100}")
+
+
 def _from_toml(text: str, path: Path) -> dict[str, Any]:
     try:
+        # The time for a key grows with the square of its parts: one of 20,000 takes seconds.
+        if _MANY_DOTS.search(text):
+            raise RecursionError
         return tomllib.loads(text)
     except RecursionError:
         found = "nested too deeply"
     except tomllib.TOMLDecodeError as problem:
         found = str(problem)
     raise InputError(f"{path}: not valid TOML ({found}); expected a task card")
-
-
-def from_json(text: str, path: Path, expected: str, line: int = 0) -> Any:
-    """Return the value; `line` is where the text stands, if it is not the whole file.
-
-    Raises:
-        InputError: the text is not JSON, or an object in it has a key twice.
-    """
-    where = f"{path}, line {line}" if line else f"{path}"
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(found := dict(pairs)) < len(pairs):
-            twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
-            raise InputError(f"{where}: the key {SHORT.repr(twice)} stands twice in one object; keep one")
-        return found
-
-    try:
-        return json.loads(text, object_pairs_hook=once)
-    except RecursionError:
-        found = "nested too deeply"
-    except json.JSONDecodeError as problem:
-        line, found = line or problem.lineno, f"{problem.msg}, column {problem.colno}"
-    except ValueError:
-        found = "a number of too many digits"
-    where = f"{path}, line {line}" if line else f"{path}"
-    raise InputError(f"{where}: not valid JSON ({found}); expected {expected}")
 
 
 def card_text(task: Task) -> str:

@@ -5,6 +5,7 @@ Every complaint is one line that names the file, the line, what was found and wh
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sleicl_chains.errors import InputError, note
-from sleicl_chains.tasks.cards import SHORT, Task, from_json, kind, plain_text
+from sleicl_chains.files import ROWS_LIMIT, parse_json
+from sleicl_chains.tasks.cards import SHORT, Task, kind, plain_text
 from sleicl_chains.tasks.labels import fold, plain
 from sleicl_chains.tasks.tables import NAMES, separator, table_rows
 from sleicl_chains.tasks.texts import read_encoded, whole_text
@@ -119,10 +121,10 @@ def read_rows(path: Path) -> Iterator[Row]:
     An `InputNote` says what was read otherwise than the ending lets expect.
     """
     ending = path.suffix.lower()
-    if ending not in (*_TABLES, *_LINES, ".json") and not path.is_dir():
+    if ending not in (*_TABLES, *_LINES, ".json") and not os.path.isdir(path):
         mend = ". Save the sheet as 'CSV UTF-8'" if ending in _SPREADSHEETS else ""
         raise InputError(f"{path}: found the ending {path.suffix!r}; expected {_ROWS}{mend}")
-    text, encoding = read_encoded(path, _ROWS)
+    text, encoding = read_encoded(path, _ROWS, ROWS_LIMIT)
     rows, form = _table(path, text, ending) if ending in _TABLES else _objects(path, text, ending)
     if encoding or form:
         note(f"{path}: {f'read as {encoding}' if encoding else ''}{', ' if encoding and form else ''}{form}")
@@ -144,7 +146,7 @@ def _objects(path: Path, text: str, ending: str) -> tuple[Iterator[Row], str]:
     """Return the rows of JSON, and what should be said of its form: what it holds counts, not the ending."""
     if _is_lines(text, ending):
         return _jsonl_rows(path, text), "" if ending in _LINES else "taken as one object a line"
-    rows = from_json(text, path, "a list of objects") if text.strip() else []
+    rows = parse_json(text, path, "a list of objects") if text.strip() else []
     form = "taken as one list of objects" if ending in _LINES and rows else ""
     if isinstance(rows, dict) and len(rows) == 1 and isinstance(next(iter(rows.values())), list):
         ((key, rows),) = rows.items()
@@ -177,7 +179,7 @@ def _jsonl_rows(path: Path, text: str) -> Iterator[Row]:
     for number, line in enumerate(text.split("\n"), 1):  # a string may hold the other line ends of splitlines()
         if line.strip():
             where = f"{path}, line {number}"
-            yield where, _an_object(where, from_json(line, path, "one object a line", number))
+            yield where, _an_object(where, parse_json(line, path, "one object a line", number))
 
 
 def _an_object(where: str, row: object) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sleicl_chains.errors import InputError
-from sleicl_chains.files import read_text
+from sleicl_chains.files import TEXT_LIMIT, read_file, read_text
 
 _MARKS = (  # the four bytes of UTF-32 begin with the two of UTF-16
     (b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"),
@@ -11,7 +11,7 @@ _MARKS = (  # the four bytes of UTF-32 begin with the two of UTF-16
 _MEND = "Save it as UTF-8 (in a spreadsheet: as 'CSV UTF-8')"
 
 
-def read_encoded(path: Path, what: str) -> tuple[str, str]:
+def read_encoded(path: Path, what: str, limit: int = TEXT_LIMIT) -> tuple[str, str]:
     """Return a file's text and, unless it is UTF-8, what it was read as.
 
     A byte-order mark decides; without one, what is not UTF-8 is taken as Windows-1252, as old spreadsheets write it,
@@ -21,9 +21,9 @@ def read_encoded(path: Path, what: str) -> tuple[str, str]:
         InputError: the file cannot be read, or is no text of these.
     """
     try:
-        return read_text(path, what), ""
+        return read_text(path, what, limit), ""
     except InputError as problem:
-        data = path.read_bytes() if path.is_file() else b""
+        data = read_file(path, what, limit)
         if not data or _is_utf8(data) and b"\0" not in data:  # the file was refused for something else
             raise
         if data.startswith(b"PK\x03\x04"):

@@ -102,8 +102,8 @@ def test_a_changed_text_is_refused(tmp_path: Path, within: str, key: str) -> Non
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "this is no JSON; expected a recipe"),
-        ("just words", "this is no JSON; expected a recipe"),
+        ("", "not valid JSON"),
+        ("just words", "not valid JSON"),
         ("[]", "the file: "),
         ("{}", "task: Field required"),
         ('{"task": 1}', "task: "),
@@ -114,7 +114,7 @@ def test_what_is_no_recipe_is_refused_in_one_line(tmp_path: Path, text: str, com
     file.write_text(text)
     with pytest.raises(InputError) as caught:
         Recipe.load(file)
-    assert str(caught.value).startswith(f"{file}: {complaint}") and "\n" not in str(caught.value)
+    assert complaint in str(caught.value) and str(caught.value).startswith(str(file)) and "\n" not in str(caught.value)
     assert str(caught.value).endswith("expected a recipe as `sleicl learn` writes it")
 
 

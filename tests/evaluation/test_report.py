@@ -320,4 +320,4 @@ def test_report_refuses_what_is_no_run_and_no_place(kept: Path, tmp_path: Path) 
     assert done.status == 1 and "found no run.json; expected the folder of a run" in done.err
     for place in (tmp_path / "none" / "page.html", tmp_path):
         done = sleicl("report", kept, "--out", place)
-        assert (done.status, done.out) == (1, "") and "expected a file in a folder that is there" in done.err
+        assert (done.status, done.out) == (1, "") and f"{place}: th" in done.err and "folder" in done.err

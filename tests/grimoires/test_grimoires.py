@@ -165,6 +165,27 @@ def test_malformed_markdown(tmp_path: Path, text: str, complaint: str) -> None:
     assert str(found.value) == f"{path}: {complaint}"
 
 
+def test_headings_are_known_in_any_case(tmp_path: Path) -> None:
+    path = tmp_path / "g.md"
+    path.write_text(
+        "---\ntask: t\n---\n# Profound Grimoire\na\n\\# simple GRIMOIRE\n# SIMPLE GRIMOIRE\nb\n", encoding="utf-8"
+    )
+    found = load_grimoire(path)
+    assert (found.profound, found.simple) == ("a\n# simple GRIMOIRE", "b")
+    assert Grimoire.from_markdown(found.to_markdown(), id=found.id) == found
+
+
+def test_a_colon_in_a_value_is_told_with_what_mends_it(tmp_path: Path) -> None:
+    path = tmp_path / "g.md"
+    path.write_text("---\ntask: t\ndescription: Urgent: yes or no?\n---\n# Simple grimoire\nx\n", encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        load_grimoire(path)
+    assert str(caught.value) == (
+        f"{path}: the front matter is not valid YAML: a value with a colon in it must stand between quotes, as in "
+        "'Urgent: yes or no?', found in line 3"
+    )
+
+
 def test_deep_front_matter_is_malformed_too(tmp_path: Path) -> None:
     path = tmp_path / "g.md"
     path.write_text("---\n" + "[" * 20_000 + "\n---\n", encoding="utf-8")
@@ -210,7 +231,7 @@ def test_malformed_json(tmp_path: Path, changes: dict[str, Any], complaint: str)
 def test_a_file_that_is_no_json(tmp_path: Path) -> None:
     path = tmp_path / "g.json"
     path.write_text("[1", encoding="utf-8")
-    with pytest.raises(InputError, match=r"g.json: not valid JSON \(Expecting .*\); expected one object"):
+    with pytest.raises(InputError, match=r"g.json, line 1: not valid JSON \(Expecting .*\); expected one object"):
         load_grimoire(path)
     with pytest.raises(InputError, match=r"no.json: there is no such file; expected a grimoire \(.md or .json\)"):
         load_grimoire(tmp_path / "no.json")

@@ -153,8 +153,8 @@ def test_files_that_are_no_grimoires_are_skipped_and_told(store: GrimoireStore, 
     (home.grimoires / "folder.md").mkdir()
     assert len(store.search("rain", k=10)) == 4
     assert [problem.removeprefix(str(home.grimoires)) for problem in store.problems] == [
-        "/folder.md: cannot be read (Is a directory); expected a grimoire",
-        "/latin.md: is not UTF-8; expected a grimoire",
+        "/folder.md: this is a folder; expected a grimoire",
+        "/latin.md, line 1: found byte 0xfc, which is not UTF-8 text; expected a grimoire",
         "/notes.md: the front matter is missing; expected YAML between two lines of ---",
     ]
     assert len(store.list()) == 4

@@ -1,6 +1,5 @@
 """A kept run, read again: its report and its rows."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sleicl_chains.answering.arms import asks_a_model
-from sleicl_chains.errors import RunError
+from sleicl_chains.errors import InputError, RunError
 from sleicl_chains.evaluation.evaluate import (
     ArmResult,
     Comparison,
@@ -19,6 +18,7 @@ from sleicl_chains.evaluation.evaluate import (
     is_right,
     shows_grimoire,
 )
+from sleicl_chains.files import REPORT_LIMIT, ROWS_LIMIT, parse_json, read_file, read_text
 
 Row = Mapping[str, Any]
 
@@ -116,10 +116,11 @@ def _summary(run: Path) -> dict[str, Any]:
             f"{run}: found no summary.json, so the evaluation has not finished; "
             f"the same `sleicl evaluate` command again, with --run {run}, goes on where it stopped"
         )
+    file = run / "summary.json"
     try:
-        found = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+        found = parse_json(read_text(file, "a report", REPORT_LIMIT), file, "a report")
         return {**found, "arms": list(found["arms"])}
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+    except (InputError, KeyError, TypeError) as problem:
         raise _no_report(run, problem) from None
 
 
@@ -157,10 +158,11 @@ def read_run(folder: Path) -> Run:
     file = folder / "rows.jsonl"
     found: dict[str, dict[str, Row]] = {arm.arm: {} for arm in report.arms}
     try:
-        for line in file.read_bytes().splitlines():  # of a text it would break at more than line feeds
-            row = json.loads(line)
+        data = read_file(file, "the rows of a run", ROWS_LIMIT)
+        for number, line in enumerate(data.splitlines(), 1):  # of a text it would break at more than line feeds
+            row = parse_json(line.decode(), file, "a row", number)
             found.get(row["arm"], {})[row["row"]] = row
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+    except (InputError, ValueError, KeyError, TypeError) as problem:
         raise RunError(f"{file} cannot be read ({problem}); the same `sleicl evaluate` again mends it") from None
     order = list(next(iter(found.values()), {}))
     if lacking := [arm for arm, rows in found.items() if len(rows) != report.n or rows.keys() != set(order)]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Literal
 from sleicl_chains.errors import RunError, SleiclError
 from sleicl_chains.evaluation.evaluate import row_keys
 from sleicl_chains.evaluation.report.runs import Run
-from sleicl_chains.files import Home, write_whole
+from sleicl_chains.files import REPORT_LIMIT, Home, parse_json, read_text, write_whole
 from sleicl_chains.grimoires.grimoire import Grimoire, load_grimoire
 from sleicl_chains.tasks.cards import load_task
 from sleicl_chains.tasks.rows import load_examples
@@ -32,7 +33,7 @@ class Source:
     @classmethod
     def of(cls, grimoire: Grimoire, name: str) -> "Source":
         """Return the source of a grimoire that was named by a file or an id."""
-        if Path(name).is_file():
+        if os.path.isfile(name):
             return cls("file", str(Path(name).resolve()), _digest(grimoire))
         return cls("store", name, _digest(grimoire))
 
@@ -64,11 +65,11 @@ def note_sources(run: Path, *, rows: Path, card: Path, grimoires: Mapping[str, S
 def find_texts(folder: Path, run: Run, home: Home | None = None) -> Texts:
     """Return the run's questions and its grimoires from where its evaluation took them."""
     try:
-        found = json.loads((folder / SOURCES).read_text(encoding="utf-8"))
+        found = parse_json(read_text(folder / SOURCES, SOURCES, REPORT_LIMIT), folder / SOURCES, SOURCES)
         rows, card = Path(found["rows"]), Path(found["card"])
         place = home or Home(Path(found["home"]))
         sources = {id: Source(**source) for id, source in found["grimoires"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (SleiclError, KeyError, TypeError, AttributeError):
         return Texts(missing=[f"The run does not say where its texts are: it has no {SOURCES} that can be read."])
     questions, *missing = _questions(rows, card, run)
     grimoires = {}
@@ -105,7 +106,7 @@ def _grimoire(id: str, sources: Mapping[str, Source], card: Path, home: Home) ->
 
 def _loaded(source: Source, card: Path, home: Home) -> Grimoire | None:
     if source.kind == "file":
-        return load_grimoire(Path(source.place), load_task(card) if card.is_file() else None)
+        return load_grimoire(Path(source.place), load_task(card) if os.path.isfile(card) else None)
     if source.kind == "recipe":
         from sleicl_chains.answering.recipes import Recipe
 

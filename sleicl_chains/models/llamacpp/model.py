@@ -20,6 +20,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import ConfigDict, PrivateAttr
 
 from sleicl_chains.errors import ModelError, ModelNotFound, Unsupported
+from sleicl_chains.files import open_file
 from sleicl_chains.models.abilities import LabelScores, State
 from sleicl_chains.models.layouts import STOP, completion
 from sleicl_chains.models.llamacpp.engine import Engine, engine_for
@@ -61,7 +62,7 @@ class EmbeddedModel(BaseChatModel):
         """Refuse at once what is not a GGUF file."""
         super().model_post_init(context)
         try:
-            with self.path.open("rb") as file:
+            with open_file(self.path) as file:
                 magic = file.read(4)
         except OSError as problem:
             raise ModelNotFound(f"{self.path}: cannot be read ({problem.strerror}); expected a GGUF file") from None
@@ -99,7 +100,7 @@ class EmbeddedModel(BaseChatModel):
     @functools.cached_property
     def has_template(self) -> bool:
         """Whether the file says how a chat is to be written down; base models do not."""
-        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with open_file(self.path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return data.find(b"tokenizer.chat_template") >= 0
 
     # ------------------------------------------------------------------ prompts

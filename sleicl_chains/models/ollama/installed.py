@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sleicl_chains.errors import ModelNotFound, Unsupported
+from sleicl_chains.files import open_file
 from sleicl_chains.models.ollama.rendering import has_template
 from sleicl_chains.models.ollama.server import Server
 
@@ -80,7 +81,7 @@ def weights_file(server: Server, name: str) -> Path:
 
 def _readable(path: Path, wanted: str, name: str) -> Path:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             magic = file.read(4)
     except OSError as problem:
         raise ModelNotFound(
