@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from sleicl_chains.addresses import proxy_problem
 from sleicl_chains.errors import (
     CutReply,
     GarbledReply,
@@ -62,6 +63,8 @@ def explained(url: str, timeout_s: float) -> Iterator[None]:
         broken = ServerFailed(f"The connection to the Ollama server at {url} broke off ({one_line(problem)}); {_LOG}")
         broken.retryable = True
         raise broken from None
+    except ImportError as problem:
+        raise (proxy_problem(problem, url) or problem) from None
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as problem:  # ValueError: NaN, half a surrogate pair
         raise ModelError(f"The Ollama server at {url} could not be asked ({one_line(problem)})") from None
 
