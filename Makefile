@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: install demo test check fix lock
+.PHONY: install demo test test-all check fix lock
 
 install: .venv/installed
 
@@ -26,8 +26,14 @@ check: install
 	$(BIN)/mypy --strict --explicit-package-bases -m benchmarks.overhead -m benchmarks.failures -m benchmarks.agreement \
 	  -m benchmarks.controls -m benchmarks.false_alarms -m benchmarks.throughput
 
+# Two processes, a file each: most of the time is spent waiting for the engine, which takes one thread in tests.
 test: check
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow and not ollama"
+
+# All of `test`, and what is slow or wants a real Ollama, which is built and started here; without one the tests fail.
+test-all: test
+	OLLAMA_HOST=$$(.ci/ollama) && export OLLAMA_HOST && \
+	  SLEICL_NEEDS_OLLAMA=1 $(BIN)/pytest -q -m "slow or ollama"
 
 fix: install
 	$(BIN)/ruff check --fix .

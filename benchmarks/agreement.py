@@ -9,14 +9,15 @@ engine on the file that Ollama holds (`embedded:ollama/NAME`). Probabilities are
 import argparse
 from pathlib import Path
 
+from sleicl_chains.answering.cues import CUE
+from sleicl_chains.answering.prompt import Chat
 from sleicl_chains.answers import LabelScores
-from sleicl_chains.arms import limited
-from sleicl_chains.chats import Chat
-from sleicl_chains.cues import CUE
-from sleicl_chains.embedded import EmbeddedModel
-from sleicl_chains.models import weak_model
-from sleicl_chains.ollama.model import OllamaModel
-from sleicl_chains.tasks import load_examples, load_task
+from sleicl_chains.evaluation.table import limited
+from sleicl_chains.models.llamacpp.model import EmbeddedModel
+from sleicl_chains.models.names import weak_model
+from sleicl_chains.models.ollama.model import OllamaModel
+from sleicl_chains.tasks.cards import load_task
+from sleicl_chains.tasks.rows import load_examples
 
 
 def main() -> None:

@@ -27,20 +27,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.data import grimoire_of, load
-from sleicl_chains._folders import Home
+from sleicl_chains.answering.cues import CUE, Cue
+from sleicl_chains.answering.evidence import Observation
+from sleicl_chains.answering.fitting import fit_linear
+from sleicl_chains.answering.observer import Observer
+from sleicl_chains.answering.priors import mean_shares, prior_texts
+from sleicl_chains.answering.readers import PriorReader, Reader
 from sleicl_chains.answers import Mode
-from sleicl_chains.cues import CUE, Cue
-from sleicl_chains.embedded import EmbeddedModel
-from sleicl_chains.fitting import fit_linear
-from sleicl_chains.grimoires import Grimoire
-from sleicl_chains.journal import Journal
-from sleicl_chains.models import weak_model
-from sleicl_chains.observations import Observation
-from sleicl_chains.observer import Observer
-from sleicl_chains.priors import mean_shares, prior_texts
-from sleicl_chains.readers import PriorReader, Reader
+from sleicl_chains.files import Home
+from sleicl_chains.grimoires.grimoire import Grimoire
+from sleicl_chains.models.journal import Journal
+from sleicl_chains.models.llamacpp.model import EmbeddedModel
+from sleicl_chains.models.names import weak_model
 from sleicl_chains.statistics import macro_f1
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from sleicl_chains.arms import limited, without_overlap
-from sleicl_chains.grimoires import Grimoire, load_grimoire
-from sleicl_chains.splits import distinct, stratified
-from sleicl_chains.tasks import Example, Task, load_examples, load_task
+from sleicl_chains.evaluation.table import limited, without_overlap
+from sleicl_chains.grimoires.grimoire import Grimoire, load_grimoire
+from sleicl_chains.tasks.cards import Task, load_task
+from sleicl_chains.tasks.rows import Example, load_examples
+from sleicl_chains.tasks.splits import distinct, stratified
 
 
 class Data(NamedTuple):

@@ -7,7 +7,7 @@ Each failure is provoked on a loopback server that replays answers of a real one
 
 import warnings
 
-from tests.ollama_failures import FAILURES, serving
+from tests.support.ollama_failures import FAILURES, serving
 
 
 def main() -> None:

@@ -35,13 +35,14 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from numpy.typing import NDArray
 
+from sleicl_chains.answering.recipes import Verdict
 from sleicl_chains.answers import LabelScores, State
-from sleicl_chains.gate import LEVEL
-from sleicl_chains.grimoires import Grimoire, Provenance
-from sleicl_chains.learning import learn
-from sleicl_chains.recipes import Verdict
+from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
+from sleicl_chains.learning.gate import LEVEL
+from sleicl_chains.learning.learn import learn
 from sleicl_chains.statistics import wilson
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 
 Array = NDArray[np.float64]
 
@@ -55,7 +56,8 @@ WIDTH = 24
 """Numbers in a made-up state."""
 BATCH = 20
 CODE = (
-    "arms", "fitting", "gate", "judging", "observations", "priors", "readers", "splits", "statistics", "survey",
+    "evaluation/table", "answering/fitting", "learning/gate", "learning/judging", "answering/evidence",
+    "answering/priors", "answering/readers", "statistics", "learning/survey", "tasks/splits",
 )  # fmt: skip
 """Modules that decide a verdict."""
 RESULTS = Path(__file__).parent / "results" / "gate.jsonl"

@@ -12,9 +12,9 @@ from langchain_core.messages import HumanMessage
 from langchain_core.runnables import Runnable, RunnableLambda
 
 from sleicl_chains.answers import Answer
-from sleicl_chains.grimoires import Grimoire
-from sleicl_chains.journal import Journal, ask
-from sleicl_chains.tasks import Task
+from sleicl_chains.grimoires.grimoire import Grimoire
+from sleicl_chains.models.journal import Journal, ask
+from sleicl_chains.tasks.cards import Task
 
 
 def official(weak: BaseChatModel, task: Task, grimoire: Grimoire, journal: Journal) -> Runnable[str, Answer]:

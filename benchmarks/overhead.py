@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 from langchain_ollama import ChatOllama
 
-from sleicl_chains.ollama.model import OllamaModel
-from sleicl_chains.solvers import solver
-from sleicl_chains.tasks import Task
-from tests.ollama_server import Asked, OllamaServer, Said, alternatives, chat
+from sleicl_chains.answering.solver import solver
+from sleicl_chains.models.ollama.model import OllamaModel
+from sleicl_chains.tasks.cards import Task
+from tests.support.ollama_server import Asked, OllamaServer, Said, alternatives, chat
 
 TASK = Task(name="moods", task_type="sentiment analysis", description="Classify the mood.", labels=("happy", "sad"))
 QUESTION = "My dog is ill, and nobody came to the party."

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -22,19 +23,19 @@ from typing import Any
 from data import grimoire_of, load
 from official import official
 
-from sleicl_chains._folders import Home
+from sleicl_chains.answering.recipes import Recipe
 from sleicl_chains.answers import Mode
-from sleicl_chains.arms import RECIPE, ArmBuilder
-from sleicl_chains.baselines import probe
+from sleicl_chains.cli.console import Meter, print_recipe, print_report
 from sleicl_chains.cli.steps import model_options
-from sleicl_chains.console import Meter, print_recipe, print_report
-from sleicl_chains.embedders import embedder
-from sleicl_chains.evaluation import Report, compare, less_zero_shot, shows_grimoire
-from sleicl_chains.grimoires import Grimoire
-from sleicl_chains.journal import Journal
-from sleicl_chains.learning import learn
-from sleicl_chains.models import weak_model
-from sleicl_chains.recipes import Recipe
+from sleicl_chains.evaluation.baselines import probe
+from sleicl_chains.evaluation.evaluate import Report, compare, less_zero_shot, shows_grimoire
+from sleicl_chains.evaluation.table import RECIPE, ArmBuilder
+from sleicl_chains.files import Home
+from sleicl_chains.grimoires.grimoire import Grimoire
+from sleicl_chains.learning.learn import learn
+from sleicl_chains.models.embedders import embedder
+from sleicl_chains.models.journal import Journal
+from sleicl_chains.models.names import weak_model
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "paper"
@@ -60,7 +61,7 @@ def main() -> None:
     )
     for seed, name, mode in product(options.seeds.split(","), options.tasks.split(","), options.modes.split(",")):
         kept = f"{name}-{mode}{suffix(options.weak, options.embeddings)}-{options.limit}-seed{seed}"
-        if options.add and not (RESULTS / f"{kept}.predictions.json").exists():  # before the hours of the run
+        if options.add and not (RESULTS / f"{kept}.json").exists():  # before the hours of the run
             raise SystemExit(f"results/paper has no {kept} to add to; run without --add")
         started = time.monotonic()
         report, learned = run(options, name, mode, int(seed), home)
@@ -128,19 +129,43 @@ def suffix(weak: str, space: str) -> str:
 
 
 def keep(summary: dict[str, Any], found: dict[str, Any], name: str) -> None:
-    """Write the summary, what was learned and every prediction, without any text."""
+    """Write one compact file without any text: the table, what was learned, and every prediction.
+
+    Row hashes and labels stand once; right answers and predictions are places in the list of labels, an arm a line,
+    -1 where a reply gave no answer.
+    """
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in found["predictions"].items()]
-    text = f'{{"gold": {json.dumps(found["gold"])},\n"predictions": {{\n' + ",\n".join(lines) + "\n}}\n"
-    (RESULTS / f"{name}.predictions.json").write_text(text, encoding="utf-8")
+    gold, told = found["gold"], found["predictions"]
+    said = {label for answers in (gold, *told.values()) for label in answers.values() if label is not None}
+    place: dict[str | None, int] = {label: at for at, label in enumerate(sorted(said))} | {None: -1}
+    coded = {arm: [place[answers[row]] for row in gold] for arm, answers in told.items()}
+    parts = {
+        **{key: value for key, value in summary.items() if key != "arms"}, "labels": sorted(said), "rows": list(gold),
+        "gold": [place[gold[row]] for row in gold],
+    }  # fmt: skip
+    lines = [f"{json.dumps(key)}: {_compact(value)}" for key, value in parts.items()]
+    lines += [f'"arms": [\n{_listed(map(_compact, summary["arms"]))}]']
+    lines += [f'"predictions": {{\n{_listed(f"{json.dumps(arm)}: {_compact(at)}" for arm, at in coded.items())}}}']
+    (RESULTS / f"{name}.json").write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _listed(lines: Iterable[str]) -> str:
+    return ",\n".join(lines)
 
 
 def read_kept(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what `keep` wrote under a name."""
-    texts = (RESULTS / f"{name}{end}" for end in (".json", ".predictions.json"))
-    summary, found = (json.loads(path.read_text(encoding="utf-8")) for path in texts)
-    return summary, found
+    """Return what `keep` wrote under a name: the table, and the right answers and predictions by row hash."""
+    kept = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    rows, labels = kept.pop("rows"), [*kept.pop("labels"), None]  # the last one is at -1
+    told = {
+        arm: dict(zip(rows, (labels[at] for at in said), strict=True)) for arm, said in kept.pop("predictions").items()
+    }
+    gold = dict(zip(rows, (labels[at] for at in kept.pop("gold")), strict=True))
+    return kept, {"gold": gold, "predictions": told}
 
 
 def predictions(folder: Path) -> dict[str, Any]:

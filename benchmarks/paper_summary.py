@@ -123,8 +123,7 @@ def main() -> None:
 def read(task: str, weak: str, space: str, limit: int, left_out: Sequence[str] = ()) -> Found | None:
     """Return what is kept of a task but for the seeds TASK-SEED that are left out; None where nothing is."""
     names = f"{task}-score{suffix(weak, space)}-{limit}-seed?.json"
-    stems = [path.stem for path in sorted(RESULTS.glob(names)) if path.with_suffix(".predictions.json").exists()]
-    by_seed = {stem.rpartition("seed")[2]: stem for stem in stems}
+    by_seed = {path.stem.rpartition("seed")[2]: path.stem for path in sorted(RESULTS.glob(names))}
     kept = {seed: read_kept(stem) for seed, stem in by_seed.items() if f"{task}-{seed}" not in left_out}
     reports, found = [report for report, _ in kept.values()], [found for _, found in kept.values()]
     return Found(task, list(kept), reports, found) if kept else None

@@ -31,18 +31,18 @@ import httpx
 from langchain_core.language_models import BaseChatModel
 
 from benchmarks.data import grimoire_of, load
-from sleicl_chains._folders import Home
+from sleicl_chains.answering.observer import Observer, mode_problem
+from sleicl_chains.answering.steps import Solver, chain_of
 from sleicl_chains.answers import Arm, Mode
-from sleicl_chains.arms import ArmBuilder
-from sleicl_chains.embedded import EmbeddedModel
-from sleicl_chains.embedders import embedder
 from sleicl_chains.errors import SleiclError
-from sleicl_chains.models import weak_model
-from sleicl_chains.observer import Observer, mode_problem
-from sleicl_chains.ollama.model import OllamaModel
-from sleicl_chains.solving import Solver, chain_of
-from sleicl_chains.splits import distinct
-from sleicl_chains.tasks import Example
+from sleicl_chains.evaluation.table import ArmBuilder
+from sleicl_chains.files import Home
+from sleicl_chains.models.embedders import embedder
+from sleicl_chains.models.llamacpp.model import EmbeddedModel
+from sleicl_chains.models.names import weak_model
+from sleicl_chains.models.ollama.model import OllamaModel
+from sleicl_chains.tasks.rows import Example
+from sleicl_chains.tasks.splits import distinct
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
 ROUTES = ("/completion", "/api/generate")

@@ -7,52 +7,53 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sleicl_chains.answering.recipes import Recipe
+    from sleicl_chains.answering.solver import solver
     from sleicl_chains.answers import Answer
-    from sleicl_chains.arms import ArmBuilder
-    from sleicl_chains.baselines import majority, probe
-    from sleicl_chains.embedders import embedder
     from sleicl_chains.errors import SleiclError
-    from sleicl_chains.evaluation import Report, evaluate
-    from sleicl_chains.grimoires import Grimoire, load_grimoire
-    from sleicl_chains.journal import Journal
-    from sleicl_chains.learning import learn
-    from sleicl_chains.models import strong_model, weak_model
-    from sleicl_chains.recipes import Recipe
-    from sleicl_chains.retriever import GrimoireRetriever
-    from sleicl_chains.samplers import sampler
-    from sleicl_chains.solvers import solver
-    from sleicl_chains.splits import split
-    from sleicl_chains.store import GrimoireStore
-    from sleicl_chains.tasks import Example, Task, examples_from_documents, load_examples, load_task
-    from sleicl_chains.writer import grimoire_writer
+    from sleicl_chains.evaluation.baselines import majority, probe
+    from sleicl_chains.evaluation.evaluate import Report, evaluate
+    from sleicl_chains.evaluation.table import ArmBuilder
+    from sleicl_chains.grimoires.grimoire import Grimoire, load_grimoire
+    from sleicl_chains.grimoires.retriever import GrimoireRetriever
+    from sleicl_chains.grimoires.samplers import sampler
+    from sleicl_chains.grimoires.store import GrimoireStore
+    from sleicl_chains.grimoires.writing.write import grimoire_writer
+    from sleicl_chains.learning.learn import learn
+    from sleicl_chains.models.embedders import embedder
+    from sleicl_chains.models.journal import Journal
+    from sleicl_chains.models.names import strong_model, weak_model
+    from sleicl_chains.tasks.cards import Task, load_task
+    from sleicl_chains.tasks.rows import Example, examples_from_documents, load_examples
+    from sleicl_chains.tasks.splits import split
 
 _HOMES = {
     "Answer": "answers",
-    "ArmBuilder": "arms",
-    "Example": "tasks",
-    "Grimoire": "grimoires",
-    "GrimoireRetriever": "retriever",
-    "GrimoireStore": "store",
-    "Journal": "journal",
-    "Recipe": "recipes",
-    "Report": "evaluation",
+    "ArmBuilder": "evaluation.table",
+    "Example": "tasks.rows",
+    "Grimoire": "grimoires.grimoire",
+    "GrimoireRetriever": "grimoires.retriever",
+    "GrimoireStore": "grimoires.store",
+    "Journal": "models.journal",
+    "Recipe": "answering.recipes",
+    "Report": "evaluation.evaluate",
     "SleiclError": "errors",
-    "Task": "tasks",
-    "embedder": "embedders",
-    "evaluate": "evaluation",
-    "examples_from_documents": "tasks",
-    "grimoire_writer": "writer",
-    "learn": "learning",
-    "load_examples": "tasks",
-    "load_grimoire": "grimoires",
-    "load_task": "tasks",
-    "majority": "baselines",
-    "probe": "baselines",
-    "sampler": "samplers",
-    "solver": "solvers",
-    "split": "splits",
-    "strong_model": "models",
-    "weak_model": "models",
+    "Task": "tasks.cards",
+    "embedder": "models.embedders",
+    "evaluate": "evaluation.evaluate",
+    "examples_from_documents": "tasks.rows",
+    "grimoire_writer": "grimoires.writing.write",
+    "learn": "learning.learn",
+    "load_examples": "tasks.rows",
+    "load_grimoire": "grimoires.grimoire",
+    "load_task": "tasks.cards",
+    "majority": "evaluation.baselines",
+    "probe": "evaluation.baselines",
+    "sampler": "grimoires.samplers",
+    "solver": "answering.solver",
+    "split": "tasks.splits",
+    "strong_model": "models.names",
+    "weak_model": "models.names",
 }
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 import re
 
-from sleicl_chains._folders import data_folder
+from sleicl_chains.files import data_folder
 
 _NAME = re.compile(r"\{(\w+)\}")
 

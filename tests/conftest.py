@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from sleicl_chains._folders import Home
-from sleicl_chains.embedded import EmbeddedModel
 from sleicl_chains.errors import SleiclError
-from sleicl_chains.ollama.address import server_address
-from sleicl_chains.ollama.server import Server
-from sleicl_chains.tasks import Example, Task
-from sleicl_chains.weights import fetch
-from tests.ollama_server import OllamaServer
+from sleicl_chains.files import Home
+from sleicl_chains.models.llamacpp.model import EmbeddedModel
+from sleicl_chains.models.ollama.address import server_address
+from sleicl_chains.models.ollama.server import Server
+from sleicl_chains.models.weights import fetch
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
+from tests.support.ollama_server import OllamaServer
 
 CACHE = Home(Path(__file__).parent.parent / ".test-home")
 OLLAMA_HOST = os.environ.get("OLLAMA_HOST", "")

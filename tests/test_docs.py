@@ -11,11 +11,11 @@ from typing import get_args
 
 import pytest
 
-from sleicl_chains._folders import Home
 from sleicl_chains.answers import Mode
 from sleicl_chains.cli.options import ModeOption
-from sleicl_chains.grimoires import load_grimoire
-from tests.openai_server import OpenAIServer
+from sleicl_chains.files import Home
+from sleicl_chains.grimoires.grimoire import load_grimoire
+from tests.support.openai_server import OpenAIServer
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -57,6 +57,7 @@ def shell(command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_every_command_of_the_readme_runs(reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [line for line in commands() if "ollama" not in line]
     more = [line for block in blocks("console", LEARNING) for line in block.splitlines()]
@@ -87,7 +88,7 @@ def test_the_snippet_about_ollama_runs(reader: Path) -> None:
 
 
 def test_the_page_about_ollama_counts_the_failure_table() -> None:
-    from tests.ollama_failures import FAILURES
+    from tests.support.ollama_failures import FAILURES
 
     assert f"has {len(FAILURES)} failures" in OLLAMA
 
@@ -116,6 +117,7 @@ def paste(line: str, first: subprocess.CompletedProcess[str]) -> subprocess.Comp
     return done
 
 
+@pytest.mark.slow
 def test_every_snippet_of_the_readme_runs(reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "\n".join(blocks("python"))
     assert "solver(" in code and "evaluate(" in code

@@ -9,9 +9,10 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import BaseMessage
 
+from sleicl_chains.grimoires.writing.write import WriteInput, grimoire_writer
 from sleicl_chains.prompts import fill, template, variables
-from sleicl_chains.tasks import Example, Task
-from sleicl_chains.writer import WriteInput, grimoire_writer
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 
 MOOD = Task(
     name="Mood",

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sleicl_chains.answering.evidence import GROUPS, Observation
+from sleicl_chains.answering.fitting import fit_calibration, fit_reader
+from sleicl_chains.answering.priors import mean_shares, remove_prior
+from sleicl_chains.answering.readers import AffineReader, Calibration, LinearReader, PriorReader, Reader, load_reader
 from sleicl_chains.answers import LabelScores
-from sleicl_chains.fitting import fit_calibration, fit_reader
-from sleicl_chains.observations import GROUPS, Observation
-from sleicl_chains.priors import mean_shares, remove_prior
-from sleicl_chains.readers import AffineReader, Calibration, LinearReader, PriorReader, Reader, load_reader
 
 LABELS = ("a", "b", "c", "d", "e")
 invented = settings(

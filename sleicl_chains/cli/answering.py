@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sleicl_chains._folders import Home
 from sleicl_chains.cli.options import (
     BaseUrl,
     EmbedderOption,
@@ -35,13 +34,14 @@ from sleicl_chains.cli.steps import (
     weak_options,
 )
 from sleicl_chains.errors import InputError, OptionError, SleiclError
+from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
+    from sleicl_chains.answering.recipes import Recipe
     from sleicl_chains.answers import Answer
-    from sleicl_chains.arms import ArmBuilder
-    from sleicl_chains.recipes import Recipe
-    from sleicl_chains.sources import Source
-    from sleicl_chains.tasks import Task
+    from sleicl_chains.evaluation.report.sources import Source
+    from sleicl_chains.evaluation.table import ArmBuilder
+    from sleicl_chains.tasks.cards import Task
 
 
 def demo(
@@ -50,7 +50,7 @@ def demo(
     home: HomeOption = None,
 ) -> None:
     """Show the whole method on real text with the embedded model; no key, no Ollama, no cost."""
-    from sleicl_chains.demo import run_demo
+    from sleicl_chains.cli.demo import run_demo
 
     run_demo(Home.at(home), rows=rows, strong=strong)
 
@@ -83,11 +83,11 @@ def evaluate(
     home: HomeOption = None,
 ) -> None:
     """Compare arms on the same rows, with intervals and honest baselines."""
-    from sleicl_chains.arms import ArmBuilder, limited
-    from sleicl_chains.console import Meter, print_report
-    from sleicl_chains.embedders import embedder
-    from sleicl_chains.models import weak_model
-    from sleicl_chains.sources import note_sources
+    from sleicl_chains.cli.console import Meter, print_report
+    from sleicl_chains.evaluation.report.sources import note_sources
+    from sleicl_chains.evaluation.table import ArmBuilder, limited
+    from sleicl_chains.models.embedders import embedder
+    from sleicl_chains.models.names import weak_model
 
     place = Home.at(home)
     task, examples = read(card, rows)
@@ -122,7 +122,7 @@ def evaluate(
 
 def _named(arms: str | None, learned: "Recipe | None") -> list[str] | None:
     """Return the arms that were named, and with a recipe its own as well; None for the default ones."""
-    from sleicl_chains.arms import RECIPE
+    from sleicl_chains.evaluation.table import RECIPE
 
     names = [name.strip() for name in arms.split(",")] if arms else None
     return [*names, RECIPE] if names and learned and RECIPE not in names else names
@@ -130,8 +130,8 @@ def _named(arms: str | None, learned: "Recipe | None") -> list[str] | None:
 
 def _train(file: Path | None, task: Any, evaluated: list[Any]) -> list[Any]:
     """Return the training rows that are not evaluated."""
-    from sleicl_chains.arms import without_overlap
-    from sleicl_chains.tasks import load_examples
+    from sleicl_chains.evaluation.table import without_overlap
+    from sleicl_chains.tasks.rows import load_examples
 
     kept, dropped = without_overlap(load_examples(file, task) if file else [], evaluated)
     if dropped and not kept:
@@ -143,7 +143,7 @@ def _train(file: Path | None, task: Any, evaluated: list[Any]) -> list[Any]:
 
 def _sources(builder: "ArmBuilder", name: str | None, recipe: Path | None) -> "dict[str, Source]":
     """Return where the grimoires of an evaluation are from, by id."""
-    from sleicl_chains.sources import Source
+    from sleicl_chains.evaluation.report.sources import Source
 
     found = {}
     if recipe and builder.recipe and (shown := builder.recipe.shown_grimoire()):
@@ -155,7 +155,7 @@ def _sources(builder: "ArmBuilder", name: str | None, recipe: Path | None) -> "d
 
 def _recipe(path: Path | None, task: "Task | None" = None) -> "Recipe | None":
     """Return a recipe; a card of other labels is refused."""
-    from sleicl_chains.recipes import Recipe
+    from sleicl_chains.answering.recipes import Recipe
 
     if path is None:
         return None
@@ -204,8 +204,8 @@ def ask(
     home: HomeOption = None,
 ) -> None:
     """Answer one question, by a recipe or by a card and a model."""
-    from sleicl_chains.models import strong_model, weak_model
-    from sleicl_chains.solvers import solver
+    from sleicl_chains.answering.solver import solver
+    from sleicl_chains.models.names import strong_model, weak_model
 
     place, journal = Home.at(home), journal_of(Home.at(home), no_journal)
     task = read_card(card) if card else None
@@ -238,8 +238,8 @@ def _without_recipe(**given: object) -> None:
 
 
 def _rows_for(train: Path | None, task: "Task", seed: int) -> dict[str, Any]:
-    from sleicl_chains.priors import prior_texts
-    from sleicl_chains.tasks import load_examples
+    from sleicl_chains.answering.priors import prior_texts
+    from sleicl_chains.tasks.rows import load_examples
 
     rows = load_examples(train, task) if train else []
     if rows:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sleicl_chains._folders import Home
 from sleicl_chains.cli.options import (
     BaseUrl,
     EmbedderOption,
@@ -21,9 +20,10 @@ from sleicl_chains.cli.options import (
 )
 from sleicl_chains.cli.steps import find_grimoire, journal_of, print_json, read, say, store_of, weak_options
 from sleicl_chains.errors import InputError, OptionError
+from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
-    from sleicl_chains.grimoires import Grimoire
+    from sleicl_chains.grimoires.grimoire import Grimoire
 
 
 def learn(
@@ -46,10 +46,10 @@ def learn(
     home: HomeOption = None,
 ) -> None:
     """Find the prompt and the reading that suit a weak model, and test whether a grimoire helps it."""
-    from sleicl_chains.console import Meter, print_recipe
-    from sleicl_chains.embedders import embedder
-    from sleicl_chains.learning import learn as learn_task
-    from sleicl_chains.models import strong_model, weak_model
+    from sleicl_chains.cli.console import Meter, print_recipe
+    from sleicl_chains.learning.learn import learn as learn_task
+    from sleicl_chains.models.embedders import embedder
+    from sleicl_chains.models.names import strong_model, weak_model
 
     if strong and grimoire:
         raise OptionError("--strong writes a grimoire and --grimoire names one; give one of the two")

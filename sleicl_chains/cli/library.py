@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from sleicl_chains._folders import Home
 from sleicl_chains.cli.options import (
     BaseUrl,
     CountOption,
@@ -24,6 +23,7 @@ from sleicl_chains.cli.options import (
 )
 from sleicl_chains.cli.rows import draw
 from sleicl_chains.cli.steps import journal_of, model_options, print_json, read, say, store_of
+from sleicl_chains.files import Home
 
 app = typer.Typer(help="The library of grimoires.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -45,8 +45,8 @@ def write(
     home: HomeOption = None,
 ) -> None:
     """Let a strong model write a grimoire from a few examples; store it and print its id."""
-    from sleicl_chains.models import strong_model
-    from sleicl_chains.writer import grimoire_writer
+    from sleicl_chains.grimoires.writing.write import grimoire_writer
+    from sleicl_chains.models.names import strong_model
 
     place = Home.at(home)
     task, examples = read(card, rows)
@@ -103,7 +103,7 @@ def search(
     home: HomeOption = None,
 ) -> None:
     """Find the grimoires nearest to a task or a question; a task's description finds better than one question."""
-    from sleicl_chains.tasks import load_task
+    from sleicl_chains.tasks.cards import load_task
 
     wanted = load_task(query) if Path(query).suffix in (".toml", ".json") and Path(query).is_file() else query
     store = store_of(Home.at(home))
@@ -126,8 +126,8 @@ def add(
     home: HomeOption = None,
 ) -> None:
     """Store a grimoire from a file and print its id."""
-    from sleicl_chains.grimoires import load_grimoire
-    from sleicl_chains.tasks import load_task
+    from sleicl_chains.grimoires.grimoire import load_grimoire
+    from sleicl_chains.tasks.cards import load_task
 
     grimoire = load_grimoire(file, load_task(card) if card else None)
     print(store_of(Home.at(home)).add(grimoire))

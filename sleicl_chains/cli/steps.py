@@ -6,26 +6,27 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sleicl_chains._folders import Home
 from sleicl_chains.errors import OptionError
+from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
-    from sleicl_chains.grimoires import Grimoire
-    from sleicl_chains.journal import Journal
-    from sleicl_chains.store import GrimoireStore
-    from sleicl_chains.tasks import Example, Task
+    from sleicl_chains.grimoires.grimoire import Grimoire
+    from sleicl_chains.grimoires.store import GrimoireStore
+    from sleicl_chains.models.journal import Journal
+    from sleicl_chains.tasks.cards import Task
+    from sleicl_chains.tasks.rows import Example
 
 
 def journal_of(home: Home, off: bool) -> "Journal | None":
     """Return the home's journal, unless it is turned off."""
-    from sleicl_chains.journal import Journal
+    from sleicl_chains.models.journal import Journal
 
     return None if off else Journal(home.journal)
 
 
 def read(card: Path, rows: Path) -> tuple["Task", list["Example"]]:
     """Return a card's task and its rows."""
-    from sleicl_chains.tasks import load_examples
+    from sleicl_chains.tasks.rows import load_examples
 
     task = read_card(card)
     return task, load_examples(rows, task)
@@ -33,7 +34,8 @@ def read(card: Path, rows: Path) -> tuple["Task", list["Example"]]:
 
 def read_card(card: Path) -> "Task":
     """Return a card's task, with a warning while its description is still the one that `init` wrote."""
-    from sleicl_chains.tasks import PLACEHOLDER, load_task
+    from sleicl_chains.tasks.cards import load_task
+    from sleicl_chains.tasks.infer import PLACEHOLDER
 
     task = load_task(card)
     if task.description == PLACEHOLDER:
@@ -43,15 +45,15 @@ def read_card(card: Path) -> "Task":
 
 def store_of(home: Home, embeddings: str | None = None) -> "GrimoireStore":
     """Return the home's store under the embeddings its index was last built with, or under new ones."""
-    from sleicl_chains.embedders import embedder
-    from sleicl_chains.store import GrimoireStore
+    from sleicl_chains.grimoires.store import GrimoireStore
+    from sleicl_chains.models.embedders import embedder
 
     return GrimoireStore(home, embedder(embeddings or home.index_embeddings, home=home))
 
 
 def find_grimoire(name: str | None, task: "Task", home: Home) -> "Grimoire | None":
     """Return the grimoire of a file or an id."""
-    from sleicl_chains.grimoires import load_grimoire
+    from sleicl_chains.grimoires.grimoire import load_grimoire
 
     if name is None:
         return None

@@ -1,0 +1,217 @@
+"""The weak model under one prompt: renders it, gathers the evidence for each question, keeps it in the journal."""
+
+import base64
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
+
+from sleicl_chains.answering.cues import CUE, Cue, choose_cue
+from sleicl_chains.answering.evidence import EVIDENCE, GROUPS, Block, Observation, looks_at
+from sleicl_chains.answering.neighbours import Neighbours
+from sleicl_chains.answering.prompt import Chat, form_shown
+from sleicl_chains.answers import Arm, LabelScores, Mode, State
+from sleicl_chains.grimoires.grimoire import Grimoire
+from sleicl_chains.models.journal import Journal, identity
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
+
+if TYPE_CHECKING:
+    from langchain_core.embeddings import Embeddings
+
+
+@runtime_checkable
+class LabelScorer(Protocol):
+    """A chat model that renders its own prompts and gives the probabilities of labels."""
+
+    def render(self, messages: Sequence[BaseMessage]) -> str:
+        """Return the exact prompt."""
+        ...
+
+    def score_labels(self, prompt: str, labels: Sequence[str]) -> LabelScores:
+        """Score each label as the prompt's continuation."""
+        ...
+
+
+@runtime_checkable
+class StateReader(Protocol):
+    """A chat model that renders its own prompts and gives its state at their end."""
+
+    def render(self, messages: Sequence[BaseMessage]) -> str:
+        """Return the exact prompt."""
+        ...
+
+    def read_state(self, prompt: str) -> State:
+        """Return the model's state at the prompt's end."""
+        ...
+
+
+@dataclass(frozen=True)
+class Observer:
+    """What one arm shows the weak model, and what is seen when it is asked."""
+
+    weak: BaseChatModel
+    task: Task
+    arm: Arm
+    grimoire: Grimoire | None = None
+    examples: tuple[Example, ...] = ()
+    neighbours: Neighbours | None = None
+    """For `knn`: chooses the examples of each question."""
+    cue_texts: tuple[str, ...] = ()
+    """Training texts that cues are tried on where a model shows its likeliest tokens alone."""
+    given_cue: Cue | None = None
+    embeddings: "Embeddings | None" = None
+    journal: Journal | None = None
+
+    # ------------------------------------------------------------------ prompt
+
+    @property
+    def name(self) -> str:
+        """The arm, with the id of the grimoire that it shows."""
+        return self.arm + (f" ({self.grimoire.id})" if self.grimoire and form_shown(self.arm) else "")
+
+    def messages(self, question: str, cue: Cue) -> list[BaseMessage]:
+        """Return the chat of one question."""
+        shown = self.neighbours(question) if self.neighbours else self.examples
+        return Chat(self.task, self.arm, self.grimoire, shown, names_texts=not self.chats).messages(question, cue)
+
+    def prompt(self, question: str) -> str:
+        """Return the exact text that the weak model is given when labels or its state are read."""
+        return self._render(question, self.cue)
+
+    def _render(self, question: str, cue: Cue) -> str:
+        assert isinstance(self.weak, LabelScorer | StateReader)
+        return self.weak.render(self.messages(question, cue))
+
+    @cached_property
+    def cue(self) -> Cue:
+        """How labels are asked for."""
+        if self.given_cue:
+            return self.given_cue
+        if not self.few_alternatives:
+            return CUE
+        return choose_cue(lambda cue, text: self._scores(self._render(text, cue))[0], self.cue_texts)
+
+    @cached_property
+    def chats(self) -> bool:
+        """Whether the model was trained on chats; a base model is given a text to continue."""
+        return bool(getattr(self.weak, "has_template", True))
+
+    @property
+    def few_alternatives(self) -> bool:
+        """Whether the model shows its likeliest tokens alone, so that labels may be out of sight."""
+        return getattr(self.weak, "alternatives", None) is not None
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What tells the model from others."""
+        return identity(self.weak)
+
+    # ------------------------------------------------------------------ evidence
+
+    @cached_property
+    def evidence(self) -> tuple[Block, ...]:
+        """All kinds of evidence that this model gives."""
+        return tuple(block for block in EVIDENCE if block != "state" or isinstance(self.weak, StateReader))
+
+    def groups(self, mode: Mode) -> list[tuple[Block, ...]]:
+        """Return what each model of a mode reads; all do without the state of a weak model that does not give it."""
+        given = [tuple(block for block in group if block in self.evidence) for group in GROUPS[mode]]
+        return [group for group in given if group]
+
+    def blocks(self, mode: Mode) -> tuple[Block, ...]:
+        """Return all evidence that a mode reads."""
+        return tuple(block for group in self.groups(mode) for block in group)
+
+    def observe(self, question: str, blocks: Sequence[Block]) -> Observation:
+        """Return the evidence for one question; costs a request for scores, two for the state, none for the vector."""
+        found = Observation(vector=self._vector(question) if "vector" in blocks else ())
+        prompt = self.prompt(question) if {"state", "scores"} & set(blocks) else ""
+        if "state" in blocks:
+            kept = self._state(prompt)
+            state = [value for part in kept["state"] for value in _unpacked(part)]
+            found = replace(found, state=state, prompt_tokens=kept["prompt_tokens"], seconds=kept["seconds"])
+        if "scores" in blocks:
+            scores, seconds = self._scores(prompt)
+            found = replace(found, scores=scores, prompt_tokens=scores.prompt_tokens, seconds=found.seconds + seconds)
+        return found
+
+    def _scores(self, prompt: str) -> tuple[LabelScores, float]:
+        def ask() -> dict[str, Any]:
+            assert isinstance(self.weak, LabelScorer)
+            return {"scores": asdict(self.weak.score_labels(prompt, self.task.labels))}
+
+        # The op gets another name when scoring changes; old entries then answer no more.
+        kept = self._kept({"op": "score_labels", "prompt": prompt, "labels": self.task.labels}, ask)
+        return LabelScores(**kept["scores"]), kept["seconds"]
+
+    def _state(self, prompt: str) -> dict[str, Any]:
+        """Read the state where the question ends and at the cue: the first tells what it is about, the second more.
+
+        In this order each evaluation goes on from the one before.
+        """
+        place = len(prompt[: -self._after_question].rstrip())
+
+        def ask() -> dict[str, Any]:
+            assert isinstance(self.weak, StateReader)
+            states: list[State] = [self.weak.read_state(prompt[:end]) for end in (place, len(prompt))]
+            return {"state": [_packed(one.values) for one in states], "prompt_tokens": states[-1].prompt_tokens}
+
+        return self._kept({"op": "read_state", "prompt": prompt, "place": place}, ask)
+
+    @cached_property
+    def _after_question(self) -> int:
+        """Characters that follow the question in a rendered prompt: what two prompts have in common at their end."""
+        bare = replace(self, examples=(), neighbours=None)
+        return len(os.path.commonprefix([bare._render(digit, self.cue)[::-1] for digit in "01"]))
+
+    def _vector(self, question: str) -> list[float]:
+        from sleicl_chains.models.embedders import embed
+
+        assert self.embeddings is not None
+        return [float(value) for value in embed(self.embeddings, [question])[0]]
+
+    def _kept(self, request: Mapping[str, Any], ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return what the journal keeps of a request, else ask and keep it."""
+        whole = {**request, "model": self.identity}
+        kept = self.journal.get(whole) if self.journal else None
+        if kept is None:
+            started = time.perf_counter()
+            kept = ask()
+            kept["seconds"] = time.perf_counter() - started
+            if self.journal:
+                self.journal.put(whole, kept)
+        return kept
+
+
+def mode_problem(weak: BaseChatModel, mode: Mode) -> str:
+    """Return why a model does not have an answer mode; empty if it does. An Ollama server is asked once."""
+    if mode == "hidden" and not isinstance(weak, StateReader):
+        name = getattr(weak, "model_name", type(weak).__name__)
+        return f"{name} does not give its state, which mode 'hidden' reads (embedded:ollama/NAME does)"
+    return scoring_problem(weak) if looks_at(mode, "scores") else ""
+
+
+def scoring_problem(weak: BaseChatModel) -> str:
+    """Return why a model's labels cannot be scored; empty if they can. An Ollama server is asked once."""
+    if not isinstance(weak, LabelScorer):
+        return f"{type(weak).__name__} gives no label probabilities"
+    return str(getattr(weak, "scoring_problem", ""))
+
+
+def _packed(values: Sequence[float]) -> str:
+    """Write numbers as 16-bit floats in base64: a state is 1 kB instead of 10, and rounding is far below its noise."""
+    import numpy as np
+
+    return base64.b64encode(np.asarray(values, dtype="<f2").tobytes()).decode()
+
+
+def _unpacked(text: str) -> list[float]:
+    import numpy as np
+
+    return [float(value) for value in np.frombuffer(base64.b64decode(text), dtype="<f2")]

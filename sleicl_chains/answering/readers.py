@@ -1,0 +1,281 @@
+"""Readers: how the evidence about one question becomes a probability for each label.
+
+A reader is a few numbers, fitted on training rows alone (`fitting`), that goes into a file as plain JSON.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from sleicl_chains.answering.evidence import Block, Observation, looks_at
+from sleicl_chains.answering.priors import remove_prior
+from sleicl_chains.answers import LabelScores, Mode
+from sleicl_chains.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+_LEAST = 1e-12
+
+
+class Reader(Protocol):
+    """Turns evidence into shares over the labels that add up to 1."""
+
+    def shares(self, seen: Observation) -> dict[str, float]:
+        """Return the probability of each label."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data that `load_reader` takes."""
+        ...
+
+
+@dataclass(frozen=True)
+class PriorReader:
+    """Label scores divided by a prior; see `priors`."""
+
+    prior: Mapping[str, float]
+
+    def shares(self, seen: Observation) -> dict[str, float]:
+        """Return p(label) / prior(label), scaled to add up to 1."""
+        return remove_prior(_scores(seen), self.prior)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return {"kind": "prior", "prior": dict(self.prior)}
+
+
+@dataclass(frozen=True)
+class AffineReader:
+    """Label scores under a slope and an offset for each label: softmax(slope * log p + offset).
+
+    "Boosting In-Context Learning in LLMs Through the Lens of Classical Supervised Learning" (arXiv 2505.23783)
+    fits such a map on labelled rows and holds it near the identity. Here it is held near the prior
+    `mean` instead, which is where it would start without any answers.
+    """
+
+    labels: tuple[str, ...]
+    slopes: tuple[float, ...]
+    offsets: tuple[float, ...]
+
+    def shares(self, seen: Observation) -> dict[str, float]:
+        """Return the softmax over the labels."""
+        logs = np.array(_logs(seen, self.labels))
+        return softmax(self.labels, logs * np.array(self.slopes) + np.array(self.offsets))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return {"kind": "affine"} | asdict(self)
+
+
+@dataclass(frozen=True)
+class LinearReader:
+    """Multinomial logistic regression on one or several blocks of evidence."""
+
+    labels: tuple[str, ...]
+    """The labels that the training rows have; no other is ever answered."""
+    blocks: tuple[Block, ...]
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    """Divides each feature: its spread times the root of its block's size."""
+    weights: tuple[tuple[float, ...], ...]
+    """A row a label."""
+    offsets: tuple[float, ...]
+    all_labels: tuple[str, ...]
+    """The labels of the task, in the card's order."""
+
+    def shares(self, seen: Observation) -> dict[str, float]:
+        """Return the model's probabilities; 0 for labels without training rows."""
+        row = features([seen], self.blocks, self.all_labels)[0]
+        logits = np.array(self.weights) @ ((row - np.array(self.mean)) / np.array(self.scale)) + np.array(self.offsets)
+        return dict.fromkeys(self.all_labels, 0.0) | softmax(self.labels, logits)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data, rounded to six digits."""
+        return {"kind": "linear"} | {key: _rounded(value) for key, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class BlendReader:
+    """A linear reader for each kind of evidence, pooled.
+
+    One model of everything (`fusion`) has to weigh a thousand numbers of one kind against six of another on a hundred
+    rows. Here each kind gets the strength that suits it, and no kind can drown another.
+    """
+
+    parts: tuple[LinearReader, ...]
+
+    def shares(self, seen: Observation) -> dict[str, float]:
+        """Return the pooled shares of the parts."""
+        return pooled([part.shares(seen) for part in self.parts])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data."""
+        return {"kind": "blend", "parts": [part.to_dict() for part in self.parts]}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How often answers of a given share are right: sigmoid(slope * logit(share) + offset) (Platt 1999).
+
+    The order of the answers does not change, since the slope is not negative.
+    """
+
+    slope: float
+    offset: float
+
+    def of(self, share: float) -> float:
+        """Return the probability that the likeliest label is right."""
+        return 1 / (1 + math.exp(-(self.slope * logit(share) + self.offset)))
+
+
+def pooled(shares: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the logarithmic opinion pool: the geometric mean of several shares, scaled to add up to 1.
+
+    Genest and Zidek, "Combining Probability Distributions", Statistical Science 1 (1986).
+    """
+    labels = list(shares[0])
+    return softmax(labels, np.mean([[math.log(max(one[label], _LEAST)) for label in labels] for one in shares], axis=0))
+
+
+def likeliest(shares: Mapping[str, float]) -> tuple[str, float]:
+    """Return the label of the largest share, the first of equal ones, and that share."""
+    label = max(shares, key=lambda name: shares[name])
+    return label, shares[label]
+
+
+def logit(share: float) -> float:
+    """Return log(share / (1 - share)), the share held away from 0 and 1."""
+    share = min(max(share, 1e-4), 1 - 1e-4)
+    return math.log(share / (1 - share))
+
+
+def load_reader(found: Mapping[str, Any]) -> Reader:
+    """Return the reader of `to_dict`.
+
+    Raises:
+        InputError: it is none.
+    """
+    kinds = {"prior": PriorReader, "affine": AffineReader, "linear": LinearReader, "blend": BlendReader}
+    kind = kinds.get(str(found.get("kind")))
+    try:
+        if kind is None:
+            raise TypeError(f"unknown kind {found.get('kind')!r}")
+        values = {key: _tuples(value) for key, value in found.items() if key != "kind"}
+        if kind is BlendReader:
+            values["parts"] = tuple(_linear(part) for part in values.get("parts", ()))
+        return kind(**values)  # type: ignore[no-any-return]
+    except TypeError as problem:
+        raise InputError(f"a fitted reader cannot be read ({problem}); expected one of {', '.join(kinds)}") from None
+
+
+def _linear(part: Any) -> LinearReader:
+    """Return a part of a blend.
+
+    Raises:
+        TypeError: it is something else.
+        InputError: it is no reader at all.
+    """
+    reader = load_reader(part) if isinstance(part, Mapping) else None
+    if not isinstance(reader, LinearReader):
+        raise TypeError("a blend is of linear readers")
+    return reader
+
+
+def check_reader(found: Mapping[str, Any], labels: Sequence[str], mode: Mode) -> None:
+    """Try a reader of `to_dict` out on evidence without content.
+
+    Raises:
+        InputError: it is none, reads what the mode does not look at, or does not give shares over these labels.
+    """
+    reader = load_reader(found)
+    if foreign := [block for block in _read_by(reader) if not looks_at(mode, block)]:
+        raise InputError(f"the reader reads the {foreign[0]}, which the mode {mode!r} does not look at")
+    try:
+        said = reader.shares(_empty_evidence(reader, labels))
+        right = set(said) == set(labels) and math.isclose(sum(said.values()), 1, rel_tol=1e-6)
+    except (ValueError, LookupError, TypeError, InputError):
+        right = False
+    if not right:
+        raise InputError(f"the reader gives no shares over the labels {', '.join(labels) or '(none)'}")
+
+
+def _empty_evidence(reader: Reader, labels: Sequence[str]) -> Observation:
+    scores = LabelScores(dict.fromkeys(labels, 1 / max(1, len(labels))), coverage=1.0, prompt_tokens=0, requests=0)
+    sizes = _sizes(reader, len(labels))
+    return Observation(scores, state=[0.0] * sizes.get("state", 0), vector=[0.0] * sizes.get("vector", 0))
+
+
+def _read_by(reader: Reader) -> Sequence[Block]:
+    if isinstance(reader, BlendReader):
+        return [block for part in reader.parts for block in part.blocks]
+    return reader.blocks if isinstance(reader, LinearReader) else ("scores",)
+
+
+def _sizes(reader: Reader, labels: int) -> dict[Block, int]:
+    """Return how long the state and the vector may be; how a model of both shares its features does not matter."""
+    if isinstance(reader, BlendReader):
+        return {block: size for part in reader.parts for block, size in _sizes(part, labels).items()}
+    if not isinstance(reader, LinearReader):
+        return {}
+    rest = len(reader.mean) - labels * ("scores" in reader.blocks)
+    if {"state", "vector"} <= set(reader.blocks):
+        return {"state": rest - 1, "vector": 1}
+    return {block: rest for block in reader.blocks if block != "scores"}
+
+
+# ------------------------------------------------------------------ evidence as numbers
+
+
+def features(seen: Sequence[Observation], blocks: Sequence[Block], labels: Sequence[str]) -> "Array":
+    """Return (n_observations, n_features): the blocks side by side, label scores as logarithms less their mean.
+
+    Raises:
+        InputError: an observation lacks a block.
+    """
+    rows = []
+    for one in seen:
+        parts: dict[Block, Sequence[float]] = {"state": one.state, "vector": one.vector}
+        if "scores" in blocks:
+            parts["scores"] = _logs(one, labels)
+        if missing := [block for block in blocks if not len(parts[block])]:
+            raise InputError(f"an observation lacks its {missing[0]}; it was made for another mode")
+        rows.append(np.concatenate([np.asarray(parts[block], dtype=np.float64) for block in blocks]))
+    return np.array(rows)
+
+
+def _logs(seen: Observation, labels: Sequence[str]) -> list[float]:
+    scores = _scores(seen)
+    logs = [math.log(max(scores[label], _LEAST)) for label in labels]
+    mean = sum(logs) / len(logs)
+    return [value - mean for value in logs]
+
+
+def _scores(seen: Observation) -> Mapping[str, float]:
+    if seen.scores is None:
+        raise InputError("an observation lacks its scores; it was made for another mode")
+    return seen.scores.probabilities
+
+
+def softmax(labels: Sequence[str], logits: "Array") -> dict[str, float]:
+    """Return the shares of labels, from one number each."""
+    powers = np.exp(logits - logits.max())
+    return dict(zip(labels, map(float, powers / powers.sum()), strict=True))
+
+
+# ------------------------------------------------------------------ plain data
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_rounded(inner) for inner in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(inner) for inner in value) if isinstance(value, list) else value

@@ -1,0 +1,285 @@
+"""Recipes: what was learned about one task and one weak model, in one JSON file that needs nothing beside it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from langchain_core.language_models import BaseChatModel
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sleicl_chains.answering.cues import Cue
+from sleicl_chains.answering.neighbours import Neighbours
+from sleicl_chains.answering.observer import Observer
+from sleicl_chains.answering.prompt import form_shown
+from sleicl_chains.answering.readers import Calibration, Reader, check_reader, load_reader
+from sleicl_chains.answering.steps import Solver
+from sleicl_chains.answers import Arm, Mode, Prior
+from sleicl_chains.errors import InputError, RecipeMismatch
+from sleicl_chains.files import Home, read_text, write_whole
+from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
+from sleicl_chains.models.journal import Journal, identity
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
+
+if TYPE_CHECKING:
+    from langchain_core.embeddings import Embeddings
+
+Finding = Literal["helps", "no difference shown", "hurts"]
+
+_CLOSED = ConfigDict(extra="forbid", frozen=True)
+
+
+class Trial(BaseModel):
+    """One candidate on the rows that were chosen on, each answered by a fit that had not seen it."""
+
+    model_config = _CLOSED
+
+    name: str
+    grimoire: str | None
+    n: int
+    """Rows answered; fewer for a candidate that was dropped early."""
+    accuracy: float
+    macro_f1: float | None
+    loss: float | None
+    """Cross-entropy of the calibrated shares, all labels weighing alike; None where answers are generated."""
+    prompt_tokens: float
+    """Mean prompt tokens a question."""
+    dropped: bool = False
+    """Whether it was clearly behind after the first half of the rows."""
+
+
+class Verdict(BaseModel):
+    """Whether a grimoire helps this model on this task: one paired test on rows that nothing was chosen on."""
+
+    model_config = _CLOSED
+
+    finding: Finding
+    best_with: str | None = None
+    best_without: str | None = None
+    difference: float | None = None
+    """Accuracy with the grimoire less accuracy without, on the same rows; None where nothing was tested."""
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    """Exact two-sided McNemar test."""
+    n: int = 0
+    """Rows of the test."""
+    why: str = ""
+    """Why nothing was tested."""
+    probe: float | None = None
+    """Accuracy of the probe (embeddings and a linear model, no language model) on the same rows."""
+    chosen: float | None = None
+    """Accuracy on the same rows of the candidate that the recipe takes."""
+
+
+class Shown(BaseModel):
+    """A text in a recipe, with its hash, so that a change by hand is noticed."""
+
+    model_config = _CLOSED
+
+    text: str
+    answer: str = ""
+    id: str = ""
+    """The grimoire's id, of an example its content hash."""
+    sha256: str
+
+    @classmethod
+    def of(cls, text: str, answer: str = "", id: str = "") -> "Shown":
+        """Return the text with its hash."""
+        return cls(text=text, answer=answer, id=id, sha256=_sha256(text, answer))
+
+
+class Recipe(BaseModel):
+    """The outcome of learning for one task and one weak model. It holds training rows where its arm shows examples."""
+
+    model_config = _CLOSED
+
+    format: Literal[1] = 1
+    task: Task
+    weak: str
+    """The weak model's name."""
+    options: dict[str, Any] = {}
+    """Options that the weak model was opened with."""
+    model: dict[str, Any]
+    """What tells the weak model from others: the digest of its weights where there is one."""
+    arm: Arm
+    mode: Mode
+    prior: Prior
+    cue: str = ""
+    lists_labels: bool = False
+    grimoire: Shown | None = None
+    examples: list[Shown] = []
+    """Shown before every question, or for the arm `knn` the rows among which the nearest are shown."""
+    embeddings: str = ""
+    embeddings_fingerprint: str = ""
+    reader: dict[str, Any] | None = None
+    """The fitted numbers; None where answers are generated."""
+    calibration: tuple[float, float] | None = None
+    """Slope and offset from the reader's share to the probability that an answer is right."""
+    verdict: Verdict
+    trials: list[Trial]
+    warnings: list[str] = []
+    rows: int
+    """Labelled rows that it was learned from."""
+    learned_from: list[str] = []
+    """Content hashes of these rows, and of those that its grimoire was written from: on them its figures flatter it."""
+    layout: str = ""
+    """Hash of the bare prompt, so that a changed card, cue or packaged prompt is noticed."""
+    seed: int
+    date: str = ""
+    versions: dict[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        """What the recipe does, as an arm's name."""
+        return self.arm if self.mode in ("generate", "score") else f"{self.arm}+{self.mode}"
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Recipe":
+        """Read a recipe.
+
+        Raises:
+            InputError: the file cannot be read or is no recipe.
+            RecipeMismatch: a text in it was changed.
+        """
+        path = Path(path)
+        text = read_text(path, "a recipe as `sleicl learn` writes it")
+        try:
+            recipe = cls.model_validate_json(text)
+        except ValidationError as problem:
+            first = problem.errors()[0]
+            if first["type"] == "json_invalid":
+                raise InputError(f"{path}: this is no JSON; expected a recipe as `sleicl learn` writes it") from None
+            where = ".".join(map(str, first["loc"])) or "the file"
+            raise InputError(
+                f"{path}: {where}: {first['msg']}; expected a recipe as `sleicl learn` writes it"
+            ) from None
+        if recipe.reader is not None:
+            try:
+                check_reader(recipe.reader, recipe.task.labels, recipe.mode)
+            except InputError as problem:
+                raise InputError(f"{path}: {problem}") from None
+        for shown in [*recipe.examples, *([recipe.grimoire] if recipe.grimoire else [])]:
+            if _sha256(shown.text, shown.answer) != shown.sha256:
+                raise RecipeMismatch(
+                    f"{path}: the text {shown.text[:40]!r} was changed after learning, so what was measured does "
+                    "not hold for it; run `sleicl learn` again with the changed text"
+                )
+        return recipe
+
+    def save(self, path: str | Path) -> None:
+        """Write the file, wholly or not at all; it may hold training rows, so nobody else may read it."""
+        text = json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=1)
+        write_whole(Path(path), text + "\n", mode=0o600)
+
+    def prompt(self, question: str, weak: BaseChatModel | None = None, *, home: Home | None = None) -> str:
+        """Return the exact text that the weak model is given for a question.
+
+        Opens the model of the recipe's name, or takes `weak`; no call of the model is made.
+
+        Raises:
+            RecipeMismatch: the model is another one than the recipe was learned for.
+        """
+        steps = self.steps(weak, home=home)
+        if steps.fitted is not None:
+            return steps.observer.prompt(question)
+        messages = steps.messages(question)
+        render = getattr(steps.observer.weak, "render", None)
+        return str(render(messages)) if render else "\n\n".join(f"{one.type}: {one.text}" for one in messages)
+
+    def steps(
+        self, weak: BaseChatModel | None = None, *, home: Home | None = None, journal: Journal | None = None,
+        name: str = "recipe",
+    ) -> Solver:  # fmt: skip
+        """Return the solver's steps.
+
+        Raises:
+            RecipeMismatch: the model or the embeddings are others than the recipe was learned for.
+        """
+        weak = weak or self._open(home)
+        found = told_by(weak)
+        if found != self.model:
+            raise RecipeMismatch(
+                f"The recipe was learned for {self.weak} with {_short(self.model)}; found {_short(found)}. "
+                "Its numbers hold for no other model: run `sleicl learn` for this one"
+            )
+        if self.layout and self.layout_under(weak) != self.layout:
+            raise RecipeMismatch(
+                "The recipe's prompt is no longer the one that it was learned with: its card or cue was changed, or "
+                "this version writes prompts otherwise; run `sleicl learn` again"
+            )
+        return Solver(
+            self._observer(weak, self._embeddings(home), journal), self.mode, self.prior, fitted=self._reader(),
+            calibration=Calibration(*self.calibration) if self.calibration else None, name=name,
+        )  # fmt: skip
+
+    def layout_under(self, weak: BaseChatModel) -> str:
+        """Return the hash of the prompt of a question mark, as a model like `weak` is shown it; no model call."""
+        turns = self._observer(weak, None, None).messages("?", Cue(self.cue, self.lists_labels))
+        return _sha256(*(part for turn in turns for part in (turn.type, turn.text)))[:16]
+
+    def _open(self, home: Home | None) -> BaseChatModel:
+        from sleicl_chains.models.names import weak_model
+
+        return weak_model(self.weak, home=home, **self.options)
+
+    def _reader(self) -> Reader | None:
+        return load_reader(self.reader) if self.reader is not None else None
+
+    def _observer(self, weak: BaseChatModel, space: "Embeddings | None", journal: Journal | None) -> Observer:
+        rows = tuple(Example(shown.text, shown.answer) for shown in self.examples)
+        neighbours = Neighbours(rows, space) if self.arm == "knn" and space else None
+        return Observer(
+            weak, self.task, self.arm, self.shown_grimoire(), () if neighbours else rows, neighbours,
+            given_cue=Cue(self.cue, self.lists_labels) if self.reader is not None else None, embeddings=space,
+            journal=journal,
+        )  # fmt: skip
+
+    def shown_grimoire(self) -> Grimoire | None:
+        """Return the grimoire as far as the recipe shows it: one of its two texts."""
+        if self.grimoire is None:
+            return None
+        texts = {"profound": "", "simple": "", form_shown(self.arm): self.grimoire.text}
+        card = (self.task.name, self.task.task_type, self.task.description, self.task.labels)
+        return Grimoire(self.grimoire.id, *card, texts["profound"], texts["simple"], Provenance())
+
+    def _embeddings(self, home: Home | None) -> "Embeddings | None":
+        if not self.embeddings:
+            return None
+        from sleicl_chains.models.embedders import embedder, fingerprint
+
+        space = embedder(self.embeddings, home=home)
+        if fingerprint(space) != self.embeddings_fingerprint:
+            raise RecipeMismatch(
+                f"The recipe was learned with other embeddings of the name {self.embeddings}; run `sleicl learn` again"
+            )
+        return space
+
+
+def told_by(weak: BaseChatModel) -> dict[str, Any]:
+    """Return what tells a weak model from others for a recipe: its weights where they have a digest."""
+    found = identity(weak)
+    kept = ("weights", "layout", "scoring")
+    return {key: found[key] for key in kept if key in found} if "weights" in found else found
+
+
+def stamped() -> dict[str, Any]:
+    """Return the date and the versions that a recipe is written under."""
+    packages = ("sleicl-chains", "langchain-core", "scikit-learn", "xllamacpp")
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {package: version(package) for package in packages},
+    }
+
+
+def _sha256(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _short(model: Mapping[str, Any]) -> str:
+    weights = model.get("weights")
+    return f"weights {str(weights)[:12]}" if weights else f"settings {json.dumps(model, sort_keys=True)[:200]}"

@@ -1,0 +1,161 @@
+"""The weak model's chain: a question in, an `Answer` out, with or without a grimoire in front."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, get_args, overload
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import Runnable
+
+from sleicl_chains.answering.deferring import deferring
+from sleicl_chains.answering.evidence import looks_at
+from sleicl_chains.answering.neighbours import Neighbours
+from sleicl_chains.answering.observer import Observer, scoring_problem
+from sleicl_chains.answering.prompt import shows_examples
+from sleicl_chains.answering.recipes import Recipe
+from sleicl_chains.answering.steps import Solver, chain_of
+from sleicl_chains.answers import Answer, Arm, Mode, Prior
+from sleicl_chains.errors import InputError, OptionError
+from sleicl_chains.files import Home
+from sleicl_chains.grimoires.grimoire import Grimoire
+from sleicl_chains.models.journal import Journal
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
+
+if TYPE_CHECKING:
+    from langchain_core.embeddings import Embeddings
+
+
+@overload
+def solver(
+    weak: BaseChatModel,
+    task: Task,
+    *,
+    arm: Arm = ...,
+    grimoire: Grimoire | None = ...,
+    examples: Sequence[Example] = ...,
+    mode: Mode | None = ...,
+    prior: Prior | None = ...,
+    prior_texts: Sequence[str] = ...,
+    train: Sequence[Example] = ...,
+    embeddings: "Embeddings | None" = ...,
+    journal: Journal | None = ...,
+    name: str = ...,
+    defer_below: float | None = ...,
+    to: BaseChatModel | None = ...,
+) -> Runnable[str, Answer]: ...
+@overload
+def solver(
+    weak: Recipe,
+    *,
+    model: BaseChatModel | None = ...,
+    home: Home | None = ...,
+    journal: Journal | None = ...,
+    name: str = ...,
+    defer_below: float | None = ...,
+    to: BaseChatModel | None = ...,
+) -> Runnable[str, Answer]: ...
+def solver(
+    weak: BaseChatModel | Recipe,
+    task: Task | None = None,
+    *,
+    model: BaseChatModel | None = None,
+    home: Home | None = None,
+    arm: Arm = "zero-shot",
+    grimoire: Grimoire | None = None,
+    examples: Sequence[Example] = (),
+    mode: Mode | None = None,
+    prior: Prior | None = None,
+    prior_texts: Sequence[str] = (),
+    train: Sequence[Example] = (),
+    embeddings: "Embeddings | None" = None,
+    journal: Journal | None = None,
+    name: str = "",
+    defer_below: float | None = None,
+    to: BaseChatModel | None = None,
+) -> Runnable[str, Answer]:
+    """Return a chain that answers a question with one weak request: two for the state, three for the state and scores.
+
+    `solver(recipe)` answers as a recipe says, and takes nothing but `model` (the weak model, if it is open already),
+    `home`, `journal`, `name` and the last two arguments.
+
+    Args:
+        weak: any chat model, or a recipe. The modes `score`, `fusion` and `blend` need a model that gives label
+            probabilities, `hidden` one that gives its state (embedded models).
+        task: its labels are the possible answers; without labels the answer is free text.
+        arm: what stands before the question.
+        grimoire: for the arms `simple` and `profound`.
+        examples: for the arms with `few-shot`, shown as earlier turns in the given order.
+        mode: `score` where the task has labels and the model can, else `generate` with the reason in `Answer.note`.
+            `schema` holds the reply to a JSON schema. `hidden` reads the model's state by a linear model,
+            `fusion` its state, label scores and the question's embedding by one, `blend` by one for each of the three,
+            pooled. They are fitted at the first question: two requests for the state and one for the scores of each
+            row of `train`, once.
+        prior: taken off the label scores; `mean` when there are `prior_texts`, else `content-free`.
+            It costs one weak call a text (3 if content-free, 20 if `domain`, one a training row if `affine`), once,
+            at the first question.
+        prior_texts: training texts for the priors `mean` and `domain`. A model that shows only its likeliest tokens
+            (Ollama) is also tried on six of them with each of four cues, see `cues`.
+        train: labelled rows, for the arm `knn`, the modes `hidden`, `fusion` and `blend` and the prior `affine`. A row
+            that is also an example is asked without it.
+        embeddings: for `knn`, `fusion` and `blend`; `wordllama` by default.
+        journal: keeps every call; a repeated one is answered from it.
+        name: what to call the chain in tables; by default the arm.
+        model: with a recipe, its weak model.
+        home: with a recipe, where fetched weights of its model and embeddings lie.
+        defer_below: answers of a lower probability, or of none, are asked again of the model `to`, which costs one
+            call each; `Answer.deferred` tells which.
+        to: a strong model.
+
+    Raises:
+        InputError: the arm lacks its grimoire, examples or rows, or a name is unknown.
+        Unsupported: a mode that the model or task does not have.
+        PromptTooLong: (when asked) the prompt does not fit; nothing is ever cut.
+    """
+    if (defer_below is None) != (to is None):
+        raise InputError("defer_below and to belong together: a probability, and the model that then answers")
+    if isinstance(weak, Recipe):
+        given = (task, grimoire, mode, prior, embeddings) != (None,) * 5 or examples or prior_texts or train
+        if given or arm != "zero-shot":
+            raise InputError("solver: a recipe says itself what is shown and how answers are read; leave the rest out")
+        steps = weak.steps(model, home=home, journal=journal, name=name or "recipe")
+    elif model is not None:
+        raise InputError("solver: `model` goes with a recipe; here the first argument is the model")
+    elif task is None:
+        raise InputError("solver: a model needs a task; a recipe has its own")
+    else:
+        steps = _steps(
+            weak, task, arm, grimoire, examples, mode, prior, prior_texts, train, embeddings, journal, name
+        )  # fmt: skip
+    chain = chain_of(steps)
+    if to is None or defer_below is None:
+        return chain
+    return deferring(chain, to, steps.task, below=defer_below, journal=journal)
+
+
+def _steps(
+    weak: BaseChatModel, task: Task, arm: Arm, grimoire: Grimoire | None, examples: Sequence[Example],
+    mode: Mode | None, prior: Prior | None, prior_texts: Sequence[str], train: Sequence[Example],
+    embeddings: "Embeddings | None", journal: Journal | None, name: str,
+) -> Solver:  # fmt: skip
+    reason = scoring_problem(weak) if task.labels and mode is None else ""
+    mode = mode or ("score" if task.labels and not reason else "generate")
+    chosen = prior or ("mean" if prior_texts else "content-free")
+    note = f"generated and parsed: {reason}" if reason else ""
+    _one_of("arm", arm, get_args(Arm))
+    _one_of("mode", mode, get_args(Mode))
+    _one_of("prior", chosen, get_args(Prior))
+    if embeddings is None and (arm == "knn" or looks_at(mode, "vector")):
+        from sleicl_chains.models.embedders import embedder
+
+        embeddings = embedder()
+    observer = Observer(
+        weak, task, arm, grimoire, tuple(examples) if shows_examples(arm) else (),
+        Neighbours(train, embeddings) if arm == "knn" and embeddings else None,
+        cue_texts=tuple(prior_texts), embeddings=embeddings, journal=journal,
+    )  # fmt: skip
+    return Solver(observer, mode, chosen, tuple(prior_texts), tuple(train), note, name=name)
+
+
+def _one_of(what: str, found: str, names: Sequence[str]) -> None:
+    if found not in names:
+        raise OptionError(f"There is no {what} {found!r}; expected one of {', '.join(names)}")

@@ -1,0 +1,1 @@
+"""A finished run, read again and shown as a page."""

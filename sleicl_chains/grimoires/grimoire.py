@@ -1,0 +1,221 @@
+"""Grimoires: what a strong model has learned about a task, as text that people can read and correct.
+
+A grimoire is a Markdown file: YAML front matter, then the profound and the simple text under one
+heading each.
+"""
+
+import hashlib
+import json
+import re
+import unicodedata
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sleicl_chains.errors import InputError, one_line
+from sleicl_chains.files import read_text
+from sleicl_chains.tasks.cards import Task
+
+if TYPE_CHECKING:  # LangChain's messages take a quarter of a second to load; reading a file needs none
+    pass
+
+_FORBID = ConfigDict(extra="forbid")
+SURROGATE = re.compile(r"[\ud800-\udfff]")  # half of a pair: json makes it, UTF-8 cannot hold it
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a grimoire comes from; whatever is not known is empty or None."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+
+    strong_model: str = ""
+    sampler: str = ""
+    per_label: int | None = None
+    seed: int | None = None
+    examples: tuple[str, ...] = ()
+    """Ids of the examples that the strong model was shown."""
+    prompt_sha256: str = ""
+    prompt_tokens: int | None = None
+    reply_tokens: int | None = None
+    date: str = ""
+    """The UTC day of the first call, as 2026-01-31."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Grimoire:
+    """The profound and the simple text for a task; one of them may be empty.
+
+    White space around the two texts is dropped.
+
+    Raises:
+        InputError: both texts are empty, or one cannot be written as UTF-8.
+    """
+
+    id: str
+    task: str
+    task_type: str
+    description: str
+    labels: tuple[str, ...]
+    profound: str
+    simple: str
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        for name in ("profound", "simple"):
+            object.__setattr__(self, name, getattr(self, name).strip())
+        if not self.profound and not self.simple:
+            raise InputError("the profound and the simple text are both empty; expected at least one")
+        if SURROGATE.search(
+            "".join([self.task, self.task_type, self.description, *self.labels, self.profound, self.simple])
+        ):
+            raise InputError("the grimoire holds half of a surrogate pair; expected valid Unicode")
+
+    def to_markdown(self) -> str:
+        """Return the file's text; write it without translating line ends, or texts with CRLF change."""
+        front = {
+            "task": self.task,
+            "task_type": self.task_type,
+            "description": self.description,
+            "labels": list(self.labels),
+            "provenance": _known(self.provenance),
+        }
+        # An endless width keeps each value on its line, so that a changed word is a one-line diff.
+        head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=float("inf"))
+        body = "".join(f"\n{_HEADINGS[name]}\n\n{_escaped(getattr(self, name))}\n" for name in _HEADINGS)
+        return f"---\n{head}---\n{body}"
+
+    @classmethod
+    def from_markdown(cls, text: str, *, id: str) -> "Grimoire":
+        """Return the grimoire that a file's text describes; the inverse of `to_markdown`.
+
+        Raises:
+            InputError: the text is not such a file; `load_grimoire` adds its path to the message.
+        """
+        if text.startswith("---\r\n"):
+            # We never write this: an editor or git has changed every line end, so all are changed back.
+            text = text.replace("\r\n", "\n")
+        head, fence, body = text.removeprefix("---\n").partition("\n---\n")
+        if not text.startswith("---\n") or not fence:
+            raise InputError("the front matter is missing; expected YAML between two lines of ---")
+        front = _front_matter(head)
+        profound, simple = _sections(body)
+        return cls(id, front.task, front.task_type, front.description, front.labels, profound, simple, front.provenance)
+
+
+def grimoire_id(task: str, profound: str, simple: str) -> str:
+    """Return an id that changes with the task's name and either text: a file name in ASCII."""
+    plain = unicodedata.normalize("NFKD", task).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", plain)[:40].strip("-") or "task"
+    content = "\0".join([task, profound.strip(), simple.strip()]).encode(errors="surrogatepass")
+    return f"{slug}-{hashlib.sha256(content).hexdigest()[:8]}"
+
+
+# ------------------------------------------------------------------ Markdown
+
+_HEADINGS = {"profound": "# Profound grimoire", "simple": "# Simple grimoire"}
+_HEADING_LINE = re.compile(r"^# (Profound|Simple) grimoire[ \t\r]*$", re.MULTILINE)
+_ALIKE = re.compile(r"^(\\*# (?:Profound|Simple) grimoire[ \t\r]*)$", re.MULTILINE)
+_ESCAPED = re.compile(r"^\\(\\*# (?:Profound|Simple) grimoire[ \t\r]*)$", re.MULTILINE)
+
+
+def _escaped(text: str) -> str:
+    """Return `text` with a backslash before lines that look like our headings, as Markdown escapes them."""
+    return _ALIKE.sub(r"\\\1", text)
+
+
+def _sections(body: str) -> tuple[str, str]:
+    before, *parts = _HEADING_LINE.split(body)
+    names = [name.lower() for name in parts[::2]]
+    if before.strip() or not names:
+        raise InputError(f"found no heading above the text; expected {' and '.join(map(repr, _HEADINGS.values()))}")
+    if len(set(names)) < len(names):
+        raise InputError("a heading stands twice; write a backslash before one that belongs to the text")
+    texts = dict(zip(names, (_ESCAPED.sub(r"\1", text) for text in parts[1::2]), strict=True))
+    return texts.get("profound", ""), texts.get("simple", "")
+
+
+class _FrontMatter(BaseModel):
+    model_config = _FORBID
+
+    task: str
+    task_type: str = ""
+    description: str = ""
+    labels: tuple[str, ...] = ()
+    provenance: Provenance = Provenance()
+
+
+def _front_matter(head: str) -> _FrontMatter:
+    try:
+        # BaseLoader leaves every value as it is written: the labels yes, no and 1 are no booleans or numbers.
+        return _FrontMatter.model_validate(yaml.load(head, Loader=yaml.BaseLoader))
+    except ValidationError as problem:
+        raise InputError(f"front matter: {_complaint(problem)}") from None
+    except (yaml.YAMLError, RecursionError) as problem:
+        raise InputError(f"the front matter is not valid YAML: {_yaml_complaint(problem)}") from None
+
+
+def _yaml_complaint(problem: Exception) -> str:
+    if isinstance(problem, yaml.MarkedYAMLError) and problem.problem_mark:
+        return f"{problem.problem} in line {problem.problem_mark.line + 2}"  # counted from 0, after the fence
+    return one_line(problem)
+
+
+def _complaint(problem: ValidationError) -> str:
+    first = problem.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the whole"
+    return f"{where}: found {first['input']!r:.80}; {first['msg']}"
+
+
+def _known(provenance: Provenance) -> dict[str, Any]:
+    known = {key: value for key, value in asdict(provenance).items() if value not in ("", None, ())}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in known.items()}
+
+
+# ------------------------------------------------------------------ files
+
+
+class _Import(BaseModel):
+    model_config = _FORBID
+
+    task: str
+    strong_model: str = ""
+    sampler: str = ""
+    profound: str = ""
+    simple: str = ""
+
+
+def load_grimoire(path: Path, task: Task | None = None) -> Grimoire:
+    """Read a grimoire from Markdown, or from JSON with task, strong_model, sampler, profound and simple.
+
+    Args:
+        path: a file that ends in .md or .json.
+        task: supplies the task type, description and labels where the file has none. A text that
+            does not name all labels is accepted: the grimoire may be older than the card.
+
+    Raises:
+        InputError: the file cannot be read or is not a grimoire.
+    """
+    text = read_text(path, "a grimoire (.md or .json)")
+    try:
+        grimoire = _from_json(text) if path.suffix.lower() == ".json" else Grimoire.from_markdown(text, id=path.stem)
+    except InputError as problem:
+        raise InputError(f"{path}: {problem}") from None
+    missing = [name for name in ("task_type", "description", "labels") if task and not getattr(grimoire, name)]
+    return replace(grimoire, **{name: getattr(task, name) for name in missing})
+
+
+def _from_json(text: str) -> Grimoire:
+    try:
+        found = _Import.model_validate(json.loads(text))
+    except ValidationError as problem:
+        raise InputError(_complaint(problem)) from None
+    except (ValueError, RecursionError) as problem:
+        raise InputError(f"not valid JSON ({problem}); expected one object") from None
+    provenance = Provenance(strong_model=found.strong_model, sampler=found.sampler)
+    id = grimoire_id(found.task, found.profound, found.simple)
+    return Grimoire(id, found.task, "", "", (), found.profound, found.simple, provenance)

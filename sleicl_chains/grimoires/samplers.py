@@ -1,0 +1,233 @@
+"""Which examples the strong model sees: the samplers of "Grimoire is All You Need" (arXiv 2401.03385).
+
+Every sampler takes the same number of rows of each label, interleaves the labels, and depends on the
+rows' content and the seed alone: not on their order in the file, the process or the machine.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict, get_args
+
+from sleicl_chains.errors import InputError, OptionError, PromptTooLong, RejectedReply
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.labels import fold
+from sleicl_chains.tasks.rows import Example
+from sleicl_chains.tasks.splits import distinct, shuffled
+
+if TYPE_CHECKING:
+    import numpy as np
+    from langchain_core.embeddings import Embeddings
+    from langchain_core.runnables import Runnable
+    from numpy.typing import NDArray
+
+    from sleicl_chains.answers import Answer
+
+    Vectors = NDArray[np.float64]
+    Cluster = Callable[[Vectors, int], NDArray[np.int_]]
+
+SamplerName = Literal["random", "kmeans", "hierarchical", "hard", "similar", "none"]
+
+_MOST_CLUSTERED = 4000  # rows of a label; the memory of agglomerative clustering grows with the square
+
+
+class SampleInput(TypedDict):
+    """What a sampler chooses from."""
+
+    task: Task
+    examples: list[Example]
+    question: NotRequired[str]
+    """For `similar`; without one the task's own text is used."""
+
+
+def sampler(
+    name: SamplerName,
+    *,
+    per_label: int,
+    seed: int,
+    embeddings: "Embeddings | None" = None,
+    weak: "Runnable[str, Answer] | None" = None,
+    ratio: float = 1.0,
+    pool_per_label: int = 50,
+) -> "Runnable[SampleInput, list[Example]]":
+    """Return a runnable that picks examples: one of each label in the card's order, then the next of each.
+
+    Of texts equal after folding case and white space one is kept. A label with fewer rows than asked
+    for gives them all; an open-ended task is one group.
+
+    - `random` (RSS): a seeded draw.
+    - `kmeans` (KCS): the row nearest to the centre of each k-means cluster of a label, by cosine.
+    - `hierarchical` (HCS): the same with agglomerative clusters, average linkage. An outlier tends to
+      make a cluster of its own and is then picked. Of more than 4,000 rows of a label a seeded 4,000
+      are clustered.
+    - `hard` (HSS): rows that the weak model gets wrong zero-shot. The official code also takes replies
+      that name no label for hard rows, and the first rows of the file; here neither is so.
+    - `similar`: the rows nearest to the question.
+    - `none`: no examples (zero-sample).
+
+    Args:
+        name: one of the above.
+        per_label: rows of each label.
+        seed: decides every draw and where k-means starts.
+        embeddings: for kmeans, hierarchical and similar; by default `wordllama`, opened when needed.
+        weak: for hard; answers a row's text, with the task in view.
+        ratio: for hard; the share of hard rows, from 0 to 1. The others are rows that the weak model
+            gets right. Each kind makes up for a shortage of the other.
+        pool_per_label: for hard; so many rows of each label are drawn and cost one weak call each.
+
+    Raises:
+        InputError: a wrong name or number, or `hard` without a weak model; when run, a row with a
+            label that the task does not have.
+    """
+    _check(name, per_label=per_label, ratio=ratio, pool_per_label=pool_per_label)
+    if name == "hard" and weak is None:
+        raise OptionError("sampler hard: needs a weak model to tell hard rows by; name one with --weak")
+    from langchain_core.runnables import RunnableLambda
+
+    space = _Space(embeddings)
+
+    def ranked(rows: list[Example], given: SampleInput) -> list[Example]:
+        if name == "kmeans":
+            return _central(rows, space, per_label, partial(_kmeans, seed=seed))
+        if name == "hierarchical":
+            return _central(rows[:_MOST_CLUSTERED], space, per_label, _hierarchical)
+        if name == "hard" and weak is not None:
+            return _hard(rows[: max(pool_per_label, per_label)], weak, per_label, ratio)
+        if name == "similar":
+            return _nearest(rows, space, given)
+        return rows
+
+    def sample(given: SampleInput) -> list[Example]:
+        if name == "none":
+            return []
+        groups = _by_label(given["task"], distinct(shuffled(given["examples"], seed)))
+        # What a sampler leaves out comes after what it chose, in the seeded order.
+        picked = [distinct([*ranked(rows, given), *rows])[:per_label] for rows in groups]
+        return [row for turn in zip_longest(*picked) for row in turn if row is not None]
+
+    return RunnableLambda(sample, name=f"sampler:{name}")
+
+
+def _check(name: str, *, per_label: int, ratio: float, pool_per_label: int) -> None:
+    if name not in get_args(SamplerName):
+        raise OptionError(f"sampler: found {name!r}; expected one of {', '.join(get_args(SamplerName))}")
+    if per_label < 1 and name != "none":
+        raise OptionError(f"sampler {name}: found {per_label} rows a label; expected at least 1")
+    if not 0 <= ratio <= 1:
+        raise OptionError(f"sampler {name}: found the ratio {ratio:g}; expected a number from 0 to 1")
+    if pool_per_label < 1:
+        raise OptionError(f"sampler {name}: found a pool of {pool_per_label} rows a label; expected at least 1")
+
+
+def _by_label(task: Task, rows: list[Example]) -> list[list[Example]]:
+    """Return the rows of each label that has any, in the card's order; all in one group without labels."""
+    if not task.labels:
+        return [rows] if rows else []
+    groups: dict[str, list[Example]] = {label: [] for label in task.labels}
+    for row in rows:
+        if row.answer not in groups:
+            expected = ", ".join(map(repr, task.labels))
+            raise InputError(f"sampler: found an example with the label {row.answer!r}; expected one of {expected}")
+        groups[row.answer].append(row)
+    return [group for group in groups.values() if group]
+
+
+class _Space:
+    """The vectors of rows, each computed once however often the sampler runs."""
+
+    def __init__(self, embeddings: "Embeddings | None") -> None:
+        self._given = embeddings
+        self._known: dict[str, Vectors] = {}
+
+    @cached_property
+    def _embeddings(self) -> "Embeddings":
+        from sleicl_chains.models.embedders import embedder
+
+        return embedder() if self._given is None else self._given
+
+    def rows(self, rows: Sequence[Example]) -> "Vectors":
+        """Return (n_rows, n_dims), rounded: the last bits differ between processors."""
+        import numpy as np
+
+        from sleicl_chains.models.embedders import embed
+
+        new = [row.text for row in rows if row.text not in self._known]
+        self._known.update(zip(new, embed(self._embeddings, new).astype(np.float64).round(6), strict=True))
+        return np.array([self._known[row.text] for row in rows])
+
+    def question(self, text: str) -> "Vectors":
+        """Return (n_dims,)."""
+        from sleicl_chains.models.embedders import embed
+
+        vector: Vectors = embed(self._embeddings, [text], as_queries=True)[0].astype(float)
+        return vector
+
+
+# ------------------------------------------------------------------ kmeans and hierarchical
+
+
+def _central(rows: list[Example], space: _Space, count: int, cluster: "Cluster") -> list[Example]:
+    """Return of each of `count` clusters the row nearest to its centre, the largest cluster first."""
+    import numpy as np
+
+    rows = sorted(rows, key=lambda row: row.id)  # the same clusters for every seed, as far as they can be
+    vectors = space.rows(rows)
+    # More clusters than different vectors would stay empty.
+    count = min(count, len(np.unique(vectors, axis=0)))
+    labels = cluster(vectors, count) if count > 1 else np.zeros(len(rows), dtype=int)
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    members.sort(key=lambda places: (-len(places), places[0]))
+    return [rows[places[_most_like(vectors[places], vectors[places].mean(axis=0))[0]]] for places in members]
+
+
+def _most_like(vectors: "Vectors", target: "Vectors") -> "NDArray[np.int_]":
+    """Return places of vectors (n, n_dims) by their cosine with a target (n_dims,); of equals the first first."""
+    import numpy as np
+
+    return np.argsort(-(vectors @ target).round(6), kind="stable")
+
+
+def _kmeans(vectors: "Vectors", count: int, *, seed: int) -> "NDArray[np.int_]":
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it has no types
+
+    # For vectors of unit length the Euclidean distance orders as the cosine does. On one thread sums are
+    # formed in one order, however many cores there are.
+    with threadpool_limits(1):
+        labels: NDArray[np.int_] = KMeans(count, n_init=10, random_state=seed % 2**32).fit_predict(vectors)
+    return labels
+
+
+def _hierarchical(vectors: "Vectors", count: int) -> "NDArray[np.int_]":
+    from sklearn.cluster import AgglomerativeClustering
+
+    labels: NDArray[np.int_] = AgglomerativeClustering(count, metric="cosine", linkage="average").fit_predict(vectors)
+    return labels
+
+
+# ------------------------------------------------------------------ hard and similar
+
+
+def _hard(rows: list[Example], weak: "Runnable[str, Answer]", count: int, ratio: float) -> list[Example]:
+    """Return rows by what the weak model made of them: hard and easy in the wanted ratio, then the rest."""
+    hard: list[Example] = []
+    easy: list[Example] = []
+    unread: list[Example] = []
+    answers = weak.batch([row.text for row in rows], return_exceptions=True)
+    for row, answer in zip(rows, answers, strict=True):
+        if isinstance(answer, Exception) and not isinstance(answer, PromptTooLong | RejectedReply):
+            raise answer
+        if isinstance(answer, Exception) or answer.answer is None:
+            unread.append(row)  # tells nothing about how hard the row is
+        else:
+            (easy if fold(answer.answer) == fold(row.answer) else hard).append(row)
+    wanted = int(ratio * count + 0.5)
+    return hard[:wanted] + easy[: count - wanted] + hard[wanted:] + easy[count - wanted :] + unread
+
+
+def _nearest(rows: list[Example], space: _Space, given: SampleInput) -> list[Example]:
+    from sleicl_chains.models.embedders import task_text
+
+    task = given["task"]
+    question = given.get("question") or task_text(task.name, task.task_type, task.description, task.labels)
+    return [rows[place] for place in _most_like(space.rows(rows), space.question(question))]

@@ -1,0 +1,318 @@
+"""The library of grimoires: Markdown files that people can read, and a Chroma index made from them.
+
+The files are the truth. They may be edited, added and removed by hand; the index follows them before
+each search and can be thrown away at any time.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cached_property, lru_cache
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from langchain_core.embeddings import Embeddings
+from langchain_core.runnables.config import run_in_executor
+
+from sleicl_chains.errors import GrimoireNotFound, InputError, SleiclError, StoreError, one_line
+from sleicl_chains.files import Home, data_folder, write_whole
+from sleicl_chains.grimoires.grimoire import Grimoire
+from sleicl_chains.grimoires.index import COLLECTION, discard, facts, in_step, nearest, open_client, where_of
+from sleicl_chains.models.embedders import embed, embedder, fingerprint, task_text
+from sleicl_chains.tasks.cards import Task
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A grimoire that was found."""
+
+    grimoire: Grimoire
+    score: float
+    """Cosine similarity, from 0 to 1; negative ones count as 0."""
+
+
+class GrimoireStore:
+    """The user's grimoires and the shipped ones: add, get, list, delete and search.
+
+    Any number of processes and threads may use one home: whatever touches the index waits its turn at
+    a lock file, and nothing stays open in between, because an open Chroma client does not see what
+    another process writes. A user's file takes the place of a shipped one of the same id.
+
+    Args:
+        home: the user's folder; by default `$SLEICL_HOME` or the platform's data folder.
+        embeddings: of the index; `wordllama` by default. Others need `rebuild` first.
+        client: a Chroma client to use instead of the index in the home folder, an `HttpClient` say; it
+            is left open. The server's index follows this home's files, so homes must not share one.
+        lock_timeout_s: how long to wait for other processes.
+
+    Every method may raise StoreError: a file or the index cannot be read or written, or the lock is
+    not to be had.
+    """
+
+    def __init__(
+        self,
+        home: Home | str | Path | None = None,
+        embeddings: Embeddings | None = None,
+        *,
+        client: "ClientAPI | None" = None,
+        lock_timeout_s: float = 60.0,
+    ) -> None:
+        self.home = home if isinstance(home, Home) else Home.at(home)
+        self.problems: list[str] = []
+        """Files that were left out by the latest listing or search, with the reason."""
+        self._given = embeddings
+        self._client = client
+        self._lock_timeout_s = lock_timeout_s
+
+    # -------------------------------------------------------------- files
+
+    def add(self, grimoire: Grimoire) -> str:
+        """Write a grimoire's file, index it and return its id.
+
+        Raises:
+            InputError: the id is no file name.
+            StoreError: the id is there with other texts, which somebody may have corrected by hand. Or
+                the file was written, but could not be indexed; the message says so.
+        """
+        if not re.fullmatch(r"\w[\w .+-]*", grimoire.id) or grimoire.id.lower() == "readme":
+            raise InputError(f"the grimoire's id {grimoire.id!r} cannot be a file name; expected, say, 'trec-0a1b2c3d'")
+        path = self.home.grimoires / f"{grimoire.id}.md"
+        with self._locked():
+            _keep_corrections(path, grimoire)
+            write_whole(path, grimoire.to_markdown())
+            try:
+                library = self._library()
+                with self._chroma() as client:
+                    in_step(client, library, self._embeddings, self._fingerprint)
+            except SleiclError as problem:
+                raise type(problem)(f"{path} is written, but cannot be searched yet: {problem}") from problem
+        return grimoire.id
+
+    def get(self, id: str) -> Grimoire:
+        """Return one grimoire.
+
+        Raises:
+            GrimoireNotFound: there is no such file, or it is not a grimoire.
+        """
+        files = self._files()
+        if id not in files:
+            raise _not_found(id, files)
+        try:
+            return _read(id, files[id])
+        except InputError as problem:
+            raise GrimoireNotFound(str(problem)) from None
+
+    def delete(self, id: str) -> None:
+        """Remove a grimoire's file; the index follows at the next search.
+
+        Raises:
+            GrimoireNotFound: there is no such file.
+            StoreError: the grimoire is a shipped one.
+        """
+        with self._locked():
+            if id in _markdown(self.home.grimoires):
+                (self.home.grimoires / f"{id}.md").unlink()
+            elif id in (files := self._files()):
+                raise StoreError(f"The grimoire {id!r} came with the package and cannot be removed: {files[id]}")
+            else:
+                raise _not_found(id, files)
+
+    def _files(self) -> dict[str, Traversable]:
+        try:
+            return _markdown(data_folder("vectorstore/grimoires")) | _markdown(self.home.grimoires)
+        except OSError as problem:
+            raise StoreError(f"The grimoires cannot be listed: {problem}") from problem
+
+    def _library(self) -> dict[str, Grimoire]:
+        """Return all grimoires by id, in order; files that are none go to `problems`."""
+        library: dict[str, Grimoire] = {}
+        problems: list[str] = []
+        for id, file in sorted(self._files().items()):
+            try:
+                library[id] = _read(id, file)
+            except InputError as problem:
+                problems.append(str(problem))
+        self.problems = problems
+        return library
+
+    # -------------------------------------------------------------- the index
+
+    def search(
+        self, query: str | Task | Sequence[str], k: int = 4, filters: Mapping[str, str] | None = None
+    ) -> list[Hit]:
+        """Return the `k` nearest grimoires, best first.
+
+        A grimoire is compared by its task (name, type, description and labels) and by its simple text, or
+        the profound one where there is no other; the better counts.
+
+        Args:
+            query: a question, a task, or several questions, whose scores are averaged.
+            k: how many at most. Beyond 50, and in a library of thousands, some of the far ones may lack.
+            filters: values that `task`, `strong_model` or `sampler` must have.
+
+        Raises:
+            InputError: there is no question, `k` is below 1, or a filter of another name.
+            EmbedderChanged: the index was made with other embeddings.
+        """
+        filters = filters or {}
+        where = where_of(filters)
+        if k < 1:
+            raise InputError(f"search: found k={k}; expected at least 1")
+        # Before the lock: a slow embedder must keep nobody waiting.
+        mean = embed(self._embeddings, _questions(query), as_queries=True).mean(axis=0)
+        with self._locked():
+            library = self._library()
+            matching = sum(filters.items() <= facts(grimoire).items() for grimoire in library.values())
+            if not matching:
+                return []
+            with self._chroma() as client:
+                collection = in_step(client, library, self._embeddings, self._fingerprint)
+                # Each grimoire has two records, so the best 2k hold the best k.
+                scores = nearest(collection, mean, 2 * min(k, matching), where)
+        best = sorted(scores, key=lambda id: (-scores[id], id))[:k]
+        return [Hit(library[id], scores[id]) for id in best]
+
+    async def asearch(
+        self, query: str | Task | Sequence[str], k: int = 4, filters: Mapping[str, str] | None = None
+    ) -> list[Hit]:
+        """Do what `search` does, in a thread."""
+        return await run_in_executor(None, self.search, query, k, filters)
+
+    def rebuild(self) -> int:
+        """Throw the index away, make it anew from the files and return the number of grimoires."""
+        from chromadb.errors import NotFoundError
+
+        _ = self._fingerprint  # an embedder that fails must do so while the old index is still there
+        with self._locked():
+            library = self._library()
+            if self._client is None:
+                discard(self.home.chroma)
+            with self._chroma() as client:
+                with suppress(NotFoundError):
+                    client.delete_collection(COLLECTION)
+                in_step(client, library, self._embeddings, self._fingerprint)
+        return len(library)
+
+    @cached_property
+    def _embeddings(self) -> Embeddings:
+        return embedder(home=self.home) if self._given is None else self._given
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self._embeddings)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        from filelock import FileLock, Timeout
+
+        path = self.home.root / "store.lock"
+        try:
+            self.home.make()
+            with FileLock(path).acquire(timeout=self._lock_timeout_s, poll_interval=0.01):
+                yield
+        except Timeout:
+            raise StoreError(
+                f"{path}: another process has held the store for {self._lock_timeout_s:g} s; wait for it or end it"
+            ) from None
+        except OSError as problem:
+            raise StoreError(f"{self.home.root} cannot be used: {problem}") from problem
+
+    @contextmanager
+    def _chroma(self) -> Iterator["ClientAPI"]:
+        """Yield a client, and turn Chroma's many kinds of errors into one; needs the lock."""
+        try:
+            if self._client is not None:
+                yield self._client
+            else:
+                with open_client(self.home.chroma) as client:
+                    yield client
+        except SleiclError:
+            raise
+        except Exception as problem:
+            said = one_line(problem)
+            server = "" if self._client is None else "is the Chroma server running? Or "
+            raise StoreError(
+                f"The index cannot be used ({said:.300}); {server}run `sleicl grimoires rebuild`, "
+                "which makes it anew from the Markdown files"
+            ) from problem
+
+    # -------------------------------------------------------------- the rest
+
+    def close(self) -> None:
+        """Do nothing: no file or client is open between two calls. A given client is the caller's to close."""
+
+    def __enter__(self) -> "GrimoireStore":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # The last of the class, because below it `list` would mean this method.
+    def list(self) -> list[Grimoire]:
+        """Return all grimoires, sorted by id; see `problems` for files that are none."""
+        return [*self._library().values()]
+
+
+def _questions(query: str | Task | Sequence[str]) -> list[str]:
+    if isinstance(query, Task):
+        return [task_text(query.name, query.task_type, query.description, query.labels)]
+    questions = [query] if isinstance(query, str) else list(query)
+    if not questions:
+        raise InputError("search: found no question; expected at least one")
+    return questions
+
+
+def _markdown(folder: Traversable) -> dict[str, Traversable]:
+    """Return the grimoire files of a folder by id; a readme and temporary files are none."""
+    if not folder.is_dir():
+        return {}
+    files = {item.name.removesuffix(".md"): item for item in folder.iterdir() if item.name.endswith(".md")}
+    return {id: file for id, file in files.items() if not id.startswith(".") and id.lower() != "readme"}
+
+
+def _read(id: str, file: Traversable) -> Grimoire:
+    if not id.isprintable():
+        raise InputError(f"{str(file)!r}: the file name holds something that cannot be printed")
+    try:
+        return _parsed(id, file.read_bytes().decode("utf-8-sig"))
+    except OSError as problem:
+        raise InputError(f"{file}: cannot be read ({problem.strerror}); expected a grimoire") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{file}: is not UTF-8; expected a grimoire") from None
+    except InputError as problem:
+        raise InputError(f"{file}: {problem}") from None
+
+
+@lru_cache(maxsize=4096)  # files are read before each search; parsing YAML takes much longer
+def _parsed(id: str, text: str) -> Grimoire:
+    return Grimoire.from_markdown(text, id=id)
+
+
+def _keep_corrections(path: Path, grimoire: Grimoire) -> None:
+    """Refuse to overwrite a file of the same id that holds other texts; an id is made from the texts."""
+    if not path.exists():
+        return
+    with suppress(InputError):
+        found = _read(grimoire.id, path)
+        if (found.profound, found.simple) == (grimoire.profound, grimoire.simple):
+            return
+    raise StoreError(
+        f"{path} holds other texts, edited by hand perhaps, and was kept. "
+        f"Rename it, or run `sleicl grimoires remove {grimoire.id}`, and add again"
+    )
+
+
+def _not_found(id: str, known: Iterable[str]) -> GrimoireNotFound:
+    known = sorted(known)
+    near = [one for one in known if id and one.startswith(id)] or get_close_matches(id, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, near[:3]))}?" if near else "see `sleicl grimoires list`"
+    return GrimoireNotFound(f"There is no grimoire {id!r}; {hint}")

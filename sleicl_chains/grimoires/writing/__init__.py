@@ -1,0 +1,1 @@
+"""What the strong model is asked, and the checks of what it replies."""

@@ -1,0 +1,164 @@
+"""`learn`: labelled rows in, a recipe with the verdict on the grimoires out; see `gate` for how."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.language_models import BaseChatModel
+
+from sleicl_chains.answering.evidence import looks_at
+from sleicl_chains.answering.recipes import Recipe, stamped, told_by
+from sleicl_chains.errors import InputError
+from sleicl_chains.evaluation.table import FEW_SHOT_PER_LABEL, typical_examples
+from sleicl_chains.grimoires.grimoire import Grimoire
+from sleicl_chains.learning.gate import Cut, Gate, Notice, cut
+from sleicl_chains.learning.judging import Candidate
+from sleicl_chains.learning.survey import Progress
+from sleicl_chains.models.journal import Journal, plain, without_secrets
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example, check_answers
+
+if TYPE_CHECKING:
+    from langchain_core.embeddings import Embeddings
+
+
+def learn(
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    weak: BaseChatModel,
+    strong: BaseChatModel | None = None,
+    grimoires: Sequence[Grimoire] = (),
+    seed: int,
+    budget: int | None = None,
+    weak_name: str = "",
+    strong_name: str | None = None,
+    keep: Callable[[Grimoire], object] | None = None,
+    options: Mapping[str, Any] | None = None,
+    embeddings: str = "wordllama",
+    space: "Embeddings | None" = None,
+    journal: Journal | None = None,
+    progress: Progress | None = None,
+    notice: Notice | None = None,
+) -> Recipe:
+    """Return the recipe for a task and a weak model, with the verdict on the grimoires.
+
+    Costs up to three short weak requests for each labelled row and prompt, and two or three strong calls with
+    `strong`; all are kept in the journal. `Plan` tells beforehand how many. Each row is embedded once by `space`, which
+    is not kept; few-shot examples are drawn by `wordllama`. Random by `seed` alone.
+
+    Args:
+        task: its labels are the answers; an open-ended task is learned by generating.
+        examples: labelled rows; of equal texts one is kept. With fewer than 40 nothing is tested.
+        weak: the model that will answer.
+        strong: writes a grimoire from a few of the choose rows, so that the test stays clean. It is not asked where
+            there are too few rows for a test, since without one no grimoire is taken.
+        grimoires: further candidates; without any the choice is among prompts without one. Rows that they were written
+            from are chosen on, never confirmed on.
+        seed: decides the cut and the examples of few-shot prompts.
+        budget: most tokens that the strong model may cost, by estimate before it is asked.
+        weak_name: the name under which the recipe opens the model again; by default the model's own, which may be too
+            short for that.
+        strong_name: recorded as the grimoire's writer.
+        keep: called with the grimoire that `strong` wrote, at once: it was paid for, whatever the verdict.
+        options: what the model was opened with, for the recipe; keys and passwords are left out.
+        embeddings: name of the embeddings for `knn`, `fusion`, `blend` and the probe.
+        space: those embeddings, if they are open already.
+        journal: keeps every call, so that a stopped run goes on.
+        progress: called as the rows are observed.
+        notice: told in words what it will cost: first in questions, calls and tokens, and after a few questions, before
+            the rest, in minutes.
+
+    Raises:
+        InputError: there are no usable rows, all have the same answer, one is no label of the task, or the budget is
+            too small.
+        ModelError: a model failed.
+    """
+    from sleicl_chains.models.embedders import Remembered, embedder, fingerprint
+
+    check_answers(examples, task)
+    space, say = Remembered(space or embedder(embeddings)), notice or (lambda _: None)
+    parts, writer = cut(examples, seed, grimoires), (strong_name or "the strong model") if strong else None
+    plan = Plan.of(task, parts, grimoires, writer if parts.confirm else None, budget)
+    for line in plan.lines():
+        say(line)
+    if strong and not parts.confirm:
+        say(f"{writer} is not asked for a grimoire: {parts.untested}.")
+    if strong and parts.confirm:
+        written = _write(task, parts, strong, strong_name, seed, space, journal)
+        grimoires = [*grimoires, written]
+        if keep:
+            keep(written)
+    gate = Gate(task, parts, weak, tuple(grimoires), seed, space, journal, progress or (lambda *_: None), say)
+    found = gate.run()
+    uses_space = found.setup.arm == "knn" or looks_at(found.mode, "vector")
+    recipe = Recipe(
+        task=task, weak=weak_name or str(getattr(weak, "model_name", type(weak).__name__)),
+        options=without_secrets(plain(dict(options or {}))), model=told_by(weak),
+        embeddings=embeddings if uses_space else "", embeddings_fingerprint=fingerprint(space) if uses_space else "",
+        seed=seed, rows=len(parts.rows), learned_from=_learned_from(parts, found), **gate.outcome(found), **stamped(),
+    )  # fmt: skip
+    return recipe.model_copy(update={"layout": recipe.layout_under(weak)})
+
+
+def _learned_from(parts: Cut, found: Candidate) -> list[str]:
+    """Return the hashes of the rows that a candidate owes its figures to."""
+    shown = found.setup.grimoire if found.shows_grimoire else None
+    return sorted({row.id for row in parts.rows} | set(shown.provenance.examples if shown else ()))
+
+
+def _write(
+    task: Task, parts: Cut, strong: BaseChatModel, strong_name: str | None, seed: int, space: "Embeddings",
+    journal: Journal | None,
+) -> Grimoire:  # fmt: skip
+    """Have a grimoire written from some of the rows to choose on."""
+    from sleicl_chains.grimoires.writing.write import grimoire_writer
+
+    shown = typical_examples(task, parts.choose, seed=seed, embeddings=space)
+    about: dict[str, Any] = {"sampler": "kmeans", "per_label": FEW_SHOT_PER_LABEL, "seed": seed}
+    writer = grimoire_writer(strong, strong_name=strong_name, journal=journal)
+    return writer.invoke({"task": task, "examples": shown, **about})  # type: ignore[typeddict-item]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What learning will cost, as far as it is known beforehand."""
+
+    choose: int
+    confirm: int
+    prompts: int
+    strong: str | None
+    strong_tokens: int
+    """An estimate: some examples and a guide of 1,500 tokens, read twice and written twice."""
+
+    @classmethod
+    def of(
+        cls, task: Task, parts: Cut, grimoires: Sequence[Grimoire] = (), strong: str | None = None,
+        budget: int | None = None,
+    ) -> "Plan":  # fmt: skip
+        """Return the plan; no model is asked.
+
+        Raises:
+            InputError: the strong model would cost more tokens than the budget.
+        """
+        each = 2 if parts.confirm else 1
+        forms = sum(bool(form) for one in grimoires for form in (one.simple, one.profound)) + (2 if strong else 0)
+        length = sum(len(row.text) for row in parts.choose) / len(parts.choose)
+        shown = min(len(parts.choose), FEW_SHOT_PER_LABEL * max(1, len(task.labels)))
+        tokens = round(shown * length / 4) + 4 * 1500 if strong else 0
+        if budget is not None and tokens > budget:
+            raise InputError(f"The grimoire would cost about {tokens} strong tokens; the budget is {budget}")
+        prompts = (3 if parts.confirm else 1) + each * forms
+        return cls(len(parts.choose), len(parts.confirm), prompts, strong, tokens)
+
+    def lines(self) -> list[str]:
+        """Say it in words; calls that choose a cue, up to 24 a prompt on Ollama, are not counted."""
+        # Where the nearest rows are shown best, all rows are asked once more with all rows to choose among.
+        asked = (self.prompts + bool(self.confirm)) * self.choose + 3 * self.confirm
+        lines = [
+            f"{self.choose} rows to choose on, {self.confirm} to confirm; {self.prompts} prompts: up to {asked} "
+            "questions to the weak model, fewer where a prompt is dropped early."
+        ]
+        if self.strong:
+            lines.append(f"{self.strong} writes a grimoire first: 2 or 3 calls, about {self.strong_tokens} tokens.")
+        return lines

@@ -1,0 +1,316 @@
+"""A weak model in this process: a GGUF file behind LangChain's chat interface.
+
+It renders its own prompts, so the exact text sent is known, and gives exact label probabilities.
+"""
+
+import functools
+import importlib.metadata
+import math
+import mmap
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from pydantic import ConfigDict, PrivateAttr
+
+from sleicl_chains.answers import LabelScores, State
+from sleicl_chains.errors import ModelError, ModelNotFound, Unsupported
+from sleicl_chains.models.layouts import STOP, completion
+from sleicl_chains.models.llamacpp.engine import Engine, engine_for
+from sleicl_chains.models.weights import sha256_of
+
+_BIAS = 10.0
+"""Added to the logits of a label's tokens; see `_label_masses`."""
+_ALONE = 100.0
+"""Added to logits so that no other token is left any probability."""
+
+
+class EmbeddedModel(BaseChatModel):
+    """A GGUF file as a LangChain chat model, with rendered prompts and label probabilities.
+
+    The engine starts at the first use (0.4 s for a 100 MB file) and is shared within the process.
+    It answers one request at a time; more callers wait their turn.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: Path
+    """The GGUF file."""
+    n_ctx: int = 4096
+    """Context in tokens, prompt and reply together; the engine rounds it up to a multiple of 256."""
+    threads: int = 0
+    """0 takes `$SLEICL_THREADS`, else as many as there are idle cores when the engine starts, one to eight.
+
+    The threads wait for each other many times a token, so one that has to share its core stalls all:
+    with two threads and another busy process, two cores were much slower than one thread. The number
+    does not change any score.
+    """
+    temperature: float = 0.0
+    max_tokens: int = 64
+    seed: int = 0
+
+    _digest: str = PrivateAttr(default="")
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Refuse at once what is not a GGUF file."""
+        super().model_post_init(context)
+        try:
+            with self.path.open("rb") as file:
+                magic = file.read(4)
+        except OSError as problem:
+            raise ModelNotFound(f"{self.path}: cannot be read ({problem.strerror}); expected a GGUF file") from None
+        if magic != b"GGUF":
+            raise ModelNotFound(f"{self.path}: found {magic!r} at its start; expected a GGUF file")
+
+    @property
+    def _llm_type(self) -> str:
+        return "sleicl-embedded"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return self.identity
+
+    @property
+    def model_name(self) -> str:
+        """The name to print: that of the packaged weights, else the file's."""
+        return f"embedded:{self.name or self.path.name}"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that decides an answer, for the journal."""
+        if not self._digest:
+            self._digest = sha256_of(self.path)
+        engine = importlib.metadata.version("xllamacpp")
+        settings = self.model_dump(include={"n_ctx", "temperature", "max_tokens", "seed"})
+        return {"engine": f"xllamacpp {engine}", "weights": self._digest, **settings}
+
+    @property
+    def engine(self) -> Engine:
+        """The running engine, started if need be."""
+        threads = self.threads or int(os.environ.get("SLEICL_THREADS", 0)) or _idle_cores()
+        return engine_for(self.path, n_ctx=self.n_ctx, threads=threads)
+
+    @functools.cached_property
+    def has_template(self) -> bool:
+        """Whether the file says how a chat is to be written down; base models do not."""
+        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return data.find(b"tokenizer.chat_template") >= 0
+
+    # ------------------------------------------------------------------ prompts
+
+    def render(self, messages: Sequence[BaseMessage]) -> str:
+        """Return the exact text that the model is given; a trailing AI message is left open.
+
+        Without a chat template it is laid out by `layouts.completion`. The engine would silently
+        take a template that the model was not trained on.
+        """
+        if unknown := [message.type for message in messages if message.type not in _ROLES]:
+            raise Unsupported(
+                f"{self.model_name} takes system, human and AI messages; found one of type {unknown[0]!r}"
+            )
+        turns = [{"role": _ROLES[message.type], "content": message.text} for message in messages]
+        if not self.has_template:
+            return completion(messages)
+        return self.engine.fronts.render(turns)
+
+    # ------------------------------------------------------------------ label probabilities
+
+    def score_labels(self, prompt: str, labels: Sequence[str]) -> LabelScores:
+        """Score each label as the continuation of a rendered prompt, at its usual tokens.
+
+        A label is followed token by token until no other label begins alike, and its first tokens up
+        to there stand for it: " Ab" for " Abbreviation". So there is one request a question, and one
+        more for each beginning that labels share ("very positive", "very negative"), within which
+        they are scored against each other. No randomness.
+
+        Raises:
+            PromptTooLong: the prompt does not fit the context.
+        """
+        start, spelled = self._spell(prompt, tuple(labels))
+        return self._descend(start, dict(zip(labels, spelled, strict=True)), 0)
+
+    def _spell(self, prompt: str, labels: tuple[str, ...]) -> tuple[list[str | int], list[list[int]]]:
+        """Return the prompt, and each label's tokens as the tokenizer writes them after it.
+
+        The prompt stays a text, which spares a request, unless a label changes how its last tokens are written.
+        """
+        changed, spelled = self.engine.spell(prompt.rpartition("\n")[2][-40:], labels)
+        if not changed:
+            return [prompt], spelled
+        return [*self.engine.prompt_tokens(prompt)[:-changed]], spelled
+
+    def _descend(self, start: list[str | int], spelled: dict[str, list[int]], depth: int) -> LabelScores:
+        """Share out probability at the first token where the labels differ, then within each branch."""
+        branches: dict[int, dict[str, list[int]]] = {}
+        for label, tokens in spelled.items():
+            step = tokens[depth] if depth < len(tokens) else self.engine.end_token
+            branches.setdefault(step, {})[label] = tokens
+        if len(branches) == 1 and len(spelled) > 1 and depth:
+            return self._descend([*start, next(iter(branches))], spelled, depth + 1)
+        masses, coverage, read = self._label_masses(start, list(branches))
+        probabilities: dict[str, float] = {}
+        requests = 1
+        for step, members in branches.items():
+            inner: Mapping[str, float] = dict.fromkeys(members, 1.0)
+            if len(members) > 1:
+                below = self._descend([*start, step], members, depth + 1)
+                inner, requests = below.probabilities, requests + below.requests
+            probabilities |= {label: masses[step] * share for label, share in inner.items()}
+        return LabelScores(probabilities, coverage, read, requests)
+
+    def _label_masses(self, start: list[str | int], tokens: list[int]) -> tuple[dict[int, float], float, int]:
+        """Return the probabilities of `tokens` among themselves, their share of all tokens, and the prompt's length.
+
+        Adding a bias b to the logits of some tokens turns their joint probability m into
+        s = e^b m / (1 - m + e^b m), and leaves their ratios alone. So one request with b = 10 lifts
+        them into the short list that the engine returns, and m = s / (e^b (1 - s) + s).
+        """
+        found, read = self._biased(start, tokens, _BIAS, max(64, 4 * len(tokens)))
+        lifted = sum(found.values())
+        coverage = lifted / (math.exp(_BIAS) * max(0.0, 1 - lifted) + lifted) if lifted else 0.0
+        if len(found) < len(tokens):  # one is too unlikely even so: leave nothing else on the list
+            found, _ = self._biased(start, tokens, _ALONE, len(tokens))
+        total = sum(found.values())
+        return {token: found.get(token, 0.0) / total for token in tokens}, min(1.0, coverage), read
+
+    def _biased(
+        self, start: list[str | int], tokens: list[int], bias: float, alternatives: int
+    ) -> tuple[dict[int, float], int]:
+        """Return the next token's probabilities with some tokens lifted, and the tokens of the prompt."""
+        reply = self.engine.post("/completion", {
+            # A list of texts alone would be several prompts.
+            "prompt": start[0] if len(start) == 1 else start,
+            "n_predict": 1, "cache_prompt": True, "temperature": 1.0, "samplers": [], "seed": 0,
+            "post_sampling_probs": True, "n_probs": alternatives, "logit_bias": [[token, bias] for token in tokens],
+            "response_fields": ["completion_probabilities", "tokens_evaluated", "timings"],
+        })  # fmt: skip
+        listed = {entry["id"]: entry["prob"] for entry in reply["completion_probabilities"][0]["top_probs"]}
+        return {token: listed[token] for token in tokens if token in listed}, reply["tokens_evaluated"]
+
+    # ------------------------------------------------------------------ the model's state
+
+    def read_state(self, prompt: str) -> State:
+        """Return the model's last-layer state at the end of a rendered prompt: 512 numbers.
+
+        The engine gives the state itself only by evaluating the whole prompt anew. What it gives from its
+        cache are the next token's logits, and they are the state times the output matrix. So the
+        logits of 512 fixed tokens are read, less their mean, which the softmax leaves open: a linear image of the
+        state. A linear model reads it as well as the state (benchmarks/LOG.md). No randomness.
+
+        Raises:
+            PromptTooLong: the prompt does not fit the context.
+        """
+        tokens = self.engine.probe_tokens
+        found, read = self._biased([prompt], tokens, _ALONE, len(tokens))
+        logits = [math.log(max(found.get(token, 0.0), 1e-30)) for token in tokens]
+        mean = sum(logits) / len(logits)
+        return State([logit - mean for logit in logits], read)
+
+    # ------------------------------------------------------------------ text
+
+    def schema_option(self, schema: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the option that holds a reply to a JSON schema."""
+        return {"json_schema": schema}
+
+    def _body(
+        self, messages: Sequence[BaseMessage], stop: list[str] | None, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        if unknown := set(options) - _OPTIONS:
+            raise ModelError(f"{self.model_name} does not know the option {sorted(unknown)[0]!r}")
+        temperature = options.get("temperature", self.temperature)
+        ends = stop or ([] if self.has_template else [STOP])
+        body = {
+            "prompt": self.render(messages),
+            "n_predict": options.get("max_tokens", self.max_tokens), "cache_prompt": True,
+            "temperature": temperature, "seed": options.get("seed", self.seed), "stop": ends,
+        }  # fmt: skip
+        if options.get("logprobs"):
+            body["n_probs"] = options.get("top_logprobs") or 1
+        if "json_schema" in options:
+            body["json_schema"] = options["json_schema"]
+        return body
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        reply = self.engine.post("/completion", self._body(messages, stop, kwargs))
+        message = AIMessage(
+            content=reply["content"], usage_metadata=_usage(reply), response_metadata=self._metadata(reply)
+        )
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        ended = False
+        for event in self.engine.stream("/completion", self._body(messages, stop, kwargs)):
+            ended = bool(event.get("stop"))
+            message = AIMessageChunk(content=event["content"])
+            if ended:
+                message.usage_metadata = _usage(event)
+                message.response_metadata = self._metadata(event)
+                message.chunk_position = "last"
+            chunk = ChatGenerationChunk(message=message)
+            if run_manager:
+                run_manager.on_llm_new_token(event["content"], chunk=chunk)
+            yield chunk
+        if not ended:
+            raise ModelError(f"{self.model_name}: the reply broke off before its end")
+
+    def _metadata(self, reply: Mapping[str, Any]) -> dict[str, Any]:
+        cut = reply.get("stop_type") == "limit" or reply.get("truncated")
+        metadata: dict[str, Any] = {
+            "model_name": self.model_name,
+            "finish_reason": "length" if cut else "stop",
+        }
+        if "completion_probabilities" in reply:
+            metadata["logprobs"] = {"content": reply["completion_probabilities"]}
+        return metadata
+
+
+_OPTIONS = {"temperature", "max_tokens", "seed", "logprobs", "top_logprobs", "json_schema"}
+_ROLES = {"system": "system", "human": "user", "ai": "assistant", "AIMessageChunk": "assistant"}
+
+
+@functools.cache  # once a process: all models share an engine, and it does not change with its own load
+def _idle_cores() -> int:
+    """Return how many of the cores that this process may use have had nothing to do in the last minute."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    busy = round(os.getloadavg()[0]) if hasattr(os, "getloadavg") else 1
+    return min(8, max(1, cores - busy))
+
+
+def _usage(reply: Mapping[str, Any]) -> UsageMetadata:
+    read, written = reply["tokens_evaluated"], reply["tokens_predicted"]
+    return UsageMetadata(input_tokens=read, output_tokens=written, total_tokens=read + written)
+
+
+def check(model: EmbeddedModel) -> dict[str, Any]:
+    """Open a model and measure it with two short calls: template, context, and speed in tokens a second."""
+    prompt = " ".join(f"word {number}" for number in range(60))
+    body = {"prompt": prompt, "n_predict": 32, "cache_prompt": False, "temperature": 0.0, "ignore_eos": True}
+    timings = model.engine.post("/completion", body)["timings"]
+    scores = model.score_labels("The sky is", ["blue", "green"])
+    return {
+        "name": model.model_name,
+        "megabytes": round(model.path.stat().st_size / 1e6),
+        "context": model.n_ctx,
+        "template": model.has_template,
+        "label_probabilities": abs(sum(scores.probabilities.values()) - 1) < 1e-6,
+        "prompt_tokens_per_second": round(timings["prompt_per_second"]),
+        "reply_tokens_per_second": round(timings["predicted_per_second"]),
+    }

@@ -1,0 +1,176 @@
+"""Models by name: `ollama:NAME`, `embedded:...`, `paste:DIR`, `openai:NAME` and all that LangChain knows."""
+
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sleicl_chains.errors import KeyMissing, ModelError, ModelNotFound, OptionError, SleiclError, one_line
+from sleicl_chains.files import Home
+from sleicl_chains.models.addresses import no_proxies, openai_options, proxy_problem
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+
+_LIST = "see `sleicl models list`"
+_NO_CHAT = "here it gets text to continue instead"
+_KEY = re.compile(r"credentials|api[ _-]?key", re.IGNORECASE)
+_VARIABLE = re.compile(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]*(?:KEY|TOKEN)\b")
+
+
+def weak_model(name: str, *, home: Home | None = None, **options: Any) -> "BaseChatModel":
+    """Return the chat model that answers questions.
+
+    Args:
+        name: `ollama:NAME`, `embedded:smollm2` (fetched on first use), `embedded:ollama/NAME` (the file that a
+            local Ollama holds), `embedded:PATH.gguf`, or PROVIDER:MODEL as LangChain's `init_chat_model` takes it.
+        home: where fetched weights lie.
+        options: passed to the model, such as `n_ctx` (Ollama: `num_ctx`), `temperature` or `base_url`.
+
+    Raises:
+        ModelNotFound: no model of that name can be had.
+        KeyMissing: the provider wants a key, and none is set.
+        OptionError: the model has no such option, or a key would be sent unencrypted.
+    """
+    if name.startswith("embedded:"):
+        return _embedded(name.removeprefix("embedded:"), home or Home.at(), options)
+    if name.startswith("paste:"):
+        raise ModelNotFound(f"{name}: a pasted model writes grimoires; expected one that answers, say embedded:smollm2")
+    if name.startswith("ollama:"):
+        return _ollama(name.removeprefix("ollama:"), options)
+    # A label or a short answer is wanted: no dice, and no reply without end.
+    return _from_provider(name, {"temperature": 0.0, "max_tokens": 64, **options})
+
+
+def strong_model(name: str, *, home: Home | None = None, **options: Any) -> "BaseChatModel":
+    """Return the chat model that writes grimoires.
+
+    Args:
+        name: `paste:DIR` for a person who carries prompts and replies, or PROVIDER:MODEL as
+            LangChain's `init_chat_model` takes it, such as `openai:gpt-5`.
+        home: where fetched weights lie.
+        options: passed to the model, such as `base_url` or `temperature`.
+
+    Raises:
+        ModelNotFound: no model of that name can be had.
+        KeyMissing: the provider wants a key, and none is set.
+        OptionError: the model has no such option, or a key would be sent unencrypted.
+    """
+    if name.startswith("paste:"):
+        from sleicl_chains.models.paste import PasteModel
+
+        if options:
+            raise OptionError(f"{name}: a pasted model has no options; found {', '.join(sorted(options))}")
+        return PasteModel(folder=Path(name.removeprefix("paste:")))
+    if name.startswith("embedded:"):
+        return weak_model(name, home=home, **{"max_tokens": 1024, **options})
+    if name.startswith("ollama:"):  # a strong model may think, and chooses its own temperature
+        defaults: dict[str, Any] = {"num_ctx": 8192, "max_tokens": 4096, "temperature": None, "reasoning": None}
+        return _ollama(name.removeprefix("ollama:"), defaults | options)
+    return _from_provider(name, {"max_tokens": 4096, **options})
+
+
+def _embedded(name: str, home: Home, options: dict[str, Any]) -> "BaseChatModel":
+    from sleicl_chains.models.llamacpp.model import EmbeddedModel
+    from sleicl_chains.models.weights import KNOWN, fetch
+
+    if unknown := set(options) - set(EmbeddedModel.model_fields):
+        raise OptionError(f"embedded:{name}: an embedded model has no {', '.join(sorted(unknown))}; leave it out")
+    if name in KNOWN:
+        found = sorted(fetch(name, home).glob("*.gguf"))
+        if not found:
+            raise ModelNotFound(f"embedded:{name}: these weights are no chat model; there is embedded:smollm2")
+        return EmbeddedModel(name=name, path=found[0], **options)
+    if name.startswith("ollama/"):
+        from sleicl_chains.models.ollama.address import server_address
+        from sleicl_chains.models.ollama.installed import weights_file
+        from sleicl_chains.models.ollama.rendering import has_template
+        from sleicl_chains.models.ollama.server import Server
+
+        server, model = Server(server_address()), name.removeprefix("ollama/")
+        if not model:
+            raise ModelNotFound(f"embedded:ollama/ names no model; expected embedded:ollama/NAME, {_LIST}")
+        opened = EmbeddedModel(name=name, path=weights_file(server, model), **options)
+        if has_template(server.show(model)) and not opened.has_template:
+            warnings.warn(f"embedded:{name}: Ollama has a chat template that the file lacks; {_NO_CHAT}", stacklevel=2)
+        return opened
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise ModelNotFound(
+            f"embedded:{name}: found neither packaged weights nor a file of that name; "
+            "expected embedded:smollm2 or embedded:PATH.gguf"
+        )
+    return EmbeddedModel(path=path, **options)
+
+
+def _ollama(name: str, options: dict[str, Any]) -> "BaseChatModel":
+    from pydantic import ValidationError
+
+    from sleicl_chains.models.ollama.address import check_environment
+
+    check_environment()  # the ollama package, imported below, reads OLLAMA_HOST and raises what it likes
+    if not name:
+        raise ModelNotFound(f"ollama: names no model; expected ollama:NAME, {_LIST}")
+    with no_proxies():  # it makes a client of its own, which is never used and fails over a SOCKS proxy
+        from sleicl_chains.models.ollama.model import OllamaModel
+    from sleicl_chains.models.ollama.options import ALIASES
+
+    if unknown := set(options) - {*OllamaModel.model_fields, *ALIASES, "max_retries"}:
+        raise OptionError(f"ollama:{name}: an Ollama model has no {', '.join(sorted(unknown))}; leave it out")
+    try:
+        return OllamaModel(model=name, **options)
+    except ValidationError as problem:
+        found = problem.errors()[0]
+        where = f"{found['loc'][0]}={found['input']!r}: " if found["loc"] else ""
+        raise OptionError(f"ollama:{name}: {where}{found['msg']}") from None
+
+
+def _from_provider(name: str, options: dict[str, Any]) -> "BaseChatModel":
+    from langchain.chat_models import init_chat_model
+
+    if ":" not in name:
+        raise ModelNotFound(
+            f"{name!r} names no provider; expected, say, embedded:smollm2, ollama:{name}, openai:{name} or paste:DIR"
+        )
+    if name.startswith("openai:") and options.get("base_url"):
+        # LangChain says max_completion_tokens, which some local servers ignore; they know max_tokens.
+        options = {**options, "extra_body": {"max_tokens": options["max_tokens"], **options.get("extra_body", {})}}
+    try:
+        if name.startswith("openai:"):
+            options = openai_options(options)
+            if "http_client" in options:  # else langchain-openai says that these set the proxies aside, as they should
+                options.setdefault("http_socket_options", ())
+        model: BaseChatModel = init_chat_model(name, **options)
+        return model
+    except SleiclError:
+        raise
+    except Exception as problem:  # each provider has errors of its own, such as a missing key
+        raise not_opened(name, problem) from None
+
+
+def not_opened(name: str, problem: Exception) -> ModelError:
+    """Return what the complaint of LangChain or of a provider's client means."""
+    said = one_line(problem).rstrip(".")
+    if socks := proxy_problem(problem, name):
+        return socks
+    if isinstance(problem, ImportError):
+        return ModelNotFound(f"{name}: {said}")
+    if isinstance(problem, ValueError) and ("model provider" in said or "Unsupported provider" in said):
+        return ModelNotFound(
+            f"{name}: LangChain knows no provider {name.partition(':')[0]!r}; expected, say, embedded:smollm2, "
+            "ollama:NAME, openai:NAME or paste:DIR"
+        )
+    if _KEY.search(said):
+        return _key_missing(name, said)
+    return ModelNotFound(f"{name} could not be opened: {said}")
+
+
+def _key_missing(name: str, said: str) -> KeyMissing:
+    if name.startswith("openai:"):
+        return KeyMissing(
+            f"{name} needs a key: set OPENAI_API_KEY. A server of your own needs none; say where it is with "
+            "--base-url http://127.0.0.1:8080/v1 (embeddings: OPENAI_BASE_URL)"
+        )
+    variable = _VARIABLE.search(said)
+    return KeyMissing(f"{name} needs a key: set {variable[0]}" if variable else f"{name} needs a key: {said}")

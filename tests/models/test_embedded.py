@@ -1,0 +1,252 @@
+"""The embedded model with the real engine and real weights."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+
+from sleicl_chains.errors import ModelError, ModelNotFound, PromptTooLong
+from sleicl_chains.models.llamacpp.engine import Engine
+from sleicl_chains.models.llamacpp.model import EmbeddedModel, check
+from tests.support.command import hear_interrupts
+
+SENTIMENTS = ("very positive", "positive", "neutral", "negative", "very negative")
+CHAT = [SystemMessage("Classify the mood."), HumanMessage("The film was a delight."), AIMessage("Answer:")]
+
+
+def full_distribution(model: EmbeddedModel, ids: list[int]) -> dict[int, float]:
+    """The whole vocabulary's probabilities at the end of a prompt: the slow, plain way."""
+    body = {"prompt": ids, "n_predict": 1, "cache_prompt": True, "temperature": 1.0, "samplers": []}
+    reply = model.engine.post("/completion", body | {"post_sampling_probs": True, "n_probs": 100_000})
+    return {entry["id"]: entry["prob"] for entry in reply["completion_probabilities"][0]["top_probs"]}
+
+
+def test_label_scores_are_the_models_probabilities_down_to_where_labels_differ(weak: EmbeddedModel) -> None:
+    """By hand: p(first token), and where labels share it, times p(second | first) among the sharers."""
+    prompt = weak.render(CHAT)
+    ids = weak.engine.prompt_tokens(prompt)
+    first = {label: weak.engine.tokens(f" {label}", special=False) for label in SENTIMENTS}
+    start = full_distribution(weak, ids)
+    very = full_distribution(weak, [*ids, first["very positive"][0]])
+    pair = {label: very[first[label][1]] for label in ("very positive", "very negative")}
+    mass = {label: start[first[label][0]] for label in SENTIMENTS}
+    wanted = {
+        label: mass[label] * pair.get(label, 1) / (sum(pair.values()) if label in pair else 1) for label in SENTIMENTS
+    }
+    coverage = sum({tokens[0]: start[tokens[0]] for tokens in first.values()}.values())
+
+    found = weak.score_labels(prompt, SENTIMENTS)
+
+    assert found.probabilities == pytest.approx({label: p / coverage for label, p in wanted.items()}, rel=1e-3)
+    assert found.coverage == pytest.approx(coverage, rel=1e-3)
+    assert (found.requests, found.prompt_tokens) == (2, len(ids))
+
+
+def test_a_label_that_begins_another_is_told_apart_by_the_end_of_the_turn(weak: EmbeddedModel) -> None:
+    found = weak.score_labels(weak.render(CHAT), ["no", "no hate", "hate"])
+    assert math.isclose(sum(found.probabilities.values()), 1, rel_tol=1e-6)
+    assert all(0 < share < 1 for share in found.probabilities.values())
+    assert found.requests == 2
+
+
+def test_an_unlikely_label_is_still_scored(weak: EmbeddedModel) -> None:
+    labels = [f"{word}" for word in ("blue", "Zürich", "→", "キ", "glucocorticoid")]
+    found = weak.score_labels("The sky is", labels)
+    assert all(share > 0 for share in found.probabilities.values())
+    assert max(found.probabilities, key=lambda label: found.probabilities[label]) == "blue"
+
+
+def test_scores_do_not_depend_on_what_was_asked_before(weak: EmbeddedModel) -> None:
+    """Why flash attention is off and the cache is 32 bits wide: else they move by up to 0.06."""
+    prompts = [weak.render([CHAT[0], HumanMessage(f"Sentence {n}: the film was dull."), CHAT[2]]) for n in range(6)]
+    forward = [weak.score_labels(prompt, SENTIMENTS).probabilities for prompt in prompts]
+    weak.score_labels("Something quite different, to displace the cache.", SENTIMENTS)
+    backward = [weak.score_labels(prompt, SENTIMENTS).probabilities for prompt in reversed(prompts)][::-1]
+    for one, other in zip(forward, backward, strict=True):
+        assert one == pytest.approx(other, abs=1e-3)
+
+
+def test_scores_do_not_depend_on_the_number_of_threads(weak: EmbeddedModel) -> None:
+    prompt = weak.render(CHAT)
+    other = EmbeddedModel(path=weak.path, n_ctx=1024, threads=2).score_labels(prompt, SENTIMENTS)
+    assert other.probabilities == pytest.approx(weak.score_labels(prompt, SENTIMENTS).probabilities, abs=1e-3)
+
+
+def test_text_streamed_and_at_once_are_the_same(weak: EmbeddedModel) -> None:
+    question = [HumanMessage("Name a colour.")]
+    whole = weak.invoke(question, max_tokens=12)
+    chunks = list(weak.stream(question, max_tokens=12))
+    assert "".join(chunk.text for chunk in chunks) == whole.text
+    assert len(chunks) > 2
+    assert chunks[-1].usage_metadata == whole.usage_metadata
+    assert whole.usage_metadata is not None and whole.usage_metadata["output_tokens"] <= 12
+
+
+def test_a_cut_reply_says_so(weak: EmbeddedModel) -> None:
+    assert weak.invoke("Count to a hundred.", max_tokens=3).response_metadata["finish_reason"] == "length"
+    assert weak.invoke("What is 1 + 1?", max_tokens=64).response_metadata["finish_reason"] == "stop"
+
+
+def test_the_rendered_prompt_ends_open_after_a_cue(weak: EmbeddedModel) -> None:
+    assert weak.render(CHAT).endswith("<|im_start|>assistant\nAnswer:")
+    assert "Classify the mood." in weak.render(CHAT)
+
+
+def test_a_prompt_that_does_not_fit_is_refused_in_every_way(weak: EmbeddedModel) -> None:
+    long = "word " * 2000
+    wanted = r"The prompt has 20\d\d tokens; the context holds 1024\. Use fewer or shorter examples"
+    with pytest.raises(PromptTooLong, match=wanted):
+        weak.invoke(long)
+    with pytest.raises(PromptTooLong, match=wanted):
+        list(weak.stream(long))
+    with pytest.raises(PromptTooLong, match="The prompt has 2000 tokens"):
+        weak.score_labels(long.strip(), SENTIMENTS)
+
+
+def test_an_unknown_option_is_refused(weak: EmbeddedModel) -> None:
+    with pytest.raises(ModelError, match="embedded:smollm2 does not know the option 'tempertaure'"):
+        weak.invoke("Hello", tempertaure=0.5)
+
+
+async def test_the_asynchronous_methods_answer_too(weak: EmbeddedModel) -> None:
+    assert (await weak.ainvoke("Name a colour.", max_tokens=8)).text == weak.invoke("Name a colour.", max_tokens=8).text
+    assert "".join([chunk.text async for chunk in weak.astream("Name a colour.", max_tokens=8)])
+
+
+def test_nobody_else_on_the_machine_can_use_the_engine(weak: EmbeddedModel) -> None:
+    address = str(weak.engine._client.base_url)
+    assert address.startswith("http://127.0.0.1:")
+    assert httpx.post(f"{address}/completion", json={"prompt": "Hi"}).status_code == 401
+
+
+def test_what_is_no_model_is_refused_at_once(tmp_path: Path) -> None:
+    text = tmp_path / "notes.gguf"
+    text.write_text("just notes")
+    with pytest.raises(ModelNotFound, match=r"notes\.gguf: found b'just' at its start; expected a GGUF file"):
+        EmbeddedModel(path=text)
+    with pytest.raises(ModelNotFound, match=r"gone\.gguf: cannot be read \(No such file or directory\)"):
+        EmbeddedModel(path=tmp_path / "gone.gguf")
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(b"GGUF" + b"\0" * 100)
+    with pytest.raises(ModelNotFound, match="the engine could not open it as a GGUF model"):
+        EmbeddedModel(path=broken).invoke("Hello")
+
+
+def test_a_file_without_a_chat_template_gets_a_plain_layout(weights: Path, tmp_path: Path) -> None:
+    """The engine would give it a template that it was never trained on."""
+    data = next(weights.glob("*.gguf")).read_bytes()
+    bare = tmp_path / "bare.gguf"
+    bare.write_bytes(data.replace(b"tokenizer.chat_template", b"tokenizer.chat_templatX"))
+    model = EmbeddedModel(path=bare, n_ctx=256, threads=1)
+    assert not model.has_template
+    assert model.render(CHAT) == "Classify the mood.\n\nThe film was a delight.\nAnswer:"
+
+
+def test_a_model_that_wants_a_first_token_gets_it(weights: Path, tmp_path: Path) -> None:
+    data = next(weights.glob("*.gguf")).read_bytes()
+    off = b"tokenizer.ggml.add_bos_token\x07\0\0\0\0"  # the key, the type "bool", and false
+    assert data.count(off) == 1
+    (tmp_path / "bos.gguf").write_bytes(data.replace(off, off[:-1] + b"\1"))
+    model = EmbeddedModel(path=tmp_path / "bos.gguf", n_ctx=256, threads=1)
+    start = model.engine.tokens("<|im_start|>", special=True)
+    assert model.engine.prompt_tokens(model.render(CHAT))[:1] == start
+    assert model.score_labels("The sky is", ["blue", "dry"]).prompt_tokens == 4
+
+
+def test_the_identity_tells_files_and_settings_apart(weak: EmbeddedModel) -> None:
+    assert weak.identity == weak.model_copy().identity
+    assert weak.identity["weights"].startswith("b179c952")
+    assert weak.identity != weak.model_copy(update={"temperature": 1.0}).identity
+
+
+def test_models_of_the_same_settings_share_an_engine(weak: EmbeddedModel) -> None:
+    assert EmbeddedModel(path=weak.path, n_ctx=1024, threads=1).engine is weak.engine
+
+
+def test_check_reports_what_the_model_can_do(weak: EmbeddedModel) -> None:
+    found = check(weak)
+    assert (found["template"], found["context"], found["megabytes"]) == (True, 1024, 98)
+    assert found["label_probabilities"] and found["prompt_tokens_per_second"] > 0
+
+
+# ------------------------------------------------------------------ ends of processes
+
+START = """
+import sys, os
+from pathlib import Path
+from sleicl_chains.models.llamacpp.model import EmbeddedModel
+model = EmbeddedModel(path=Path(sys.argv[1]), n_ctx=512)
+print(model.invoke("Say yes.", max_tokens=4).text, flush=True)
+"""
+
+
+def run(code: str, weights: Path, **options: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", START + code, str(next(weights.glob("*.gguf")))]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear_interrupts
+    )
+
+
+def test_a_process_ends_quietly_after_use(weights: Path) -> None:
+    process = run("", weights)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "") and out.strip()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_worker_uses_the_parents_engine_and_ends(weights: Path) -> None:
+    code = """
+import multiprocessing
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    print(pool.starmap(model.score_labels, [("The sky is", ["blue", "dry"])] * 4)[3].requests, flush=True)
+print(model.score_labels("The sky is", ["blue", "dry"]).requests, flush=True)
+"""
+    process = run(code, weights)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out.split()[-2:]) == (0, ["1", "1"]), err
+
+
+def test_ctrl_c_during_a_request_ends_the_process(weights: Path) -> None:
+    process = run("model.invoke('Tell me a long story about a dragon.', max_tokens=400)", weights)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode != 0 and "KeyboardInterrupt" in err
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 0.1, 0.25, 0.4])
+def test_ctrl_c_while_the_engine_starts_ends_the_process(weights: Path, wait_s: float) -> None:
+    """Before Ctrl-C was held back here, every second such process waited for itself for ever."""
+    code = "from sleicl_chains.models.llamacpp.engine import Engine\nprint('now', flush=True)\n"
+    code += "Engine(model.path, n_ctx=256, threads=1)"
+    process = run(code, weights)
+    assert process.stdout is not None
+    while process.stdout.readline().strip() != "now":
+        assert process.poll() is None
+    time.sleep(wait_s)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode in (0, 1, -signal.SIGINT)
+
+
+def test_importing_the_package_starts_nothing() -> None:
+    code = "import sys, sleicl_chains; import json; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert not {"xllamacpp", "chromadb", "langchain_core", "numpy", "pydantic"} & set(loaded)
+
+
+def test_a_closed_engine_can_be_closed_again(weights: Path) -> None:
+    engine = Engine(next(weights.glob("*.gguf")), n_ctx=256, threads=1)
+    engine.close()
+    engine.close()
+    assert engine._client.is_closed
