@@ -197,8 +197,9 @@ def test_a_key_that_would_go_in_clear_ends_the_command(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("url", "here"),
     [
-        ("http://127.0.0.1:1/v1", True), ("http://127.9.9.9", True), ("http://[::1]:1", True), ("http://LOCALHOST", True),
-        ("http://localhost.:1", True), ("http://[::ffff:127.0.0.1]", True), ("http://192.168.0.1", False),
+        ("http://127.0.0.1:1/v1", True), ("http://127.9.9.9", True), ("http://[::1]:1", True),
+        ("http://LOCALHOST", True), ("http://localhost.:1", True),
+        ("http://[::ffff:127.0.0.1]", True), ("http://192.168.0.1", False),
         ("http://localhost.example.com", False), ("http://127.0.0.1.example.com", False), ("http://[", False),
         ("http://127.0.0.1@box.lan", False),
     ],
