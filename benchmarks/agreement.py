@@ -9,10 +9,11 @@ engine on the file that Ollama holds (`embedded:ollama/NAME`). Probabilities are
 import argparse
 from pathlib import Path
 
+from sleicl_chains.answering.arms import Arm
 from sleicl_chains.answering.cues import CUE
-from sleicl_chains.answering.prompt import Chat
-from sleicl_chains.answers import LabelScores
+from sleicl_chains.answering.prompt import Prompt
 from sleicl_chains.evaluation.table import limited
+from sleicl_chains.models.abilities import LabelScores
 from sleicl_chains.models.llamacpp.model import EmbeddedModel
 from sleicl_chains.models.names import weak_model
 from sleicl_chains.models.ollama.model import OllamaModel
@@ -33,7 +34,7 @@ def main() -> None:
     for name in options.tasks.split(","):
         folder = Path(options.data) / name
         task = load_task(folder / "task.json")
-        chat = Chat(task, "zero-shot", names_texts=not shown.has_template)
+        chat = Prompt(task, Arm(), names_texts=not shown.has_template)
         texts = [example.text for example in limited(load_examples(folder / "test.jsonl", task), options.limit)]
         prompts = [(shown.render(chat.messages(text, CUE)), exact.render(chat.messages(text, CUE))) for text in texts]
         pairs = [(shown.score_labels(one, task.labels), exact.score_labels(one, task.labels)) for one, _ in prompts]

@@ -27,13 +27,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.data import grimoire_of, load
+from sleicl_chains.answering.arms import Arm
 from sleicl_chains.answering.cues import CUE, Cue
 from sleicl_chains.answering.evidence import Observation
 from sleicl_chains.answering.fitting import fit_linear
 from sleicl_chains.answering.observer import Observer
 from sleicl_chains.answering.priors import mean_shares, prior_texts
 from sleicl_chains.answering.readers import PriorReader, Reader
-from sleicl_chains.answers import Mode
+from sleicl_chains.answering.readings import Mode
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.models.journal import Journal
@@ -141,14 +142,14 @@ def prompts(
 
     def shown(text: str) -> Observer:
         grimoire = replace(own, id="control", simple=text)
-        return Observer(weak, task, "simple", grimoire, given_cue=CUE, journal=journal)
+        return Observer(weak, task, Arm("simple"), grimoire, given_cue=CUE, journal=journal)
 
-    plain = Observer(weak, task, "zero-shot", given_cue=CUE, journal=journal)
+    plain = Observer(weak, task, Arm(), given_cue=CUE, journal=journal)
     return {
         "zero-shot": plain,
         "labels in each question": replace(plain, given_cue=Cue(CUE.text, lists_labels=True)),
         "simple": shown(own.simple),
-        "profound": Observer(weak, task, "profound", own, given_cue=CUE, journal=journal),
+        "profound": Observer(weak, task, Arm("profound"), own, given_cue=CUE, journal=journal),
         "another task's simple": shown(other.simple),
         "simple, words shuffled": shown(" ".join(words)),
         "gardening": shown(cut(NEUTRAL, length(weak, own.simple), lambda text: length(weak, text))),

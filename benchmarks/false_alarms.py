@@ -36,10 +36,10 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from numpy.typing import NDArray
 
 from sleicl_chains.answering.recipes import Verdict
-from sleicl_chains.answers import LabelScores, State
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.learning.gate import LEVEL
 from sleicl_chains.learning.learn import learn
+from sleicl_chains.models.abilities import LabelScores, State
 from sleicl_chains.statistics import wilson
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example

@@ -23,13 +23,14 @@ from typing import Any
 from data import grimoire_of, load
 from official import official
 
+from sleicl_chains.answering.arms import RECIPE
+from sleicl_chains.answering.readings import Mode
 from sleicl_chains.answering.recipes import Recipe
-from sleicl_chains.answers import Mode
 from sleicl_chains.cli.console import Meter, print_recipe, print_report
 from sleicl_chains.cli.steps import model_options
 from sleicl_chains.evaluation.baselines import probe
 from sleicl_chains.evaluation.evaluate import Report, compare, less_zero_shot, shows_grimoire
-from sleicl_chains.evaluation.table import RECIPE, ArmBuilder
+from sleicl_chains.evaluation.table import ArmBuilder
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.learning.learn import learn

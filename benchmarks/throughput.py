@@ -31,9 +31,10 @@ import httpx
 from langchain_core.language_models import BaseChatModel
 
 from benchmarks.data import grimoire_of, load
+from sleicl_chains.answering.arms import Arm
 from sleicl_chains.answering.observer import Observer, mode_problem
+from sleicl_chains.answering.readings import Mode
 from sleicl_chains.answering.steps import Solver, chain_of
-from sleicl_chains.answers import Arm, Mode
 from sleicl_chains.errors import SleiclError
 from sleicl_chains.evaluation.table import ArmBuilder
 from sleicl_chains.files import Home
@@ -102,7 +103,7 @@ def main() -> None:
     rows = []
     for model, arm, mode in product(options.models.split(","), options.arms.split(","), options.modes.split(",")):
         try:
-            row = measure(options, model, arm, mode)
+            row = measure(options, model, Arm.of(arm), mode)
         except SleiclError as problem:
             print(f"{model}, {arm}, {mode}: left out: {problem}", flush=True)
             continue
@@ -150,7 +151,7 @@ def measure(options: argparse.Namespace, model: str, arm: Arm, mode: Mode) -> Ro
     least, shared = None, None
     if recorder.evaluated is not None and isinstance(weak, EmbeddedModel):
         least, shared = fewest([[tokens_of(body, weak) for body in one] for one in recorder.questions])
-    return Row(model, arm, mode, len(texts), ours, bare, ratio, low, high, recorder.evaluated, least, shared)
+    return Row(model, str(arm), mode, len(texts), ours, bare, ratio, low, high, recorder.evaluated, least, shared)
 
 
 def opened(name: str, home: Home, recorder: Recorder) -> BaseChatModel:
@@ -178,7 +179,7 @@ def asked(options: argparse.Namespace, weak: BaseChatModel, arm: Arm) -> tuple[O
     folder = Path(options.data) / options.task
     task, train, test = load(folder, train=TRAIN_ROWS, test=options.questions, seed=0)
     grimoire = grimoire_of(Path(options.grimoires) / options.task, options.sampler, task)
-    examples = ArmBuilder(task, weak, embedder(), train).examples if "few-shot" in arm else []
+    examples = ArmBuilder(task, weak, embedder(), train).examples if arm.examples == "few-shot" else []
     observer = Observer(weak, task, arm, grimoire, tuple(examples), cue_texts=tuple(row.text for row in train))
     return observer, [row for row in train if row not in examples][:FITTED_ROWS], [row.text for row in distinct(test)]
 

@@ -2,50 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-Mode = Literal["generate", "schema", "score", "hidden", "fusion", "blend"]
-"""How an answer is read: from the model's own words, from words held to a JSON schema, from the probabilities of the
-labels, from the model's own state, or from probabilities, state and the question's embedding: by one model of all
-(`fusion`), or by one of each (`blend`)."""
-
-Prior = Literal["none", "content-free", "domain", "mean", "affine"]
-"""What is taken off the label probabilities."""
-
-Arm = Literal["zero-shot", "few-shot", "knn", "simple", "profound", "simple+few-shot", "profound+few-shot"]
-"""What the weak model is shown beside the question; `knn` shows the labelled rows nearest to it."""
-
-
-@dataclass(frozen=True)
-class LabelScores:
-    """What a model thinks of each label at the place where the answer would begin."""
-
-    probabilities: dict[str, float]
-    """Of the labels among themselves; they add up to 1."""
-    coverage: float
-    """The share of all next tokens, 0 to 1, that begin a label; small when the model wants to say something else."""
-    prompt_tokens: int
-    requests: int
-    unseen: tuple[str, ...] = ()
-    """Labels whose tokens the server did not show: their probability is a guess, not a measurement."""
-
-    def __post_init__(self) -> None:
-        """Take a list for `unseen`, as JSON gives it."""
-        object.__setattr__(self, "unseen", tuple(self.unseen))
-
-    @property
-    def measured(self) -> bool:
-        """Whether some label was in sight; else there is nothing to read an answer from."""
-        return len(self.unseen) < len(self.probabilities)
-
-
-@dataclass(frozen=True)
-class State:
-    """A model's own state at the end of a prompt."""
-
-    values: list[float]
-    """Always of the same length for one model."""
-    prompt_tokens: int
+from typing import Any
 
 
 @dataclass(frozen=True)

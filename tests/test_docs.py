@@ -11,7 +11,7 @@ from typing import get_args
 
 import pytest
 
-from sleicl_chains.answers import Mode
+from sleicl_chains.answering.readings import Mode
 from sleicl_chains.cli.options import ModeOption
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import load_grimoire

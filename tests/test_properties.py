@@ -8,11 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sleicl_chains.answering.evidence import GROUPS, Observation
+from sleicl_chains.answering.evidence import Observation
 from sleicl_chains.answering.fitting import fit_calibration, fit_reader
 from sleicl_chains.answering.priors import mean_shares, remove_prior
 from sleicl_chains.answering.readers import AffineReader, Calibration, LinearReader, PriorReader, Reader, load_reader
-from sleicl_chains.answers import LabelScores
+from sleicl_chains.answering.readings import GROUPS
+from sleicl_chains.models.abilities import LabelScores
 
 LABELS = ("a", "b", "c", "d", "e")
 invented = settings(

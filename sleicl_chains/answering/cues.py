@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sleicl_chains.answers import LabelScores
+from sleicl_chains.models.abilities import LabelScores
 
 CUE_TEXTS = 6
 """Texts that each cue is tried on, once an arm."""

@@ -10,6 +10,7 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnableLambda
 
+from sleicl_chains.answering.arms import Arm
 from sleicl_chains.answering.observer import Observer
 from sleicl_chains.answering.steps import Solver, chain_of
 from sleicl_chains.answers import Answer
@@ -32,7 +33,7 @@ def deferring(
     """
     if not 0 <= below <= 1:
         raise OptionError(f"defer_below: found {below:g}; expected a probability from 0 to 1")
-    second = chain_of(Solver(Observer(strong, task, "zero-shot", journal=journal), "generate", "none"))
+    second = chain_of(Solver(Observer(strong, task, Arm(), journal=journal), "generate", "none"))
 
     def answer(question: str) -> Answer:
         first = chain.invoke(question)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sleicl_chains.answering.evidence import Block, Observation
+from sleicl_chains.answering.evidence import Observation
 from sleicl_chains.answering.readers import (
     AffineReader,
     BlendReader,
@@ -18,7 +18,7 @@ from sleicl_chains.answering.readers import (
     logit,
     softmax,
 )
-from sleicl_chains.answers import Mode
+from sleicl_chains.answering.readings import Block, Mode
 from sleicl_chains.tasks.splits import balance, folds
 
 if TYPE_CHECKING:

@@ -6,49 +6,35 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 
+from sleicl_chains.answering.arms import Arm
 from sleicl_chains.answering.cues import CUE, Cue, choose_cue
-from sleicl_chains.answering.evidence import EVIDENCE, GROUPS, Block, Observation, looks_at
+from sleicl_chains.answering.evidence import Observation
 from sleicl_chains.answering.neighbours import Neighbours
-from sleicl_chains.answering.prompt import Chat, form_shown
-from sleicl_chains.answers import Arm, LabelScores, Mode, State
+from sleicl_chains.answering.prompt import Prompt
+from sleicl_chains.answering.readings import EVIDENCE, GROUPS, Block, Mode, looks_at
 from sleicl_chains.grimoires.grimoire import Grimoire
+from sleicl_chains.models.abilities import (
+    LabelScorer,
+    LabelScores,
+    Renderer,
+    State,
+    StateReader,
+    knows_chats,
+    name_of,
+    scoring_problem,
+    shows_few_tokens,
+)
 from sleicl_chains.models.journal import Journal, identity
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
-
-
-@runtime_checkable
-class LabelScorer(Protocol):
-    """A chat model that renders its own prompts and gives the probabilities of labels."""
-
-    def render(self, messages: Sequence[BaseMessage]) -> str:
-        """Return the exact prompt."""
-        ...
-
-    def score_labels(self, prompt: str, labels: Sequence[str]) -> LabelScores:
-        """Score each label as the prompt's continuation."""
-        ...
-
-
-@runtime_checkable
-class StateReader(Protocol):
-    """A chat model that renders its own prompts and gives its state at their end."""
-
-    def render(self, messages: Sequence[BaseMessage]) -> str:
-        """Return the exact prompt."""
-        ...
-
-    def read_state(self, prompt: str) -> State:
-        """Return the model's state at the prompt's end."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -73,19 +59,19 @@ class Observer:
     @property
     def name(self) -> str:
         """The arm, with the id of the grimoire that it shows."""
-        return self.arm + (f" ({self.grimoire.id})" if self.grimoire and form_shown(self.arm) else "")
+        return self.arm.name + (f" ({self.grimoire.id})" if self.grimoire and self.arm.form else "")
 
     def messages(self, question: str, cue: Cue) -> list[BaseMessage]:
         """Return the chat of one question."""
         shown = self.neighbours(question) if self.neighbours else self.examples
-        return Chat(self.task, self.arm, self.grimoire, shown, names_texts=not self.chats).messages(question, cue)
+        return Prompt(self.task, self.arm, self.grimoire, shown, names_texts=not self.chats).messages(question, cue)
 
     def prompt(self, question: str) -> str:
         """Return the exact text that the weak model is given when labels or its state are read."""
         return self._render(question, self.cue)
 
     def _render(self, question: str, cue: Cue) -> str:
-        assert isinstance(self.weak, LabelScorer | StateReader)
+        assert isinstance(self.weak, Renderer)
         return self.weak.render(self.messages(question, cue))
 
     @cached_property
@@ -100,12 +86,12 @@ class Observer:
     @cached_property
     def chats(self) -> bool:
         """Whether the model was trained on chats; a base model is given a text to continue."""
-        return bool(getattr(self.weak, "has_template", True))
+        return knows_chats(self.weak)
 
     @property
     def few_alternatives(self) -> bool:
         """Whether the model shows its likeliest tokens alone, so that labels may be out of sight."""
-        return getattr(self.weak, "alternatives", None) is not None
+        return shows_few_tokens(self.weak)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -192,16 +178,8 @@ class Observer:
 def mode_problem(weak: BaseChatModel, mode: Mode) -> str:
     """Return why a model does not have an answer mode; empty if it does. An Ollama server is asked once."""
     if mode == "hidden" and not isinstance(weak, StateReader):
-        name = getattr(weak, "model_name", type(weak).__name__)
-        return f"{name} does not give its state, which mode 'hidden' reads (embedded:ollama/NAME does)"
+        return f"{name_of(weak)} does not give its state, which mode 'hidden' reads (embedded:ollama/NAME does)"
     return scoring_problem(weak) if looks_at(mode, "scores") else ""
-
-
-def scoring_problem(weak: BaseChatModel) -> str:
-    """Return why a model's labels cannot be scored; empty if they can. An Ollama server is asked once."""
-    if not isinstance(weak, LabelScorer):
-        return f"{type(weak).__name__} gives no label probabilities"
-    return str(getattr(weak, "scoring_problem", ""))
 
 
 def _packed(values: Sequence[float]) -> str:

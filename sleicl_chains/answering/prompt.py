@@ -3,13 +3,14 @@
 So an engine evaluates the fixed part once and keeps it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
+from sleicl_chains.answering.arms import Arm
 from sleicl_chains.answering.cues import NO_CUE, Cue
-from sleicl_chains.answers import Arm
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.prompts import fill
 from sleicl_chains.tasks.cards import Task
@@ -17,27 +18,16 @@ from sleicl_chains.tasks.labels import fold
 from sleicl_chains.tasks.rows import Example
 
 
-def shows_examples(arm: Arm) -> bool:
-    """Say whether an arm shows worked examples."""
-    return "few-shot" in arm or arm == "knn"
-
-
-def form_shown(arm: Arm) -> str:
-    """Return which text of the grimoire an arm shows: `simple`, `profound` or none."""
-    first = arm.split("+")[0]
-    return first if first in ("simple", "profound") else ""
-
-
 @dataclass(frozen=True)
-class Chat:
+class Prompt:
     """The prompt of one arm.
 
     Args:
         task: its card stands in the system text.
         arm: what else is shown.
-        grimoire: for the arms `simple` and `profound`.
-        examples: for the arms with `few-shot` and for `knn`, as earlier turns in the given order. One whose
-            text is the question itself is left out, so that a labelled row is asked as a new one would be.
+        grimoire: for arms that show a form of it.
+        examples: for arms with worked examples, as earlier turns in the given order. One whose text is the
+            question itself is left out, so that a labelled row is asked as a new one would be.
         names_texts: write "Text:" before each, for a model that knows no turns.
     """
 
@@ -47,15 +37,21 @@ class Chat:
     examples: tuple[Example, ...] = ()
     names_texts: bool = False
 
-    def messages(self, question: str, cue: Cue = NO_CUE) -> list[BaseMessage]:
-        """Return the prompt of one question; with a cue, every answer begins with it and the last one is left open."""
+    def messages(self, question: str, cue: Cue = NO_CUE, history: Sequence[BaseMessage] = ()) -> list[BaseMessage]:
+        """Return the prompt of one question.
+
+        Args:
+            question: comes last.
+            cue: every example's answer begins with it, and the last turn is the model's own, left open after it.
+            history: earlier turns of a conversation, after the fixed text and before the question.
+        """
         turns: list[BaseMessage] = [SystemMessage(self._system)]
         for example in self.examples:
             if fold(example.text) == fold(question):
                 continue
             answer = f"{cue.text} {example.answer}".strip()
             turns += [HumanMessage(self._asked(example.text, cue)), AIMessage(answer)]
-        turns.append(HumanMessage(self._asked(question, cue)))
+        turns += [*history, HumanMessage(self._asked(question, cue))]
         return [*turns, AIMessage(cue.text)] if cue.text else turns
 
     def _asked(self, text: str, cue: Cue) -> str:
@@ -65,7 +61,7 @@ class Chat:
     @cached_property
     def _system(self) -> str:
         card = {"task_type": self.task.task_type, "description": self.task.description}
-        form = form_shown(self.arm)
+        form = self.arm.form
         grimoire = getattr(self.grimoire, form).strip() if self.grimoire and form else ""
         if self.task.labels:
             return fill("answer_label", **card, labels=", ".join(self.task.labels), grimoire=grimoire).strip()

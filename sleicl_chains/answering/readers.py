@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from sleicl_chains.answering.evidence import Block, Observation, looks_at
+from sleicl_chains.answering.evidence import Observation
 from sleicl_chains.answering.priors import remove_prior
-from sleicl_chains.answers import LabelScores, Mode
+from sleicl_chains.answering.readings import Block, Mode, looks_at
 from sleicl_chains.errors import InputError
+from sleicl_chains.models.abilities import LabelScores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

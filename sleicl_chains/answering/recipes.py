@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from langchain_core.language_models import BaseChatModel
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from sleicl_chains.answering.arms import Arm, ArmName
 from sleicl_chains.answering.cues import Cue
 from sleicl_chains.answering.neighbours import Neighbours
 from sleicl_chains.answering.observer import Observer
-from sleicl_chains.answering.prompt import form_shown
 from sleicl_chains.answering.readers import Calibration, Reader, check_reader, load_reader
+from sleicl_chains.answering.readings import Mode, Prior
 from sleicl_chains.answering.steps import Solver
-from sleicl_chains.answers import Arm, Mode, Prior
 from sleicl_chains.errors import InputError, RecipeMismatch
 from sleicl_chains.files import Home, read_text, write_whole
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
+from sleicl_chains.models.abilities import Renderer
 from sleicl_chains.models.journal import Journal, identity
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
@@ -106,7 +107,7 @@ class Recipe(BaseModel):
     """Options that the weak model was opened with."""
     model: dict[str, Any]
     """What tells the weak model from others: the digest of its weights where there is one."""
-    arm: Arm
+    arm: ArmName
     mode: Mode
     prior: Prior
     cue: str = ""
@@ -132,6 +133,11 @@ class Recipe(BaseModel):
     seed: int
     date: str = ""
     versions: dict[str, str] = {}
+
+    @property
+    def shown(self) -> Arm:
+        """What the weak model is shown."""
+        return Arm.of(self.arm)
 
     @property
     def name(self) -> str:
@@ -188,8 +194,12 @@ class Recipe(BaseModel):
         if steps.fitted is not None:
             return steps.observer.prompt(question)
         messages = steps.messages(question)
-        render = getattr(steps.observer.weak, "render", None)
-        return str(render(messages)) if render else "\n\n".join(f"{one.type}: {one.text}" for one in messages)
+        weak = steps.observer.weak
+        return (
+            weak.render(messages)
+            if isinstance(weak, Renderer)
+            else "\n\n".join(f"{one.type}: {one.text}" for one in messages)
+        )
 
     def steps(
         self, weak: BaseChatModel | None = None, *, home: Home | None = None, journal: Journal | None = None,
@@ -232,9 +242,9 @@ class Recipe(BaseModel):
 
     def _observer(self, weak: BaseChatModel, space: "Embeddings | None", journal: Journal | None) -> Observer:
         rows = tuple(Example(shown.text, shown.answer) for shown in self.examples)
-        neighbours = Neighbours(rows, space) if self.arm == "knn" and space else None
+        neighbours = Neighbours(rows, space) if self.shown.examples == "knn" and space else None
         return Observer(
-            weak, self.task, self.arm, self.shown_grimoire(), () if neighbours else rows, neighbours,
+            weak, self.task, self.shown, self.shown_grimoire(), () if neighbours else rows, neighbours,
             given_cue=Cue(self.cue, self.lists_labels) if self.reader is not None else None, embeddings=space,
             journal=journal,
         )  # fmt: skip
@@ -243,7 +253,7 @@ class Recipe(BaseModel):
         """Return the grimoire as far as the recipe shows it: one of its two texts."""
         if self.grimoire is None:
             return None
-        texts = {"profound": "", "simple": "", form_shown(self.arm): self.grimoire.text}
+        texts = {"profound": "", "simple": "", self.shown.form: self.grimoire.text}
         card = (self.task.name, self.task.task_type, self.task.description, self.task.labels)
         return Grimoire(self.grimoire.id, *card, texts["profound"], texts["simple"], Provenance())
 

@@ -11,6 +11,7 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 
 from sleicl_chains.errors import Unsupported
+from sleicl_chains.models.abilities import schema_option
 
 _KEY = "label"
 
@@ -25,12 +26,9 @@ def held_to_labels(weak: BaseChatModel, labels: Sequence[str]) -> Any:
         "type": "object", "properties": {_KEY: {"type": "string", "enum": list(labels)}},
         "required": [_KEY], "additionalProperties": False,
     }  # fmt: skip
-    own = getattr(weak, "schema_option", None)
-    if own:
-        return weak.bind(**own(schema))
-    if hasattr(weak, "openai_api_base"):
-        form = {"name": "answer", "schema": schema, "strict": True}
-        return weak.bind(response_format={"type": "json_schema", "json_schema": form})
+    option = schema_option(weak, schema)
+    if option is not None:
+        return weak.bind(**option)
     raise Unsupported(f"{type(weak).__name__} is not known to hold replies to a schema; use mode 'generate'")
 
 

@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING, get_args, overload
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 
+from sleicl_chains.answering.arms import Arm, ArmName
 from sleicl_chains.answering.deferring import deferring
-from sleicl_chains.answering.evidence import looks_at
 from sleicl_chains.answering.neighbours import Neighbours
-from sleicl_chains.answering.observer import Observer, scoring_problem
-from sleicl_chains.answering.prompt import shows_examples
+from sleicl_chains.answering.observer import Observer
+from sleicl_chains.answering.readings import Mode, Prior, looks_at
 from sleicl_chains.answering.recipes import Recipe
 from sleicl_chains.answering.steps import Solver, chain_of
-from sleicl_chains.answers import Answer, Arm, Mode, Prior
+from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, OptionError
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire
+from sleicl_chains.models.abilities import scoring_problem
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
@@ -30,7 +31,7 @@ def solver(
     weak: BaseChatModel,
     task: Task,
     *,
-    arm: Arm = ...,
+    arm: ArmName | Arm = ...,
     grimoire: Grimoire | None = ...,
     examples: Sequence[Example] = ...,
     mode: Mode | None = ...,
@@ -60,7 +61,7 @@ def solver(
     *,
     model: BaseChatModel | None = None,
     home: Home | None = None,
-    arm: Arm = "zero-shot",
+    arm: ArmName | Arm = "zero-shot",
     grimoire: Grimoire | None = None,
     examples: Sequence[Example] = (),
     mode: Mode | None = None,
@@ -133,24 +134,24 @@ def solver(
 
 
 def _steps(
-    weak: BaseChatModel, task: Task, arm: Arm, grimoire: Grimoire | None, examples: Sequence[Example],
+    weak: BaseChatModel, task: Task, arm: ArmName | Arm, grimoire: Grimoire | None, examples: Sequence[Example],
     mode: Mode | None, prior: Prior | None, prior_texts: Sequence[str], train: Sequence[Example],
     embeddings: "Embeddings | None", journal: Journal | None, name: str,
 ) -> Solver:  # fmt: skip
+    shown = Arm.of(arm)
     reason = scoring_problem(weak) if task.labels and mode is None else ""
     mode = mode or ("score" if task.labels and not reason else "generate")
     chosen = prior or ("mean" if prior_texts else "content-free")
     note = f"generated and parsed: {reason}" if reason else ""
-    _one_of("arm", arm, get_args(Arm))
     _one_of("mode", mode, get_args(Mode))
     _one_of("prior", chosen, get_args(Prior))
-    if embeddings is None and (arm == "knn" or looks_at(mode, "vector")):
+    if embeddings is None and (shown.examples == "knn" or looks_at(mode, "vector")):
         from sleicl_chains.models.embedders import embedder
 
         embeddings = embedder()
     observer = Observer(
-        weak, task, arm, grimoire, tuple(examples) if shows_examples(arm) else (),
-        Neighbours(train, embeddings) if arm == "knn" and embeddings else None,
+        weak, task, shown, grimoire, tuple(examples) if shown.shows_examples else (),
+        Neighbours(train, embeddings) if shown.examples == "knn" and embeddings else None,
         cue_texts=tuple(prior_texts), embeddings=embeddings, journal=journal,
     )  # fmt: skip
     return Solver(observer, mode, chosen, tuple(prior_texts), tuple(train), note, name=name)

@@ -13,15 +13,16 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.runnables.config import run_in_executor
 
 from sleicl_chains.answering.cues import CUE, CUES, LISTING, NO_CUE, Cue
-from sleicl_chains.answering.evidence import GROUPS, Observation, looks_at, needs_labelled_rows
+from sleicl_chains.answering.evidence import Observation
 from sleicl_chains.answering.fitting import fit_reader
-from sleicl_chains.answering.observer import Observer, mode_problem, scoring_problem
+from sleicl_chains.answering.observer import Observer, mode_problem
 from sleicl_chains.answering.priors import CONTENT_FREE, domain_texts, mean_shares
-from sleicl_chains.answering.prompt import form_shown
 from sleicl_chains.answering.readers import Calibration, PriorReader, Reader, likeliest
+from sleicl_chains.answering.readings import GROUPS, Mode, Prior, looks_at, needs_labelled_rows
 from sleicl_chains.answering.schemas import held_to_labels, label_of
-from sleicl_chains.answers import Answer, Mode, Prior
+from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, PromptTooLong, Unsupported
+from sleicl_chains.models.abilities import scoring_problem
 from sleicl_chains.models.journal import aask, ask
 from sleicl_chains.models.thinking import without_thinking
 from sleicl_chains.tasks.cards import Task
@@ -37,7 +38,7 @@ _READING = 4
 def chain_of(steps: "Solver") -> Runnable[str, Answer]:
     """Return a solver as a chain that carries its name and settings."""
     steps.check()
-    name = steps.name or steps.observer.arm
+    name = steps.name or steps.observer.arm.name
     chain = RunnableLambda(steps.answer, afunc=steps.aanswer, name=name)
     metadata = {"arm": name, "mode": steps.mode, "prior": steps.prior, "settings": steps.settings}
     return chain.with_config(run_name=name, metadata=metadata)
@@ -64,13 +65,13 @@ class Solver:
     def check(self) -> None:
         """Refuse what cannot work before anything is paid for."""
         shown = self.observer
-        form = form_shown(shown.arm)
+        form = shown.arm.form
         if form and (shown.grimoire is None or not getattr(shown.grimoire, form)):
             found = f"{shown.grimoire.id} has none; take another arm" if shown.grimoire else "no grimoire was given"
-            raise InputError(f"The arm {shown.arm!r} needs a grimoire with a {form} text; {found}")
-        if "few-shot" in shown.arm and not shown.examples:
-            raise InputError(f"The arm {shown.arm!r} needs examples; none were given")
-        if shown.arm == "knn" and not (shown.neighbours and shown.neighbours.rows):
+            raise InputError(f"The arm {shown.arm.name!r} needs a grimoire with a {form} text; {found}")
+        if shown.arm.examples == "few-shot" and not shown.examples:
+            raise InputError(f"The arm {shown.arm.name!r} needs examples; none were given")
+        if shown.arm.examples == "knn" and not (shown.neighbours and shown.neighbours.rows):
             raise InputError("The arm 'knn' shows labelled rows; none were given (`train`, --train)")
         if self.mode in ("schema", *GROUPS) and not self.task.labels:
             wanted = "labels on the task card; use mode 'generate' for open-ended tasks"
@@ -196,8 +197,8 @@ class Solver:
     @cached_property
     def _about(self) -> dict[str, Any]:
         shown = self.observer
-        id = shown.grimoire.id if shown.grimoire and form_shown(shown.arm) else None
-        return {"arm": self.name or shown.arm, "mode": self.mode, "prior": self.prior, "grimoire": id}
+        id = shown.grimoire.id if shown.grimoire and shown.arm.form else None
+        return {"arm": self.name or shown.arm.name, "mode": self.mode, "prior": self.prior, "grimoire": id}
 
     def _prepare(self) -> None:
         """Choose the cue and fit the reader, once; several threads may ask their first question together."""

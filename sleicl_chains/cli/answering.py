@@ -122,7 +122,7 @@ def evaluate(
 
 def _named(arms: str | None, learned: "Recipe | None") -> list[str] | None:
     """Return the arms that were named, and with a recipe its own as well; None for the default ones."""
-    from sleicl_chains.evaluation.table import RECIPE
+    from sleicl_chains.answering.arms import RECIPE
 
     names = [name.strip() for name in arms.split(",")] if arms else None
     return [*names, RECIPE] if names and learned and RECIPE not in names else names

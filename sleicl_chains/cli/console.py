@@ -11,8 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from sleicl_chains.answering.arms import asks_a_model
 from sleicl_chains.answering.priors import MEAN_ROWS
-from sleicl_chains.evaluation.evaluate import ArmResult, Comparison, Report, asks_a_model
+from sleicl_chains.evaluation.evaluate import ArmResult, Comparison, Report
 from sleicl_chains.statistics import wilson
 
 if TYPE_CHECKING:

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from sleicl_chains.answering.readers import LinearReader
 
 
-BASELINES = ("majority", "probe")
-
-
 def majority(task: Task, train: Sequence[Example]) -> Runnable[str, Answer]:
     """Return a chain that always answers with the most frequent answer of `train`.
 

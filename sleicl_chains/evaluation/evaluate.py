@@ -19,7 +19,8 @@ from typing import Any
 
 from langchain_core.runnables import Runnable
 
-from sleicl_chains.answering.evidence import GROUPS
+from sleicl_chains.answering.arms import asks_a_model, names_grimoire
+from sleicl_chains.answering.readings import GROUPS
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, PromptTooLong, RejectedReply, RunError
 from sleicl_chains.files import write_whole
@@ -358,14 +359,9 @@ def less_zero_shot(arm: str, right: Mapping[str, list[bool]]) -> Difference:
     return paired_difference(right[arm], right["zero-shot"])
 
 
-def asks_a_model(arm: str) -> bool:
-    """Say whether an arm of a table asks the weak model; the baselines do not."""
-    return arm != "majority" and not arm.startswith("probe")
-
-
 def shows_grimoire(arm: str, rows: Sequence[Mapping[str, Any]]) -> bool:
     """Say whether an arm of a table shows a grimoire: by its name, or like a recipe by what its rows note."""
-    return arm.startswith(("simple", "profound")) or any(row["grimoire"] for row in rows)
+    return names_grimoire(arm) or any(row["grimoire"] for row in rows)
 
 
 def is_right(prediction: str | None, gold: str, labels: Sequence[str]) -> bool:

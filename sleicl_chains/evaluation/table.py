@@ -4,21 +4,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 
-from sleicl_chains.answering.evidence import GROUPS
-from sleicl_chains.answering.observer import scoring_problem
+from sleicl_chains.answering.arms import BASELINES, READINGS, RECIPE, Arm
 from sleicl_chains.answering.priors import MEAN_ROWS, prior_texts
+from sleicl_chains.answering.readings import Mode, Prior
 from sleicl_chains.answering.solver import solver
-from sleicl_chains.answers import Answer, Arm, Mode, Prior
+from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, OptionError
-from sleicl_chains.evaluation.baselines import BASELINES, majority, probe
+from sleicl_chains.evaluation.baselines import majority, probe
 from sleicl_chains.evaluation.evaluate import Progress, Report, evaluate, run_name
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire
+from sleicl_chains.models.abilities import scoring_problem
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import fold
@@ -28,31 +29,6 @@ if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
 
     from sleicl_chains.answering.recipes import Recipe
-
-RECIPE = "recipe"
-"""The arm that does as a recipe says."""
-
-READINGS: tuple[Mode, ...] = tuple(mode for mode in GROUPS if mode != "score")
-"""Modes that an arm's name may end in, such as `simple+hidden`."""
-
-
-def parts_of(name: str) -> tuple[Arm, Mode | None]:
-    """Return what an arm of a table shows and, where its name says so, how it is read.
-
-    Raises:
-        OptionError: there is no such arm.
-    """
-    shown, plus, last = name.rpartition("+")
-    reading = next((mode for mode in READINGS if plus and mode == last), None)
-    arm = next((arm for arm in get_args(Arm) if arm == (shown if reading else name)), None)
-    if arm is None:
-        endings = " or ".join(f"+{mode}" for mode in READINGS)
-        raise OptionError(
-            f"There is no arm {name!r}; expected {', '.join(BASELINES)}, {RECIPE}, or a prompt "
-            f"({', '.join(get_args(Arm))}), which may end in {endings}"
-        )
-    return arm, reading
-
 
 FEW_SHOT_PER_LABEL = 4
 """Examples a label in the arm `few-shot` where the grimoire has none of its own (the paper's k)."""
@@ -138,7 +114,7 @@ class ArmBuilder:
         chosen = list(names or self.default_names())
         for name in chosen:
             if name not in (*BASELINES, RECIPE):
-                parts_of(name)
+                Arm.of(name)
         if len(set(chosen)) < len(chosen):
             raise OptionError(f"An arm stands twice in {','.join(chosen)}; give each once")
         if self._unscored:
@@ -177,9 +153,9 @@ class ArmBuilder:
             return probe(self.task, self.train, self.embeddings)
         if name == RECIPE:
             return self._recipe()
-        shown, reading = parts_of(name)
-        mode: Mode | None = reading or self.mode
-        examples = self.examples if "few-shot" in shown else []
+        shown = Arm.of(name)
+        mode: Mode | None = shown.reading or self.mode
+        examples = self.examples if shown.examples == "few-shot" else []
         texts = prior_texts(self.train, self.task, seed=self.seed, shown=examples) if self.train else []
         prior = self.prior or ("mean" if texts else "content-free")
         if prior == "mean" and mode in (None, "score") and self.task.labels and not self._unscored:

@@ -10,21 +10,22 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from langchain_core.language_models import BaseChatModel
 
+from sleicl_chains.answering.arms import Arm, Form
 from sleicl_chains.answering.neighbours import Neighbours
-from sleicl_chains.answering.observer import Observer, StateReader, scoring_problem
+from sleicl_chains.answering.observer import Observer
 from sleicl_chains.answering.priors import prior_texts
-from sleicl_chains.answering.prompt import form_shown
+from sleicl_chains.answering.readings import Mode, Prior
 from sleicl_chains.answering.recipes import Finding, Shown, Verdict
-from sleicl_chains.answers import Arm, Mode, Prior
 from sleicl_chains.errors import InputError
 from sleicl_chains.evaluation.table import own_examples, typical_examples
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.learning.judging import Candidate, Judge, Judged
 from sleicl_chains.learning.survey import Progress, Survey, fresh_characters
+from sleicl_chains.models.abilities import StateReader, scoring_problem
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.statistics import mcnemar, paired_difference
 from sleicl_chains.tasks.cards import Task
@@ -125,22 +126,21 @@ class Gate:
     @cached_property
     def setups(self) -> list[Observer]:
         """All prompts: without a grimoire first, the cheaper first."""
-        found = [self._setup("zero-shot")]
+        found = [self._setup(Arm())]
         if self.tested:
-            found += [self._setup("few-shot"), self._setup("knn")]
+            found += [self._setup(Arm(examples="few-shot")), self._setup(Arm(examples="knn"))]
         for grimoire in self.grimoires:
-            for arm in ("simple", "profound"):
-                if getattr(grimoire, arm):
-                    found.append(self._setup(arm, grimoire))
-                    if self.tested:
-                        found.append(self._setup(f"{arm}+few-shot", grimoire))  # type: ignore[arg-type]
+            for form in (form for form in get_args(Form) if form and getattr(grimoire, form)):
+                found.append(self._setup(Arm(form), grimoire))
+                if self.tested:
+                    found.append(self._setup(Arm(form, "few-shot"), grimoire))
         return found
 
     def _setup(self, arm: Arm, grimoire: Grimoire | None = None) -> Observer:
         choose = self.cut.choose
         return Observer(
-            self.weak, self.task, arm, grimoire, tuple(self.shown) if "few-shot" in arm else (),
-            Neighbours(choose, self.space) if arm == "knn" else None,
+            self.weak, self.task, arm, grimoire, tuple(self.shown) if arm.examples == "few-shot" else (),
+            Neighbours(choose, self.space) if arm.examples == "knn" else None,
             cue_texts=tuple(prior_texts(choose, self.task, seed=self.seed)), embeddings=self.space,
             journal=self.journal,
         )  # fmt: skip
@@ -292,7 +292,9 @@ class Gate:
         """Return the parts of the recipe that were learned, the reader fitted again on all rows."""
         setup, rows = best.setup, self.cut.rows
         reads = best.mode != "generate"
-        if setup.arm == "knn":  # the rows to choose neighbours from are all of them now; the cue is the tested one
+        if (
+            setup.arm.examples == "knn"
+        ):  # the rows to choose neighbours from are all of them now; the cue is the tested one
             cue = setup.cue if reads else None
             setup = replace(setup, neighbours=Neighbours(rows, self.space), given_cue=cue)
         reader, calibration = None, None
@@ -306,10 +308,10 @@ class Gate:
                 "chosen; they count as wrong"
             )
         shown = setup.neighbours.rows if setup.neighbours else setup.examples
-        form = form_shown(setup.arm)
+        form = setup.arm.form
         text = getattr(setup.grimoire, form) if setup.grimoire and form else ""
         return {
-            "arm": setup.arm, "mode": best.mode, "prior": best.prior,
+            "arm": setup.arm.name, "mode": best.mode, "prior": best.prior,
             "cue": setup.cue.text if reader else "", "lists_labels": bool(reader) and setup.cue.lists_labels,
             "grimoire": Shown.of(text, id=setup.grimoire.id) if setup.grimoire and text else None,
             "examples": [Shown.of(row.text, row.answer, row.id) for row in shown],
@@ -328,7 +330,7 @@ def _least_loss(these: Sequence[Judged]) -> Judged | None:
 def _plain(these: Sequence[Judged]) -> Sequence[Judged]:
     """Return the candidates to hold to: the pooled reading, and of its prompts the few-shot one, if it is there."""
     pooled = [one for one in these if one.candidate.mode == "blend"]
-    return [one for one in pooled if one.candidate.setup.arm == "few-shot"] or pooled or these
+    return [one for one in pooled if one.candidate.setup.arm == Arm(examples="few-shot")] or pooled or these
 
 
 def _clearly_behind(setup: Observer, early: Sequence[Judged]) -> bool:

@@ -6,14 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from sleicl_chains.answering.evidence import Block, needs_labelled_rows
 from sleicl_chains.answering.fitting import fit_calibration, fit_reader, held_out_linear
 from sleicl_chains.answering.observer import Observer
 from sleicl_chains.answering.priors import mean_shares, prior_texts
-from sleicl_chains.answering.prompt import form_shown
 from sleicl_chains.answering.readers import Calibration, PriorReader, Reader, likeliest, pooled
+from sleicl_chains.answering.readings import Block, Mode, Prior, needs_labelled_rows
 from sleicl_chains.answering.recipes import Trial
-from sleicl_chains.answers import Mode, Prior
 from sleicl_chains.evaluation.evaluate import is_right
 from sleicl_chains.learning.survey import Survey
 from sleicl_chains.statistics import macro_f1
@@ -42,7 +40,7 @@ class Candidate:
     @property
     def shows_grimoire(self) -> bool:
         """Whether a grimoire stands in the prompt."""
-        return bool(form_shown(self.setup.arm))
+        return self.setup.arm.shows_grimoire
 
 
 @dataclass

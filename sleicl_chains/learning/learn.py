@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
 
-from sleicl_chains.answering.evidence import looks_at
+from sleicl_chains.answering.readings import looks_at
 from sleicl_chains.answering.recipes import Recipe, stamped, told_by
 from sleicl_chains.errors import InputError
 from sleicl_chains.evaluation.table import FEW_SHOT_PER_LABEL, typical_examples
@@ -14,6 +14,7 @@ from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.learning.gate import Cut, Gate, Notice, cut
 from sleicl_chains.learning.judging import Candidate
 from sleicl_chains.learning.survey import Progress
+from sleicl_chains.models.abilities import name_of
 from sleicl_chains.models.journal import Journal, plain, without_secrets
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example, check_answers
@@ -91,9 +92,9 @@ def learn(
             keep(written)
     gate = Gate(task, parts, weak, tuple(grimoires), seed, space, journal, progress or (lambda *_: None), say)
     found = gate.run()
-    uses_space = found.setup.arm == "knn" or looks_at(found.mode, "vector")
+    uses_space = found.setup.arm.examples == "knn" or looks_at(found.mode, "vector")
     recipe = Recipe(
-        task=task, weak=weak_name or str(getattr(weak, "model_name", type(weak).__name__)),
+        task=task, weak=weak_name or name_of(weak),
         options=without_secrets(plain(dict(options or {}))), model=told_by(weak),
         embeddings=embeddings if uses_space else "", embeddings_fingerprint=fingerprint(space) if uses_space else "",
         seed=seed, rows=len(parts.rows), learned_from=_learned_from(parts, found), **gate.outcome(found), **stamped(),

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from sleicl_chains.answering.cues import CUE
-from sleicl_chains.answering.evidence import Block, Observation
+from sleicl_chains.answering.evidence import Observation
 from sleicl_chains.answering.observer import Observer
+from sleicl_chains.answering.readings import Block, Mode
 from sleicl_chains.answering.steps import Solver
-from sleicl_chains.answers import Mode
 from sleicl_chains.errors import PromptTooLong, RejectedReply
 from sleicl_chains.tasks.labels import fold
 from sleicl_chains.tasks.rows import Example

@@ -27,6 +27,7 @@ from langchain_core.runnables.config import run_in_executor
 from pydantic_core import to_jsonable_python
 
 from sleicl_chains.errors import SleiclError
+from sleicl_chains.models.abilities import is_journalled, own_identity
 
 Model = Runnable[LanguageModelInput, AIMessage]
 """A chat model, or one with bound arguments."""
@@ -198,8 +199,7 @@ def identity(model: Model) -> dict[str, Any]:
     """
     if isinstance(model, RunnableBindingBase):  # before `identity`, which it would pass through
         return {"bound": identity(model.bound), "kwargs": without_secrets(plain(model.kwargs))}
-    own = getattr(model, "identity", None)
-    if isinstance(own, Mapping):
+    if (own := own_identity(model)) is not None:
         return dict(plain(own))
     if not isinstance(model, BaseChatModel):
         raise TypeError(f"expected a chat model, found {type(model).__qualname__}")
@@ -340,7 +340,7 @@ class _Call:
 def _call(
     model: Model, messages: Sequence[BaseMessage], journal: Journal | None, check: Check | None, options: dict[str, Any]
 ) -> _Call:
-    if journal is None or not getattr(model, "journalled", True):
+    if journal is None or not is_journalled(model):
         return _Call({}, None, check)
     return _Call(request_of(model, messages, options), journal, check)
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from sleicl_chains.answering.arms import Arm
 from sleicl_chains.answering.cues import CUE, CUES, Cue, choose_cue
-from sleicl_chains.answering.prompt import Chat
+from sleicl_chains.answering.prompt import Prompt
 from sleicl_chains.answering.solver import solver
-from sleicl_chains.answers import LabelScores
 from sleicl_chains.evaluation.evaluate import settings_of
+from sleicl_chains.models.abilities import LabelScores
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 from tests.support.command import Desk, sleicl
@@ -64,7 +65,7 @@ def test_six_texts_are_enough_and_come_from_all_over() -> None:
 
 
 def test_what_is_shown(task: Task) -> None:
-    chat = Chat(task, "few-shot", examples=(Example("I laughed.", "happy"),))
+    chat = Prompt(task, Arm(examples="few-shot"), examples=(Example("I laughed.", "happy"),))
     shown = [message.text for message in chat.messages("My dog is ill.", Cue("Label:", lists_labels=True))]
     assert shown[1:] == [
         "I laughed.\nOptions: happy, sad", "Label: happy", "My dog is ill.\nOptions: happy, sad", "Label:",

@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from sleicl_chains.answering.evidence import Observation
 from sleicl_chains.answering.fitting import fit_linear, fit_reader
 from sleicl_chains.answering.readers import BlendReader, LinearReader, Reader, features, load_reader
-from sleicl_chains.answers import LabelScores
 from sleicl_chains.errors import InputError
+from sleicl_chains.models.abilities import LabelScores
 
 AB, ABC = ("a", "b"), ("a", "b", "c")
 

@@ -11,8 +11,8 @@ from sleicl_chains.answering.priors import (
     prior_texts,
     remove_prior,
 )
+from sleicl_chains.answering.readings import Prior
 from sleicl_chains.answering.solver import solver
-from sleicl_chains.answers import Prior
 from sleicl_chains.errors import InputError
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example

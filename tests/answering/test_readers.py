@@ -14,8 +14,8 @@ from sleicl_chains.answering.evidence import Observation
 from sleicl_chains.answering.fitting import fit_affine, fit_calibration
 from sleicl_chains.answering.priors import mean_shares, prior_texts, remove_prior
 from sleicl_chains.answering.readers import AffineReader, Calibration, PriorReader, load_reader
-from sleicl_chains.answers import LabelScores
 from sleicl_chains.errors import InputError
+from sleicl_chains.models.abilities import LabelScores
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 

@@ -14,6 +14,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import RunnableLambda
 
+from sleicl_chains.answering.arms import Arm
 from sleicl_chains.answering.fitting import fit_linear
 from sleicl_chains.answering.observer import Observer
 from sleicl_chains.answering.readers import pooled
@@ -313,7 +314,7 @@ def test_a_blend_pools_one_model_for_each_kind_of_evidence_that_there_is(task: T
     space = DeterministicFakeEmbedding(size=4)
     said = solver(model, task, mode="blend", train=train, embeddings=space).invoke("Does it rain?")
 
-    observer = Observer(model, task, "zero-shot", embeddings=space)
+    observer = Observer(model, task, Arm(), embeddings=space)
     seen = [observer.observe(row.text, ("scores", "vector")) for row in train]
     parts = [fit_linear(seen, [row.answer for row in train], (block,), task.labels) for block in ("scores", "vector")]
     new = observer.observe("Does it rain?", ("scores", "vector"))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sleicl_chains.answering.arms import Arm
 from sleicl_chains.errors import InputError, PromptTooLong
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.learning.gate import Gate, cut
@@ -185,7 +186,7 @@ def test_of_equal_candidates_none_is_dropped_and_the_cheaper_wins() -> None:
     found = gate(writer(whatever_is_shown), rows(60))
     best = found.run()
     assert not any(one.dropped for one in found.judged)
-    assert best.setup.arm == "zero-shot"
+    assert best.setup.arm == Arm()
     assert min(one.cost for one in found.judged) == next(one.cost for one in found.judged if one.candidate == best)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from sleicl_chains.answering.arms import Arm
 from sleicl_chains.answering.fitting import held_out_linear
 from sleicl_chains.answering.observer import Observer
 from sleicl_chains.learning.judging import Candidate, Judge, Judged, least_losses
@@ -17,7 +18,7 @@ ROWS = rows(40)
 
 def judge(model: Any) -> tuple[Judge, Observer]:
     """Return a judge that has seen all rows under the barest prompt."""
-    setup = Observer(model, TASK, "zero-shot", embeddings=SPACE)
+    setup = Observer(model, TASK, Arm(), embeddings=SPACE)
     survey = Survey(setup.evidence, lambda *_: None, planned=len(ROWS))
     survey.ask(setup, ROWS, "score")
     return Judge(TASK, survey, seed=0), setup
@@ -60,7 +61,7 @@ def test_to_be_more_or_less_bold_costs_nothing(power: float) -> None:
 @pytest.mark.parametrize("gains, clearly", [([1, 0, 1, 0], True), ([1, 0, 0, 0], False), ([0, 0, 0, 0], False)])
 def test_clearly_better_is_by_more_than_a_standard_error_by_hand(gains: list[float], clearly: bool) -> None:
     """Means 1/2 and 1/4; the standard errors of four gains are .289 and just 1/4."""
-    setup = Observer(stater(), TASK, "zero-shot", embeddings=SPACE)
+    setup = Observer(stater(), TASK, Arm(), embeddings=SPACE)
 
     def judged(losses: list[float]) -> Judged:
         right, nothing = [True] * 4, [0.0] * 4
@@ -80,7 +81,7 @@ def test_each_kind_of_evidence_is_fitted_once_for_all_readings(monkeypatch: pyte
 
     monkeypatch.setattr("sleicl_chains.learning.judging.held_out_linear", counted)
     found, setup = judge(stater())
-    other = Observer(setup.weak, TASK, "few-shot", examples=tuple(rows(44)[40:]), embeddings=SPACE)
+    other = Observer(setup.weak, TASK, Arm(examples="few-shot"), examples=tuple(rows(44)[40:]), embeddings=SPACE)
     found.survey.ask(other, ROWS, "score")
     for one in (setup, other):
         for mode in ("hidden", "blend"):

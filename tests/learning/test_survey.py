@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from sleicl_chains.answering.arms import Arm
 from sleicl_chains.answering.observer import Observer
 from sleicl_chains.errors import PromptTooLong
 from sleicl_chains.learning.survey import Survey, fresh_characters, in_order
@@ -13,7 +14,7 @@ from tests.support.gate_task import TASK, knows, rows, scorer, writer
 
 
 def prompt(model: Any, shown: list[Example]) -> Observer:
-    return Observer(model, TASK, "few-shot" if shown else "zero-shot", examples=tuple(shown))
+    return Observer(model, TASK, Arm(examples="few-shot" if shown else ""), examples=tuple(shown))
 
 
 def survey(told: list[tuple[str, int, int]] | None = None) -> Survey:

@@ -5,6 +5,7 @@ import math
 import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
 
+from sleicl_chains.answering.arms import Arm
 from sleicl_chains.answering.observer import Observer
 from sleicl_chains.errors import PromptTooLong
 from sleicl_chains.models.llamacpp.engine import Engine
@@ -73,7 +74,7 @@ def test_the_state_is_read_where_the_question_ends_whatever_it_says(question: st
     """Some words of a question stand in the template as well, after it."""
     model = Stater()
     task = Task(name="moods", description="Classify the mood.", labels=("happy", "sad"))
-    Observer(model, task, "zero-shot").observe(question, ("state",))
+    Observer(model, task, Arm()).observe(question, ("state",))
     ends, whole = model.asked("state")
     assert ends.endswith(f"\nhuman: {question.strip()}") and whole == f"{ends}{whole[len(ends) :]}"
     assert whole[len(ends) :].strip() == "ai: Answer:"

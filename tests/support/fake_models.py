@@ -8,7 +8,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import Field
 
-from sleicl_chains.answers import LabelScores, State
+from sleicl_chains.models.abilities import LabelScores, State
 
 
 def question_of(prompt: str) -> str:

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from sleicl_chains.answering.arms import asks_a_model
 from sleicl_chains.cli.console import verdict
-from sleicl_chains.evaluation.evaluate import ArmResult, asks_a_model, shows_grimoire
+from sleicl_chains.evaluation.evaluate import ArmResult, shows_grimoire
 from sleicl_chains.evaluation.report import plots
 from sleicl_chains.evaluation.report.plots import Kind
 from sleicl_chains.evaluation.report.runs import Row, Run

@@ -8,12 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sleicl_chains.answering.arms import asks_a_model
 from sleicl_chains.errors import RunError
 from sleicl_chains.evaluation.evaluate import (
     ArmResult,
     Comparison,
     Report,
-    asks_a_model,
     compare,
     confidences,
     is_right,

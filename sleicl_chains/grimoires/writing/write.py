@@ -55,9 +55,10 @@ def grimoire_writer(
     """
     from langchain_core.runnables import RunnableLambda
 
+    from sleicl_chains.models.abilities import name_of
     from sleicl_chains.models.journal import aask, ask
 
-    name = strong_name or _model_name(strong)
+    name = strong_name or name_of(strong)
 
     def write(given: WriteInput) -> Grimoire:
         steps = _steps(given, name)
@@ -74,11 +75,6 @@ def grimoire_writer(
         return step
 
     return RunnableLambda(write, afunc=awrite, name="grimoire_writer")
-
-
-def _model_name(strong: "BaseChatModel") -> str:
-    names = (getattr(strong, "model_name", None), getattr(strong, "model", None))
-    return next((name for name in names if name and isinstance(name, str)), type(strong).__name__)
 
 
 def _steps(given: WriteInput, strong_name: str) -> "Generator[list[BaseMessage] | Grimoire, AIMessage, None]":

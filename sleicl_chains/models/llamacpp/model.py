@@ -19,8 +19,8 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import ConfigDict, PrivateAttr
 
-from sleicl_chains.answers import LabelScores, State
 from sleicl_chains.errors import ModelError, ModelNotFound, Unsupported
+from sleicl_chains.models.abilities import LabelScores, State
 from sleicl_chains.models.layouts import STOP, completion
 from sleicl_chains.models.llamacpp.engine import Engine, engine_for
 from sleicl_chains.models.weights import sha256_of

@@ -14,8 +14,8 @@ from langchain_ollama import ChatOllama
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 from tenacity import AsyncRetrying, Retrying, stop_after_attempt
 
-from sleicl_chains.answers import LabelScores
 from sleicl_chains.errors import CutReply, OptionError, ServerError, Unsupported
+from sleicl_chains.models.abilities import LabelScores
 from sleicl_chains.models.layouts import STOP, completion
 from sleicl_chains.models.ollama.address import server_address
 from sleicl_chains.models.ollama.arrival import Arrival

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sleicl_chains.answers import LabelScores
 from sleicl_chains.errors import GarbledReply
+from sleicl_chains.models.abilities import LabelScores
 
 SCORING = 3
 """Counted up when labels are scored differently, so that no journal mixes both."""
