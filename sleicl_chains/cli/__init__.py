@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sleicl_chains.cli import answering, learning, library, models, reporting, rows
+from sleicl_chains.cli.printing import guard, say
 from sleicl_chains.errors import OptionError, SleiclError
 
 _INTERRUPTED = 130
@@ -55,6 +56,7 @@ app.add_typer(models.app, name="models")
 
 def main() -> None:
     """Run the command line: exit 0, 1 with one plain line on failure, 2 on misuse."""
+    guard()
     warnings.showwarning = _say_warning
     try:
         app(prog_name="sleicl")
@@ -73,10 +75,10 @@ def main() -> None:
 
 
 def _say_warning(message: Warning | str, *_: object, **__: object) -> None:
-    print(f"Warning: {' '.join(str(message).split()).rstrip('.')}.", file=sys.stderr, flush=True)
+    say(f"Warning: {' '.join(str(message).split()).rstrip('.')}.")
 
 
 def _fail(line: str, status: int = 1) -> NoReturn:
     sys.stdout.flush()
-    print(f"sleicl: {' '.join(line.split())}", file=sys.stderr)
+    say(f"sleicl: {' '.join(line.split())}")
     raise SystemExit(status)

@@ -23,6 +23,7 @@ from sleicl_chains.cli.options import (
     SeedOption,
     TaskOption,
 )
+from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.steps import (
     find_grimoire,
     journal_of,
@@ -30,7 +31,6 @@ from sleicl_chains.cli.steps import (
     print_json,
     read,
     read_card,
-    say,
     weak_options,
 )
 from sleicl_chains.errors import InputError, OptionError, SleiclError

@@ -18,7 +18,8 @@ from sleicl_chains.cli.options import (
     TaskOption,
     WeakOption,
 )
-from sleicl_chains.cli.steps import find_grimoire, journal_of, print_json, read, say, store_of, weak_options
+from sleicl_chains.cli.printing import say
+from sleicl_chains.cli.steps import find_grimoire, journal_of, print_json, read, store_of, weak_options
 from sleicl_chains.errors import InputError, OptionError
 from sleicl_chains.files import Home
 

@@ -19,7 +19,8 @@ from sleicl_chains.cli.options import (
     SeedOption,
     TaskOption,
 )
-from sleicl_chains.cli.steps import journal_of, print_json, read, say, weak_options
+from sleicl_chains.cli.printing import say
+from sleicl_chains.cli.steps import journal_of, print_json, read, weak_options
 from sleicl_chains.errors import InputError
 from sleicl_chains.files import Home
 

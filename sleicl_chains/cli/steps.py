@@ -1,11 +1,10 @@
 """The steps that several commands take."""
 
 import json
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sleicl_chains.cli.printing import say
 from sleicl_chains.errors import OptionError
 from sleicl_chains.files import Home
 
@@ -86,9 +85,3 @@ def model_options(given: list[str] | None, base_url: str | None = None) -> dict[
 def print_json(value: Any) -> None:
     """Print an object on stdout."""
     print(json.dumps(value, ensure_ascii=False, indent=1))
-
-
-def say(lines: Iterable[str]) -> None:
-    """Print notes on stderr."""
-    for line in lines:
-        print(line, file=sys.stderr, flush=True)
