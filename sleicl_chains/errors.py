@@ -5,6 +5,7 @@
     │   └── OptionError         a name or number that an option cannot have
     ├── ModelError              a weak or strong model could not do its work
     │   ├── ModelNotFound       no such model, or its weights are not there
+    │   ├── KeyMissing          the provider wants a key, and none is set
     │   ├── PromptTooLong       the prompt does not fit the model's context
     │   ├── PromptLost          the model's template drops a part of the prompt
     │   ├── RejectedReply       empty, cut by length, unclosed thinking: never stored
@@ -56,6 +57,10 @@ class ModelError(SleiclError):
 
 class ModelNotFound(ModelError):
     """There is no model of that name."""
+
+
+class KeyMissing(ModelError):
+    """The provider wants a key, and none is set."""
 
 
 class PromptTooLong(ModelError):

@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sleicl_chains.cli import answering, learning, library, models, reporting, rows
+from sleicl_chains.cli.printing import guard, say
 from sleicl_chains.errors import InputNote, OptionError, SleiclError, bounded
 
 _INTERRUPTED = 130
@@ -57,6 +58,7 @@ app.add_typer(models.app, name="models")
 
 def main() -> None:
     """Run the command line: exit 0, 1 with one plain line on failure, 2 on misuse."""
+    guard()
     warnings.showwarning = _say_warning
     _lose_nothing()
     try:
@@ -95,10 +97,10 @@ def _lose_nothing() -> None:
 
 def _say_warning(message: Warning | str, *_: object, **__: object) -> None:
     name = "Note" if isinstance(message, InputNote) else "Warning"
-    print(f"{name}: {bounded(' '.join(str(message).split()).rstrip('.'))}.", file=sys.stderr, flush=True)
+    say(f"{name}: {bounded(' '.join(str(message).split()).rstrip('.'))}.")
 
 
 def _fail(line: str, status: int = 1) -> NoReturn:
     sys.stdout.flush()
-    print(f"sleicl: {bounded(' '.join(line.split()))}", file=sys.stderr)
+    say(f"sleicl: {bounded(' '.join(line.split()))}")
     raise SystemExit(status)

@@ -22,6 +22,7 @@ from sleicl_chains.cli.options import (
     SeedOption,
     TaskOption,
 )
+from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.steps import (
     find_grimoire,
     journal_of,
@@ -30,7 +31,6 @@ from sleicl_chains.cli.steps import (
     read,
     read_card,
     read_stdin,
-    say,
     space_of,
     weak_options,
 )

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from sleicl_chains.answering.arms import asks_a_model
 from sleicl_chains.answering.priors import MEAN_ROWS
+from sleicl_chains.cli.printing import for_stream, guard, say
 from sleicl_chains.evaluation.evaluate import ArmResult, Comparison, Report
 from sleicl_chains.statistics import wilson
 
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from sleicl_chains.answering.recipes import Recipe, Verdict
 
 
-def say(text: str) -> None:
-    """Print a note on stderr."""
-    print(text, file=sys.stderr, flush=True)
+def cell(text: str) -> Text:
+    """Return what a table may hold: rich would pass on what a terminal obeys."""
+    return Text(for_stream(text, sys.stdout))
 
 
 class Meter:
@@ -49,6 +50,7 @@ class Meter:
     def __enter__(self) -> Self:
         if self._bar.console.is_terminal:
             self._bar.start()
+            guard()  # the bar has put streams of its own in place, to print above itself
         return self
 
     def __exit__(
@@ -86,12 +88,12 @@ def _duration(seconds: float) -> str:
 def print_report(report: Report, notes: Sequence[str] = ()) -> None:
     """Print the table of an evaluation, and in words whether anything beats doing without a grimoire."""
     title = f"{report.task}: {report.n} rows, {report.weak}, {report.train_rows} training rows"
-    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+    table = Table(title=cell(title), title_justify="left", box=None, pad_edge=False)
     headings = ["arm", "mode", "accuracy", "95% interval", "macro-F1", "valid", "coverage", "vs zero-shot", "s"]
     for heading in [*headings, *(["deferred", "strong tokens"] if report.defers else [])]:
         table.add_column(heading, justify="left" if heading in ("arm", "mode") else "right", no_wrap=True)
     for arm in report.arms:
-        table.add_row(*map(Text, [*_cells(arm), *(_deferred(arm) if report.defers else [])]))
+        table.add_row(*map(cell, [*_cells(arm), *(_deferred(arm) if report.defers else [])]))
     Console(width=max(120, Console().width)).print(table)
     for note in [*notes, *verdict(report)]:
         print(note)
@@ -157,13 +159,13 @@ def _grimoire_verdict(found: Comparison) -> str:
 def print_recipe(recipe: "Recipe") -> None:
     """Print what was tried, the verdict on the grimoire, and what the recipe does."""
     title = f"{recipe.task.name}: {recipe.weak}, {recipe.rows} labelled rows; cross-validated on those to choose on"
-    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+    table = Table(title=cell(title), title_justify="left", box=None, pad_edge=False)
     for heading in ("prompt and reading", "rows", "accuracy", "macro-F1", "loss", "prompt tokens"):
         table.add_column(heading, justify="left" if heading == "prompt and reading" else "right", no_wrap=True)
     for one in recipe.trials:
         name = f"{one.name} (dropped early)" if one.dropped else one.name
         numbers = [f"{value:.3f}" if value is not None else "" for value in (one.accuracy, one.macro_f1, one.loss)]
-        table.add_row(Text(name), str(one.n), *numbers, f"{one.prompt_tokens:.0f}")
+        table.add_row(cell(name), str(one.n), *numbers, f"{one.prompt_tokens:.0f}")
     Console(width=max(120, Console().width)).print(table)
     for line in [*recipe.warnings, *recipe_verdict(recipe)]:
         print(line)

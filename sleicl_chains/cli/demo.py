@@ -2,7 +2,8 @@
 
 from importlib.resources import as_file
 
-from sleicl_chains.cli.console import Meter, print_report, say
+from sleicl_chains.cli.console import Meter, print_report
+from sleicl_chains.cli.printing import say
 from sleicl_chains.errors import StoreError
 from sleicl_chains.evaluation.table import ArmBuilder, limited
 from sleicl_chains.files import Home, data_folder

@@ -18,13 +18,13 @@ from sleicl_chains.cli.options import (
     TaskOption,
     WeakOption,
 )
+from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.steps import (
     find_grimoire,
     journal_of,
     keep_written,
     print_json,
     read,
-    say,
     space_of,
     weak_options,
 )

@@ -22,8 +22,9 @@ from sleicl_chains.cli.options import (
     StrongName,
     TaskOption,
 )
+from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.rows import draw
-from sleicl_chains.cli.steps import journal_of, model_options, print_json, read, say, store_of
+from sleicl_chains.cli.steps import journal_of, model_options, print_json, read, store_of
 from sleicl_chains.files import Home
 
 app = typer.Typer(help="The library of grimoires.", no_args_is_help=True, rich_markup_mode=None)

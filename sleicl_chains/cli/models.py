@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from sleicl_chains.cli.options import HomeOption, JsonOption, ModelOption, OllamaUrl
-from sleicl_chains.cli.steps import model_options, print_json, say
+from sleicl_chains.cli.printing import say
+from sleicl_chains.cli.steps import model_options, print_json
 from sleicl_chains.errors import InputError
 from sleicl_chains.files import Home
 

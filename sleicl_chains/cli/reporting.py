@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from sleicl_chains.cli.options import HomeOption, JsonOption
-from sleicl_chains.cli.steps import print_json, say
+from sleicl_chains.cli.printing import say
+from sleicl_chains.cli.steps import print_json
 from sleicl_chains.errors import RunError
 from sleicl_chains.files import Home, refuse_unwritable, write_whole
 

@@ -20,7 +20,8 @@ from sleicl_chains.cli.options import (
     SeedOption,
     TaskOption,
 )
-from sleicl_chains.cli.steps import journal_of, print_json, read, say, space_of, weak_options
+from sleicl_chains.cli.printing import say
+from sleicl_chains.cli.steps import journal_of, print_json, read, space_of, weak_options
 from sleicl_chains.errors import InputError
 from sleicl_chains.files import Home, refuse_unwritable, write_whole
 

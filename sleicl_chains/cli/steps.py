@@ -3,10 +3,10 @@
 import json
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sleicl_chains.cli.printing import say
 from sleicl_chains.errors import InputError, OptionError, SleiclError, StoreError
 from sleicl_chains.files import Home
 
@@ -129,9 +129,3 @@ def print_json(value: Any) -> None:
     except UnicodeEncodeError:
         text = json.dumps(value, indent=1)
     print(text)
-
-
-def say(lines: Iterable[str]) -> None:
-    """Print notes on stderr."""
-    for line in lines:
-        print(line, file=sys.stderr, flush=True)

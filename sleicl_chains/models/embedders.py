@@ -38,7 +38,9 @@ def embedder(name: str = "wordllama", *, home: Home | None = None, journal: "Jou
 
     Raises:
         ModelNotFound: there are no embeddings of that name, their files cannot be had, or the
-            provider refuses, for want of a key say.
+            provider refuses.
+        KeyMissing: the provider wants a key, and none is set.
+        OptionError: a key would be sent unencrypted.
     """
     if name == "wordllama":
         return WordVectors()
@@ -234,14 +236,20 @@ def _of_provider(name: str) -> Embeddings:
         from sleicl_chains.models.ollama.embeddings import OllamaEmbeddings
 
         return OllamaEmbeddings(model)
-    # With this check on, LangChain fetches OpenAI's tokenizer from the internet.
-    options: dict[str, Any] = {"check_embedding_ctx_length": False} if provider == "openai" else {}
+    from sleicl_chains.models.addresses import openai_options
+    from sleicl_chains.models.names import not_opened
+
     try:
+        # With this check on, LangChain fetches OpenAI's tokenizer from the internet.
+        options = openai_options({"check_embedding_ctx_length": False}) if provider == "openai" else {}
         return init_embeddings(name, **options)
+    except SleiclError:
+        raise
     except Exception as problem:  # each provider has errors of its own, such as a missing key
-        raise ModelNotFound(
-            f"{name} could not be opened: {one_line(problem).rstrip('.')}. There are: {_NAMES}"
-        ) from None
+        meant = not_opened(name, problem)
+        if isinstance(meant, ModelNotFound):
+            meant = ModelNotFound(f"{meant}. There are: {_NAMES}")
+        raise meant from None
 
 
 # ------------------------------------------------------------------ use

@@ -1,12 +1,14 @@
 """Models by name: `ollama:NAME`, `embedded:...`, `paste:DIR`, `openai:NAME` and all that LangChain knows."""
 
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sleicl_chains.errors import ModelNotFound, OptionError, one_line
+from sleicl_chains.errors import KeyMissing, ModelError, ModelNotFound, OptionError, SleiclError, one_line
 from sleicl_chains.files import Home
+from sleicl_chains.models.addresses import no_proxies, openai_options, proxy_problem
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -15,6 +17,8 @@ Model = TypeVar("Model", bound="BaseChatModel")
 
 _LIST = "see `sleicl models list`"
 _NO_CHAT = "here it gets text to continue instead"
+_KEY = re.compile(r"credentials|api[ _-]?key", re.IGNORECASE)
+_VARIABLE = re.compile(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]*(?:KEY|TOKEN)\b")
 
 
 def weak_model(name: str, *, home: Home | None = None, **options: Any) -> "BaseChatModel":
@@ -28,7 +32,8 @@ def weak_model(name: str, *, home: Home | None = None, **options: Any) -> "BaseC
 
     Raises:
         ModelNotFound: no model of that name can be had.
-        OptionError: the model has no such option.
+        KeyMissing: the provider wants a key, and none is set.
+        OptionError: the model has no such option, or a key would be sent unencrypted.
     """
     if name.startswith("embedded:"):
         return _embedded(name.removeprefix("embedded:"), home or Home.at(), options)
@@ -51,6 +56,8 @@ def strong_model(name: str, *, home: Home | None = None, **options: Any) -> "Bas
 
     Raises:
         ModelNotFound: no model of that name can be had.
+        KeyMissing: the provider wants a key, and none is set.
+        OptionError: the model has no such option, or a key would be sent unencrypted.
     """
     if name.startswith("paste:"):
         from sleicl_chains.models.paste import PasteModel
@@ -101,12 +108,13 @@ def _embedded(name: str, home: Home, options: dict[str, Any]) -> "BaseChatModel"
 
 def _ollama(name: str, options: dict[str, Any]) -> "BaseChatModel":
 
-    from sleicl_chains.models.ollama.address import server_address
+    from sleicl_chains.models.ollama.address import check_environment
 
-    server_address()  # the ollama package, imported below, reads OLLAMA_HOST and raises what it likes
+    check_environment()  # the ollama package, imported below, reads OLLAMA_HOST and raises what it likes
     if not name:
         raise ModelNotFound(f"ollama: names no model; expected ollama:NAME, {_LIST}")
-    from sleicl_chains.models.ollama.model import OllamaModel
+    with no_proxies():  # it makes a client of its own, which is never used and fails over a SOCKS proxy
+        from sleicl_chains.models.ollama.model import OllamaModel
     from sleicl_chains.models.ollama.options import ALIASES
 
     known = {*OllamaModel.model_fields, *ALIASES, "max_retries"} - {"name", "model"}
@@ -143,17 +151,40 @@ def _from_provider(name: str, options: dict[str, Any]) -> "BaseChatModel":
         # LangChain says max_completion_tokens, which some local servers ignore; they know max_tokens.
         options = {**options, "extra_body": {"max_tokens": options["max_tokens"], **options.get("extra_body", {})}}
     try:
+        if name.startswith("openai:"):
+            options = openai_options(options)
+            if "http_client" in options:  # else langchain-openai says that these set the proxies aside, as they should
+                options.setdefault("http_socket_options", ())
         model: BaseChatModel = init_chat_model(name, **options)
         return model
-    except ValueError as problem:
-        if "model provider" not in str(problem) and "Unsupported provider" not in str(problem):
-            raise ModelNotFound(f"{name} could not be opened: {one_line(problem)}") from None
-        provider = name.partition(":")[0]
-        raise ModelNotFound(
-            f"{name}: LangChain knows no provider {provider!r}; expected, say, embedded:smollm2, ollama:NAME, "
-            "openai:NAME or paste:DIR"
-        ) from None
-    except ImportError as problem:
-        raise ModelNotFound(f"{name}: {one_line(problem)}") from None
+    except SleiclError:
+        raise
     except Exception as problem:  # each provider has errors of its own, such as a missing key
-        raise ModelNotFound(f"{name} could not be opened: {one_line(problem)}") from None
+        raise not_opened(name, problem) from None
+
+
+def not_opened(name: str, problem: Exception) -> ModelError:
+    """Return what the complaint of LangChain or of a provider's client means."""
+    said = one_line(problem).rstrip(".")
+    if socks := proxy_problem(problem, name):
+        return socks
+    if isinstance(problem, ImportError):
+        return ModelNotFound(f"{name}: {said}")
+    if isinstance(problem, ValueError) and ("model provider" in said or "Unsupported provider" in said):
+        return ModelNotFound(
+            f"{name}: LangChain knows no provider {name.partition(':')[0]!r}; expected, say, embedded:smollm2, "
+            "ollama:NAME, openai:NAME or paste:DIR"
+        )
+    if _KEY.search(said):
+        return _key_missing(name, said)
+    return ModelNotFound(f"{name} could not be opened: {said}")
+
+
+def _key_missing(name: str, said: str) -> KeyMissing:
+    if name.startswith("openai:"):
+        return KeyMissing(
+            f"{name} needs a key: set OPENAI_API_KEY. A server of your own needs none; say where it is with "
+            "--base-url http://127.0.0.1:8080/v1 (embeddings: OPENAI_BASE_URL)"
+        )
+    variable = _VARIABLE.search(said)
+    return KeyMissing(f"{name} needs a key: set {variable[0]}" if variable else f"{name} needs a key: {said}")

@@ -130,7 +130,8 @@ def _install(requirement: str, target: Path) -> None:
         # A wheel only: building a source package would run its code.
         options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--target", str(target)]
         command = [*installer, *options, requirement]
-        done = subprocess.run(command, capture_output=True, text=True)
+        # Without a standard input neither asks for a password, which nobody would see while the output is captured.
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode == 0:
             return
         failures.append((done.stderr.strip().splitlines() or ["no message"])[-1])

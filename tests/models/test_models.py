@@ -84,7 +84,6 @@ def test_a_server_of_ones_own_is_told_the_limit_in_both_words(key: None) -> None
     ("name", "expected"),
     [
         ("smollm2", "'smollm2' names no provider; expected, say, embedded:smollm2, ollama:smollm2, openai:smollm2 or "),
-        ("openai:gpt", "openai:gpt could not be opened: Missing credentials."),
         ("nobody:gpt", "LangChain knows no provider 'nobody'; expected, say, embedded:smollm2"),
         ("groq:llama", "langchain-groq"),
         ("paste:letters", "a pasted model writes grimoires; expected one that answers, say embedded:smollm2"),

@@ -26,6 +26,8 @@ class Said:
     """Say nothing until the server is stopped."""
     drop: bool = False
     """Cut the connection after the lines, in the middle of the announced length."""
+    pause_s: float = 0.0
+    """Send the lines one by one, with so long a pause after each, until the client goes."""
     headers: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -115,6 +117,8 @@ class OllamaServer:
         self.answer = answer or (lambda asked: None)
         self.version = version
         self.asked: list[Asked] = []
+        self.left = threading.Semaphore(0)
+        """Released where a client went before the end of a reply that comes line by line."""
         self._stopping = threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
@@ -184,6 +188,9 @@ def _handler(server: OllamaServer) -> type[BaseHTTPRequestHandler]:
 
         def _send(self, answer: Said) -> None:
             data = "".join(f"{line}\n" for line in answer.lines).encode()
+            if answer.pause_s:
+                self._trickle(answer)
+                return
             self.send_response(answer.status)
             for name, value in {"Content-Type": "application/x-ndjson", **answer.headers}.items():
                 self.send_header(name, value)
@@ -193,6 +200,18 @@ def _handler(server: OllamaServer) -> type[BaseHTTPRequestHandler]:
             if answer.drop:
                 self.wfile.flush()
                 self.close_connection = True
+
+        def _trickle(self, answer: Said) -> None:
+            self.send_response(answer.status)
+            self.end_headers()
+            self.close_connection = True
+            try:
+                for line in answer.lines:
+                    self.wfile.write(f"{line}\n".encode())
+                    if server._stopping.wait(answer.pause_s):
+                        return
+            except OSError:
+                server.left.release()
 
         def log_message(self, format: str, *args: object) -> None:
             pass

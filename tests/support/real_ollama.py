@@ -55,6 +55,19 @@ class OwnOllama:
         for child in self._children():
             os.kill(child, signal.SIGKILL)
 
+    def busy(self, for_s: float) -> float:
+        """Return how many seconds of processor time the processes that run its models take in the next seconds."""
+        before = self._processor_s()
+        time.sleep(for_s)
+        return self._processor_s() - before
+
+    def _processor_s(self) -> float:
+        ticks = 0
+        for child in self._children():
+            fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])  # utime and stime, see proc(5)
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def _children(self) -> list[int]:
         found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True)
         return [int(line) for line in found.stdout.split()]

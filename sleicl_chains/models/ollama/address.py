@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from sleicl_chains.errors import OptionError
+from sleicl_chains.models.addresses import is_loopback, refuse_in_clear, warn_of_password, without_user
 
 _PORTS = {"http": 80, "https": 443}
 _DEFAULT_PORT = 11434
@@ -26,11 +27,7 @@ class Address:
     @property
     def is_local(self) -> bool:
         """Whether the server runs on this machine, as far as the address tells."""
-        host = urlsplit(self.url).hostname or ""
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost"
+        return is_loopback(self.url)
 
 
 def server_address(host: str | None = None, api_key: str | None = None) -> Address:
@@ -38,18 +35,30 @@ def server_address(host: str | None = None, api_key: str | None = None) -> Addre
 
     As in Ollama, the port is 11434, but 80 or 443 where http:// or https:// is spelled out. An
     address that only a server can listen on (0.0.0.0, ::) becomes loopback. The key is `api_key`, else
-    `$OLLAMA_API_KEY`; a user name in the address comes before either.
+    `$OLLAMA_API_KEY`; a user name in the address comes before either. A password that others can read on its way
+    is warned of.
 
     Raises:
-        OptionError: it is no address.
+        OptionError: it is no address, or that of another protocol, or `$OLLAMA_API_KEY` would be sent unencrypted.
     """
-    given = (host or os.environ.get("OLLAMA_HOST") or "").strip().strip("\"'").strip()
-    given = "https://ollama.com" if given == "ollama.com" else given  # as Ollama's own client reads it
+    given = _given(host)
     split, port = _split(given)
     name = _connectable(split.hostname or "127.0.0.1")
     path = split.path.rstrip("/")
     url = f"{split.scheme}://{name}:{port}{path}"
-    return Address(url, _authorization(split, api_key or os.environ.get("OLLAMA_API_KEY", "").strip()))
+    if path.endswith("/v1"):
+        raise _other_protocol(without_user(given), url)
+    return Address(url, _authorization(split, url, api_key))
+
+
+def check_environment() -> None:
+    """Raise OptionError if `$OLLAMA_HOST` is no address; it need not be the one that is asked."""
+    _split(_given(None))
+
+
+def _given(host: str | None) -> str:
+    given = (host or os.environ.get("OLLAMA_HOST") or "").strip().strip("\"'").strip()
+    return "https://ollama.com" if given == "ollama.com" else given  # as Ollama's own client reads it
 
 
 def _split(given: str) -> tuple[SplitResult, int]:
@@ -67,6 +76,13 @@ def _split(given: str) -> tuple[SplitResult, int]:
 def _no_address(given: str) -> OptionError:
     hidden = re.sub(r"[^/@]*@", "...@", given)  # a password
     return OptionError(f"There is no Ollama server at {hidden!r}; {_FORMS}")
+
+
+def _other_protocol(given: str, url: str) -> OptionError:
+    return OptionError(
+        f"{given!r} ends in /v1, where servers speak as OpenAI does; drop /v1 for Ollama's own protocol "
+        f"({url.removesuffix('/v1')}), or take openai:NAME with --base-url {url}"
+    )
 
 
 def _bracketed(given: str) -> str:
@@ -87,8 +103,14 @@ def _connectable(host: str) -> str:
     return f"[{address.compressed}]" if address.version == 6 else str(address)
 
 
-def _authorization(split: SplitResult, key: str) -> dict[str, str]:
+def _authorization(split: SplitResult, url: str, api_key: str | None) -> dict[str, str]:
     if split.username:
+        warn_of_password(url)
         pair = f"{unquote(split.username)}:{unquote(split.password or '')}"
         return {"authorization": "Basic " + base64.b64encode(pair.encode()).decode()}
+    if api_key:
+        return {"authorization": f"Bearer {api_key}"}
+    key = os.environ.get("OLLAMA_API_KEY", "").strip()
+    if key:
+        refuse_in_clear(url, "OLLAMA_API_KEY")
     return {"authorization": f"Bearer {key}"} if key else {}

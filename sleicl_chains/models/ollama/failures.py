@@ -22,6 +22,7 @@ from sleicl_chains.errors import (
     Unsupported,
     one_line,
 )
+from sleicl_chains.models.addresses import proxy_problem
 
 _TOO_LONG = re.compile(r"exceeds? (?:the |maximum )?(?:available )?context|exceed_context_size", re.IGNORECASE)
 _MISSING = re.compile(r"model ['\"].*['\"] not found|not found, try pulling", re.IGNORECASE)
@@ -44,8 +45,14 @@ def retryable(problem: BaseException) -> bool:
 
 
 @contextmanager
-def explained(url: str, timeout_s: float) -> Iterator[None]:
-    """Turn the errors of a connection into ours."""
+def explained(url: str, timeout_s: float, whole_s: float) -> Iterator[None]:
+    """Turn the errors of a connection into ours.
+
+    Args:
+        url: the server's address.
+        timeout_s: the longest silence, to print.
+        whole_s: how long the reply may last in all, to print.
+    """
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout) as problem:
@@ -58,12 +65,24 @@ def explained(url: str, timeout_s: float) -> Iterator[None]:
             f"The Ollama server at {url} said nothing for {timeout_s:g} s. It may be loading a large model or reading "
             "a long prompt: allow more with --option timeout_s=1800, or take a smaller model"
         ) from None
+    except TimeoutError:
+        raise TimedOut(
+            f"The Ollama server at {url} did not end its reply within {whole_s:g} s. Ask for a shorter one "
+            f"(--option num_predict=512), or allow more with --option {_limit(timeout_s, whole_s)}"
+        ) from None
     except httpx.TransportError as problem:
         broken = ServerFailed(f"The connection to the Ollama server at {url} broke off ({one_line(problem)}); {_LOG}")
         broken.retryable = True
         raise broken from None
+    except ImportError as problem:
+        raise (proxy_problem(problem, url) or problem) from None
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as problem:  # ValueError: NaN, half a surrogate pair
         raise ModelError(f"The Ollama server at {url} could not be asked ({one_line(problem)})") from None
+
+
+def _limit(timeout_s: float, whole_s: float) -> str:
+    """Return the option that bounded a reply, raised: replies that are no streams end within the longest silence."""
+    return f"{'timeout_s' if whole_s == timeout_s else 'deadline_s'}={3 * whole_s:g}"
 
 
 def decoded(text: str, url: str) -> dict[str, Any]:

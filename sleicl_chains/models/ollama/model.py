@@ -74,8 +74,10 @@ class OllamaModel(ChatOllama):
     min_p: float | None = None
     base_url: str | None = Field(default=None, repr=False)
     """Address of the server, which may hold a password; `OLLAMA_HOST` by default."""
-    timeout_s: float = Field(default=600.0, gt=0)
+    timeout_s: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     """Longest silence of the server in seconds: queueing, loading the model and reading the prompt."""
+    deadline_s: float = Field(default=3600.0, gt=0, allow_inf_nan=False)
+    """How long an answer may take in all, in seconds; label scores must come within `timeout_s`."""
     attempts: int = Field(default=3, gt=0)
     """How often a request is sent in all when the server is down, busy or broken, or the reply is cut."""
 
@@ -109,7 +111,10 @@ class OllamaModel(ChatOllama):
 
     def _connect(self) -> None:
         address = server_address(self.base_url, self.api_key.get_secret_value() if self.api_key else None)
-        self._server = Server(address, timeout_s=self.timeout_s, attempts=self.attempts, http=self.client_kwargs)
+        self._server = Server(
+            address, timeout_s=self.timeout_s, deadline_s=self.deadline_s, attempts=self.attempts,
+            http=self.client_kwargs,
+        )  # fmt: skip
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with other settings, asking its own server."""

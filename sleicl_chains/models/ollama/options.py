@@ -20,7 +20,7 @@ _WITHOUT_EFFECT = ("mirostat", "mirostat_eta", "mirostat_tau", "tfs_z", "sync_cl
 """Fields of ChatOllama: options that servers have long ignored, and settings of clients that are not used here."""
 ALIASES = {"max_tokens": "num_predict", "timeout": "timeout_s", "n_ctx": "num_ctx", "threads": "num_thread"}
 """Names that LangChain's models have in common, and those of the embedded engine."""
-_NEVER_NONE = ("num_ctx", "num_predict", "timeout_s", "attempts")
+_NEVER_NONE = ("num_ctx", "num_predict", "timeout_s", "deadline_s", "attempts")
 
 
 def standard_names(given: Mapping[str, Any]) -> dict[str, Any]:

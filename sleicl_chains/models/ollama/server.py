@@ -10,7 +10,7 @@ import itertools
 import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,6 +19,7 @@ from tenacity import AsyncRetrying, Retrying, retry_if_exception, stop_after_att
 
 from sleicl_chains.errors import CutReply, SleiclError
 from sleicl_chains.models.ollama.address import Address
+from sleicl_chains.models.ollama.arriving import Lines, ended_after, until, whole
 from sleicl_chains.models.ollama.failures import decoded, explained, failure, model_missing, retryable
 from sleicl_chains.models.ollama.versions import Version, numbers
 
@@ -35,15 +36,18 @@ class Server:
 
     Args:
         address: where it is.
-        timeout_s: longest silence to bear, in seconds; covers queueing, loading and reading the prompt.
+        timeout_s: longest silence to bear, in seconds; covers queueing, loading and reading the prompt. A reply that
+            is no stream must end within it, too.
+        deadline_s: how long a stream may last in all, in seconds.
         attempts: how often a request is sent in all, while `failures.retryable` says that it may succeed.
         http: more settings of the httpx clients, such as `headers` or `verify`.
     """
 
     def __init__(
-        self, address: Address, *, timeout_s: float = 600.0, attempts: int = 3, http: Mapping[str, Any] | None = None
-    ) -> None:
-        self.address, self.timeout_s, self.attempts = address, timeout_s, attempts
+        self, address: Address, *, timeout_s: float = 600.0, deadline_s: float = 3600.0, attempts: int = 3,
+        http: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        self.address, self.timeout_s, self.deadline_s, self.attempts = address, timeout_s, deadline_s, attempts
         self._settings: dict[str, Any] = {
             "base_url": address.url,
             "timeout": httpx.Timeout(timeout_s, connect=_CONNECT_S, pool=None),
@@ -112,29 +116,48 @@ class Server:
         return Retrying(**self.retry_policy())(send, *arguments)
 
     def _once(self, method: str, route: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
-        with explained(self.url, self.timeout_s):
-            reply = self._client.request(method, route, json=body)
+        # Such a reply comes all at once, so that silence and whole are the same to whoever waits.
+        limit = self.timeout_s
+        with (
+            explained(self.url, limit, limit),
+            ended_after(limit) as extensions,
+            self._client.stream(method, route, json=body, extensions=extensions) as reply,
+        ):
+            text = whole(reply.iter_bytes(), self.url)
         if not reply.is_success:
-            raise self._failure(reply, reply.text, body)
-        return decoded(reply.text, self.url)
+            raise self._failure(reply, text, body)
+        return decoded(text, self.url)
 
     def _parts(self, route: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        with explained(self.url, self.timeout_s), self._client.stream("POST", route, json=body) as reply:
+        lines = Lines(self.url)
+        with (
+            explained(self.url, self.timeout_s, self.deadline_s),
+            ended_after(self.deadline_s) as extensions,
+            self._client.stream("POST", route, json=body, extensions=extensions) as reply,
+        ):
             if not reply.is_success:
-                raise self._failure(reply, reply.read().decode(errors="replace"), body)
-            for line in reply.iter_lines():
-                if line.strip():
+                raise self._failure(reply, whole(reply.iter_bytes(), self.url), body)
+            for chunk in reply.iter_bytes():
+                for line in lines.of(chunk):
                     yield self._part(line, body)
+            for line in lines.rest():
+                yield self._part(line, body)
 
     async def _aparts(self, route: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        with explained(self.url, self.timeout_s):
-            async with self._async_client.stream("POST", route, json=body) as reply:
+        lines, ends = Lines(self.url), asyncio.get_running_loop().time() + self.deadline_s
+        with explained(self.url, self.timeout_s, self.deadline_s):
+            async with AsyncExitStack() as opened:
+                async with asyncio.timeout_at(ends):
+                    reply = await opened.enter_async_context(self._async_client.stream("POST", route, json=body))
+                chunks = await opened.enter_async_context(aclosing(until(ends, reply.aiter_bytes())))
                 if not reply.is_success:
-                    text = (await reply.aread()).decode(errors="replace")
+                    text = whole([chunk async for chunk in chunks], self.url)
                     raise await asyncio.to_thread(self._failure, reply, text, body)
-                async for line in reply.aiter_lines():
-                    if line.strip():
+                async for chunk in chunks:
+                    for line in lines.of(chunk):
                         yield self._part(line, body)
+                for line in lines.rest():
+                    yield self._part(line, body)
 
     def _part(self, line: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return one line of a stream; an error may come in the middle of it, under HTTP 200."""

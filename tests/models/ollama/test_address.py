@@ -56,11 +56,35 @@ def test_an_explicit_address_comes_before_the_environment(monkeypatch: pytest.Mo
 
 
 def test_passwords_and_keys_are_sent_but_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    address = server_address("http://me:pa%20ss@example.com:1")
-    assert (address.url, address.headers) == ("http://example.com:1", {"authorization": "Basic bWU6cGEgc3M="})
+    address = server_address("https://me:pa%20ss@example.com:1")
+    assert (address.url, address.headers) == ("https://example.com:1", {"authorization": "Basic bWU6cGEgc3M="})
     assert "bWU6" not in repr(address) and "pa" not in address.url
     monkeypatch.setenv("OLLAMA_API_KEY", "sk-1")
     assert server_address().headers == {"authorization": "Bearer sk-1"}
+
+
+@pytest.mark.parametrize("form", ["box.lan", "10.0.0.5:1", "http://192.168.1.2", "[fd00::1]:1", "http://a.example/x"])
+def test_a_key_of_the_environment_is_never_sent_in_clear(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_API_KEY", "sk-1")
+    with pytest.raises(OptionError, match=r"OLLAMA_API_KEY would go to http://.* unencrypted; use https://"):
+        server_address(form)
+    # Over TLS it is, and a key that the user names goes where the user says.
+    assert server_address("https://box.lan").headers == {"authorization": "Bearer sk-1"}
+    assert server_address(form, "sk-2").headers == {"authorization": "Bearer sk-2"}
+
+
+def test_a_password_that_others_can_read_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.warns(UserWarning, match=r"go to http://box.lan:80 unencrypted; use https://") as warned:
+        address = server_address("http://me:pass@box.lan")
+    assert address.headers and "pass@" not in str(warned[0].message)
+    server_address("http://me:pass@127.0.0.1")  # which no one else can read: a warning would be an error here
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:5000/v1", "http://me:pw@127.0.0.1:5000/v1/", "http://127.0.0.1:5000/v1"])
+def test_the_address_of_another_protocol_is_said(form: str) -> None:
+    with pytest.raises(OptionError, match=r"drop /v1 .*\(http://127.0.0.1:5000\), or take openai:NAME with") as found:
+        server_address(form)
+    assert "pw@" not in str(found.value)
 
 
 @pytest.mark.parametrize(

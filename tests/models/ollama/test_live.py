@@ -26,6 +26,7 @@ from sleicl_chains.models.names import weak_model
 from sleicl_chains.models.ollama.embeddings import OllamaEmbeddings
 from sleicl_chains.models.ollama.model import OllamaModel
 from sleicl_chains.tasks.cards import Task
+from tests.models.ollama.test_arriving import GIVEN_UP
 from tests.support.real_ollama import PLACE, OwnOllama
 
 pytestmark = [pytest.mark.ollama, pytest.mark.usefixtures("ollama")]
@@ -185,6 +186,19 @@ def test_a_text_that_does_not_fit_is_not_embedded() -> None:
     assert len(short) == 576
     with pytest.raises(PromptTooLong, match="cannot embed the text 'word word"):
         embeddings.embed_documents(["grass", "word " * 9000])
+
+
+def test_the_server_stops_when_nobody_waits_any_more(own: OwnOllama) -> None:
+    """A reply of 4,000 tokens takes longer than the ten seconds in which the server must come to rest."""
+    weak = OllamaModel(model="smollm2:135m", base_url=own.url, num_predict=4000, temperature=1.2)
+    parts = weak.stream(CHAT)
+    next(parts)
+    assert own.busy(for_s=2) > 0  # so that its rest below is no accident
+    del parts
+    for way, give_up in GIVEN_UP.items():
+        give_up(weak)
+        gc.collect()
+        assert any(own.busy(for_s=0.5) <= 0.02 for _ in range(20)), way
 
 
 def test_a_full_queue(own: OwnOllama) -> None:
