@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sleicl_chains.errors import InputError, one_line
 from sleicl_chains.tasks import Task, read_text
+from sleicl_chains.template_tokens import TOKENS_REMOVED, without_template_tokens
 
 if TYPE_CHECKING:  # LangChain's messages take a quarter of a second to load; reading a file needs none
     pass
@@ -196,6 +197,9 @@ def load_grimoire(path: Path, task: Task | None = None) -> Grimoire:
         task: supplies the task type, description and labels where the file has none. A text that
             does not name all labels is accepted: the grimoire may be older than the card.
 
+    Template tokens in its texts, such as `<|im_end|>`, would act in every prompt: they are left out, with a warning in
+    the provenance.
+
     Raises:
         InputError: the file cannot be read or is not a grimoire.
     """
@@ -204,8 +208,18 @@ def load_grimoire(path: Path, task: Task | None = None) -> Grimoire:
         grimoire = _from_json(text) if path.suffix.lower() == ".json" else Grimoire.from_markdown(text, id=path.stem)
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from None
+    grimoire = _without_tokens(grimoire)
     missing = [name for name in ("task_type", "description", "labels") if task and not getattr(grimoire, name)]
     return replace(grimoire, **{name: getattr(task, name) for name in missing})
+
+
+def _without_tokens(grimoire: Grimoire) -> Grimoire:
+    texts = {name: without_template_tokens(getattr(grimoire, name)) for name in _HEADINGS}
+    if not (tokens := list(dict.fromkeys(token for _, found in texts.values() for token in found))):
+        return grimoire
+    warnings = (*grimoire.provenance.warnings, f"{TOKENS_REMOVED}: {' '.join(tokens)}")
+    provenance = replace(grimoire.provenance, warnings=warnings)
+    return replace(grimoire, provenance=provenance, **{name: text for name, (text, _) in texts.items()})
 
 
 def _from_json(text: str) -> Grimoire:

@@ -26,12 +26,12 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import run_in_executor
 from pydantic_core import to_jsonable_python
 
-from sleicl_chains.errors import SleiclError
+from sleicl_chains.errors import RejectedReply, SleiclError
 
 Model = Runnable[LanguageModelInput, AIMessage]
 """A chat model, or one with bound arguments."""
 Check = Callable[[AIMessage], object]
-"""Raises RejectedReply for a reply that must not be used."""
+"""Raises RejectedReply for a reply that must not be used; asked of recalled replies too."""
 
 _PATIENCE_S = 30
 _SCHEMA = """
@@ -75,6 +75,12 @@ class Journal:
         row = (_key(asked), asked, _json(reply), _now(), rejected)
         with self._lock, self._explained():
             self._connection.execute("INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?)", row)
+
+    def reject(self, request: Mapping[str, Any], reply: Mapping[str, Any], reason: str) -> None:
+        """Keep an accepted reply as a rejected one from now on, so that the request is asked again."""
+        query = "UPDATE calls SET rejected = ? WHERE key = ? AND reply = ? AND rejected IS NULL"
+        with self._lock, self._explained():
+            self._connection.execute(query, (reason, _key(_json(request)), _json(reply)))
 
     def __len__(self) -> int:
         with self._lock, self._explained():
@@ -319,7 +325,16 @@ class _Call:
 
     def recall(self) -> AIMessage | None:
         kept = self.journal.get(self.request) if self.journal else None
-        return _message(kept) if kept else None
+        if not kept or not self.journal:
+            return None
+        message = _message(kept)
+        try:
+            if self.check:
+                self.check(message)
+        except RejectedReply as problem:  # accepted before there was this check
+            self.journal.reject(self.request, kept, str(problem))
+            return None
+        return message
 
     def keep(self, message: AIMessage, seconds: float) -> AIMessage:
         asked_at = message.response_metadata.get("asked_at") or _now()

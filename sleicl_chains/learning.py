@@ -85,6 +85,8 @@ def learn(
         say(f"{writer} is not asked for a grimoire: {parts.untested}.")
     if strong and parts.confirm:
         written = _write(task, parts, strong, strong_name, seed, space, journal)
+        for warning in written.provenance.warnings:
+            say(f"Warning: {warning}.")
         grimoires = [*grimoires, written]
         if keep:
             keep(written)

@@ -23,7 +23,8 @@ from sleicl_chains.observations import GROUPS, Observation, looks_at, needs_labe
 from sleicl_chains.observer import Observer, mode_problem, scoring_problem
 from sleicl_chains.priors import CONTENT_FREE, domain_texts, mean_shares
 from sleicl_chains.readers import Calibration, PriorReader, Reader, likeliest
-from sleicl_chains.schemas import held_to_labels, label_of
+from sleicl_chains.replies import check_label, check_said, check_whole, cut_by
+from sleicl_chains.schemas import held_to_labels, label_of, refusals_told
 from sleicl_chains.tasks import Example, Task, check_answers
 from sleicl_chains.thinking import without_thinking
 
@@ -58,6 +59,8 @@ class Solver:
     calibration: Calibration | None = None
     name: str = ""
     """The name in a table, where it is not the arm's."""
+    whole: bool = False
+    """Whether an open-ended reply that was cut is refused, not given with a note."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def check(self) -> None:
@@ -140,13 +143,17 @@ class Solver:
         """Answer one question."""
         if self.mode in GROUPS:
             return self._observed(_text(question))
-        return self._read(ask(self._speaker, self.messages(_text(question)), self.observer.journal))
+        messages = self.messages(_text(question))
+        with refusals_told():
+            return self._read(ask(self._speaker, messages, self.observer.journal, check=self.check_answer))
 
     async def aanswer(self, question: str) -> Answer:
         """Do the same without blocking."""
         if self.mode in GROUPS:  # in a thread: the engine blocks, and Ollama answers one at a time as well
             return await run_in_executor(None, self._observed, _text(question))
-        return self._read(await aask(self._speaker, self.messages(_text(question)), self.observer.journal))
+        messages = self.messages(_text(question))
+        with refusals_told():
+            return self._read(await aask(self._speaker, messages, self.observer.journal, check=self.check_answer))
 
     @cached_property
     def _speaker(self) -> Any:
@@ -154,12 +161,30 @@ class Solver:
         weak = self.observer.weak
         return held_to_labels(weak, self.task.labels) if self.mode == "schema" else weak
 
+    def check_answer(self, reply: AIMessage) -> None:
+        """Refuse a reply that must not be taken for an answer; it is asked for again the next time.
+
+        A weak model's open-ended reply that was cut at its limit is an answer with a note: its beginning is of use, and
+        the same limit would cut it again. A strong model's is refused (`whole`): half an answer must not take the
+        place of a whole one of the weak model.
+
+        Raises:
+            RejectedReply: it is empty, was withheld, is thinking alone, or was cut before it named a label.
+        """
+        if self.task.labels:
+            check_label(reply, self._label(reply), self.task.labels)
+        else:
+            (check_whole if self.whole else check_said)(reply)
+
+    def _label(self, reply: AIMessage) -> str | None:
+        read = label_of if self.mode == "schema" else parse_label
+        return read(reply.text.strip(), self.task.labels)
+
     def _read(self, reply: AIMessage) -> Answer:
         """Take the answer out of the model's own words."""
         text = reply.text.strip() if self.task.labels else without_thinking(reply.text)
-        read = label_of if self.mode == "schema" else parse_label
-        label = read(text, self.task.labels) if self.task.labels else None
-        cut = reply.response_metadata.get("finish_reason") == "length"
+        label = self._label(reply) if self.task.labels else None
+        cut = bool(cut_by(reply))
         used = reply.usage_metadata
         usage = {"prompt_tokens": used["input_tokens"], "reply_tokens": used["output_tokens"]} if used else {}
         return Answer(

@@ -1,6 +1,6 @@
 """The strong model's chain: examples in, a profound and a simple grimoire out; "Grimoire is All You Need".
 
-A reply is checked before it is accepted. Nothing is stored that is empty, cut or unfinished.
+A reply is checked before it is accepted. Nothing is stored that is empty, cut or unfinished; see `replies`.
 """
 
 import hashlib
@@ -8,12 +8,11 @@ import json
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
 
-from sleicl_chains.errors import RejectedReply
-from sleicl_chains.grimoires import SURROGATE, Grimoire, Provenance, grimoire_id
+from sleicl_chains.grimoires import Grimoire, Provenance, grimoire_id
 from sleicl_chains.labels import mentioned
 from sleicl_chains.prompts import fill
+from sleicl_chains.replies import check_reply, check_text
 from sleicl_chains.tasks import Example, Task
-from sleicl_chains.thinking import finished_thinking, unclosed
 
 if TYPE_CHECKING:  # LangChain's messages take a quarter of a second to load
     from langchain_core.language_models import BaseChatModel
@@ -89,26 +88,36 @@ def _steps(given: WriteInput, strong_name: str) -> "Generator[list[BaseMessage] 
 
     task = given["task"]
     calls: list[tuple[list[BaseMessage], AIMessage]] = []
-    prompt: list[BaseMessage] = [HumanMessage(_profound_prompt(task, given["examples"]))]
+    prompt: list[BaseMessage] = [HumanMessage(profound_prompt(task, given["examples"]))]
     calls.append((prompt, (yield prompt)))
-    profound = check_reply(calls[-1][1])
-    if missing := missing_labels(profound, task.labels):
+    profound = check_text(calls[-1][1])
+    if missing := missing_labels(profound.text, task.labels):
         again = f"The guide does not name {_quoted(missing)}. Write all of it again and name every possible answer."
-        prompt = [*prompt, AIMessage(profound), HumanMessage(again)]
+        prompt = [*prompt, AIMessage(profound.text), HumanMessage(again)]
         calls.append((prompt, (yield prompt)))
-        profound = check_reply(calls[-1][1])
-    prompt = [HumanMessage(fill("write_simple", profound=profound))]
+        profound = check_text(calls[-1][1])
+    prompt = [HumanMessage(_simple_prompt(task, profound.text))]
     calls.append((prompt, (yield prompt)))
-    simple = check_reply(calls[-1][1])
+    simple = check_text(calls[-1][1])
 
-    still = missing_labels(profound, task.labels)
-    warnings = (f"the profound text does not name {_quoted(still)}",) if still else ()
-    id = grimoire_id(task.name, profound, simple)
+    still = missing_labels(profound.text, task.labels)
+    missed = [f"the profound text does not name {_quoted(still)}"] if still else []
+    warnings = (*missed, *_about("profound", profound), *_about("simple", simple))
+    id = grimoire_id(task.name, profound.text, simple.text)
     card = (task.name, task.task_type, task.description, task.labels)
-    yield Grimoire(id, *card, profound, simple, _provenance(given, strong_name, calls, warnings))
+    yield Grimoire(id, *card, profound.text, simple.text, _provenance(given, strong_name, calls, warnings))
 
 
-def _profound_prompt(task: Task, examples: Sequence[Example]) -> str:
+def _about(name: str, found: Cleaned) -> list[str]:
+    return [f"{name} text: {warning}" for warning in found.warnings]
+
+
+def _simple_prompt(task: Task, profound: str) -> str:
+    return fill("write_simple", profound=profound)
+
+
+def profound_prompt(task: Task, examples: Sequence[Example]) -> str:
+    """Return the first prompt, as the strong model gets it."""
     rows = [json.dumps({"text": row.text, "answer": row.answer}, ensure_ascii=False) for row in examples]
     return fill(
         "write_profound",
@@ -149,36 +158,6 @@ def _tokens(kind: Literal["input_tokens", "output_tokens"], replies: "Sequence[A
     """Return the sum over all calls; None when a call's count is not known."""
     used = [reply.usage_metadata for reply in replies]
     return sum(usage[kind] for usage in used if usage) if all(used) else None
-
-
-# ------------------------------------------------------------------ checking replies
-
-_REASON_KEYS = ("finish_reason", "done_reason", "stop_reason", "status")
-_CUT = {"length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded", "incomplete"}
-_MORE = "allow it more tokens (--option max_tokens=16000)"
-_WITHHELD = {"content_filter", "safety", "refusal"}
-
-
-def check_reply(message: "AIMessage") -> str:
-    """Return the reply's text without its thinking.
-
-    Raises:
-        RejectedReply: the text is empty, was cut or withheld, or ends inside a thinking block.
-    """
-    reasons = {key: str(message.response_metadata.get(key) or "").lower() for key in _REASON_KEYS}
-    for key, reason in reasons.items():
-        if reason in _CUT:
-            raise RejectedReply(f"the strong model's reply was cut ({key} {reason!r}); {_MORE}")
-        if reason in _WITHHELD:
-            raise RejectedReply(f"the strong model's reply was withheld ({key} {reason!r}); try other examples")
-    text = finished_thinking(message.text)
-    if tag := unclosed(text):
-        raise RejectedReply(f"the strong model's reply has an unclosed {tag}; {_MORE}")
-    if not text:
-        raise RejectedReply("the strong model's reply is empty; expected a text")
-    if SURROGATE.search(text):
-        raise RejectedReply("the strong model's reply holds half of a surrogate pair; expected valid Unicode")
-    return text
 
 
 def missing_labels(text: str, labels: Sequence[str]) -> list[str]:

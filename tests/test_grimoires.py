@@ -15,8 +15,9 @@ from langchain_core.messages import AIMessage
 from sleicl_chains.errors import InputError, RejectedReply
 from sleicl_chains.grimoires import Grimoire, Provenance, grimoire_id, load_grimoire
 from sleicl_chains.journal import Journal
+from sleicl_chains.replies import check_reply
 from sleicl_chains.tasks import Example, Task
-from sleicl_chains.writer import WriteInput, check_reply, grimoire_writer, missing_labels
+from sleicl_chains.writer import WriteInput, grimoire_writer, missing_labels
 from tests.openai_server import OpenAIServer, Reply
 
 TASK = Task(name="Mood", task_type="sentiment", description="Decide how the writer feels.", labels=("glad", "not glad"))
@@ -312,7 +313,8 @@ def test_accepted_replies(content: Any, text: str) -> None:
         (
             "",
             {"status": "incomplete"},
-            "was cut (status 'incomplete'); allow it more tokens (--option max_tokens=16000)",
+            "was cut (status 'incomplete') before it said anything but thinking; "
+            "allow it more tokens (--option max_tokens=16000)",
         ),
         ("", {"finish_reason": "content_filter"}, "was withheld (finish_reason 'content_filter'); try other examples"),
         ("a \ud83d", {}, "holds half of a surrogate pair; expected valid Unicode"),

@@ -130,6 +130,7 @@ def add(
     from sleicl_chains.tasks import load_task
 
     grimoire = load_grimoire(file, load_task(card) if card else None)
+    say(f"Warning: {warning}" for warning in grimoire.provenance.warnings)
     print(store_of(Home.at(home)).add(grimoire))
 
 
