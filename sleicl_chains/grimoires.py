@@ -205,10 +205,10 @@ def load_grimoire(path: Path, task: Task | None = None) -> Grimoire:
     """
     text = read_text(path, "a grimoire (.md or .json)")
     try:
-        grimoire = _from_json(text) if path.suffix.lower() == ".json" else Grimoire.from_markdown(text, id=path.stem)
+        found = _from_json(text) if path.suffix.lower() == ".json" else Grimoire.from_markdown(text, id=path.stem)
+        grimoire = _without_tokens(found)
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from None
-    grimoire = _without_tokens(grimoire)
     missing = [name for name in ("task_type", "description", "labels") if task and not getattr(grimoire, name)]
     return replace(grimoire, **{name: getattr(task, name) for name in missing})
 
@@ -219,7 +219,7 @@ def _without_tokens(grimoire: Grimoire) -> Grimoire:
         return grimoire
     warnings = (*grimoire.provenance.warnings, f"{TOKENS_REMOVED}: {' '.join(tokens)}")
     provenance = replace(grimoire.provenance, warnings=warnings)
-    return replace(grimoire, provenance=provenance, **{name: text for name, (text, _) in texts.items()})
+    return replace(grimoire, provenance=provenance, profound=texts["profound"][0], simple=texts["simple"][0])
 
 
 def _from_json(text: str) -> Grimoire:

@@ -124,8 +124,9 @@ def _unfenced(text: str) -> str:
 
 
 _OPENING = re.compile(
-    r"\A(?:certainly|sure|of course|absolutely|got it|okay|here(?: is|['’]s| are)\b|below is\b|gerne|natürlich|"
-    r"hier ist\b|voici\b|claro\b|好的|当然|以下是|もちろん|以下は)[^\n]*",
+    r"\A(?:(?:certainly|sure|of course|absolutely|got it|okay|gerne|natürlich|claro|好的|当然)"
+    r"[ \t]*[!,.:，！。：][^\n]*|"
+    r"(?:here (?:is|are)|here['’]s|below is|hier ist|voici|以下是|以下は)[^\n]*[:：][*_]*[ \t]*(?:\n|\Z))",
     re.IGNORECASE,
 )
 _CLOSING = re.compile(

@@ -5,14 +5,18 @@ A reply is checked before it is accepted. Nothing is stored that is empty, cut o
 
 import hashlib
 import json
+import re
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
 
+from sleicl_chains.budget import Budget
+from sleicl_chains.errors import InputError
 from sleicl_chains.grimoires import Grimoire, Provenance, grimoire_id
 from sleicl_chains.labels import mentioned
 from sleicl_chains.prompts import fill
-from sleicl_chains.replies import check_reply, check_text
+from sleicl_chains.replies import Cleaned, check_reply, check_text
 from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tokens import estimate_tokens
 
 if TYPE_CHECKING:  # LangChain's messages take a quarter of a second to load
     from langchain_core.language_models import BaseChatModel
@@ -34,7 +38,11 @@ class WriteInput(TypedDict):
 
 
 def grimoire_writer(
-    strong: "BaseChatModel", *, strong_name: str | None = None, journal: "Journal | None" = None
+    strong: "BaseChatModel",
+    *,
+    strong_name: str | None = None,
+    journal: "Journal | None" = None,
+    budget: int | None = None,
 ) -> "Runnable[WriteInput, Grimoire]":
     """Return a chain that has the strong model write a profound grimoire and shorten it to a simple one.
 
@@ -47,8 +55,11 @@ def grimoire_writer(
         strong: the model that writes.
         strong_name: recorded as the writer; by default the model's own name.
         journal: keeps every call.
+        budget: most tokens that one grimoire may cost, read and written; looked at after each call. Each reply is held
+            to what is left of them where the model can be told so.
 
     Raises:
+        BudgetExceeded: (when run) it cost more, or would; what came in is in the journal.
         RejectedReply: (when run) a reply is empty, cut, withheld or unfinished thinking.
     """
     from langchain_core.runnables import RunnableLambda
@@ -58,17 +69,23 @@ def grimoire_writer(
     name = strong_name or _model_name(strong)
 
     def write(given: WriteInput) -> Grimoire:
-        steps = _steps(given, name)
+        steps, spending = _steps(given, name), Budget(budget, journal is not None)
         step = next(steps)
         while not isinstance(step, Grimoire):
-            step = steps.send(ask(strong, step, journal, check=check_reply))
+            with spending.call(strong, step, journal) as model:
+                reply = ask(model, step, journal, check=check_reply)
+            spending.pay(step, reply)
+            step = steps.send(reply)
         return step
 
     async def awrite(given: WriteInput) -> Grimoire:
-        steps = _steps(given, name)
+        steps, spending = _steps(given, name), Budget(budget, journal is not None)
         step = next(steps)
         while not isinstance(step, Grimoire):
-            step = steps.send(await aask(strong, step, journal, check=check_reply))
+            with spending.call(strong, step, journal) as model:
+                reply = await aask(model, step, journal, check=check_reply)
+            spending.pay(step, reply)
+            step = steps.send(reply)
         return step
 
     return RunnableLambda(write, afunc=awrite, name="grimoire_writer")
@@ -113,19 +130,75 @@ def _about(name: str, found: Cleaned) -> list[str]:
 
 
 def _simple_prompt(task: Task, profound: str) -> str:
-    return fill("write_simple", profound=profound)
+    rules = max(3, len(task.labels) // _LABELS_PER_RULE)
+    fence = _fence("guide", profound)
+    return fill("write_simple", profound=profound, fence=fence, rules="three" if rules == 3 else str(rules))
 
 
 def profound_prompt(task: Task, examples: Sequence[Example]) -> str:
     """Return the first prompt, as the strong model gets it."""
-    rows = [json.dumps({"text": row.text, "answer": row.answer}, ensure_ascii=False) for row in examples]
+    rows = "\n".join(map(_line, examples))
     return fill(
         "write_profound",
         task_type=task.task_type,
         description=task.description,
         labels=_quoted(task.labels) or "none are listed; the answer is free text",
-        examples="\n".join(rows),
+        examples=rows,
+        fence=_fence("examples", rows),
+        words=str(_words(task)),
     )
+
+
+def _line(row: Example) -> str:
+    return json.dumps({"text": row.text, "answer": row.answer}, ensure_ascii=False)
+
+
+_WORDS, _WORDS_PER_LABEL, _LABELS_PER_RULE = 400, 20, 7
+
+
+def _words(task: Task) -> int:
+    """Return how long the guide may be: more where there are more than twenty labels, since it must name them all."""
+    return max(_WORDS, _WORDS_PER_LABEL * len(task.labels))
+
+
+def _fence(what: str, text: str) -> str:
+    """Return a fence that no line of the text closes: three signs, or one more than the longest that looks like it."""
+    alike = re.findall(rf"^[ \t]*(={{3,}})[ \t]*{what}", text, re.MULTILINE | re.IGNORECASE)
+    return "=" * max([3, *(len(found) + 1 for found in alike)])
+
+
+# ------------------------------------------------------------------ what it costs
+
+_GUIDE_TOKENS = 1500
+"""Of a guide of 400 words and a little thinking. A model that thinks long writes ten times as much."""
+
+
+def examples_tokens(rows: Sequence[Example]) -> int:
+    """Return about how many tokens rows are in the first prompt."""
+    return sum(estimate_tokens(_line(row)) for row in rows)
+
+
+def writing_tokens(task: Task, examples: int) -> int:
+    """Return about how many tokens a grimoire costs, read and written, in three calls. No model call.
+
+    Args:
+        task: its card stands in the prompt, and the more labels it has the longer the guide is.
+        examples: the tokens of the examples that are shown, as `examples_tokens` counts them.
+    """
+    guide = _GUIDE_TOKENS * _words(task) // _WORDS
+    first = estimate_tokens(profound_prompt(task, [])) + examples
+    again = first + guide + estimate_tokens(_quoted(task.labels))
+    return first + guide + again + guide + estimate_tokens(_simple_prompt(task, "")) + guide + guide // 3
+
+
+def check_budget(tokens: int, budget: int | None) -> None:
+    """Refuse a budget before anything is asked.
+
+    Raises:
+        InputError: the estimate is above it.
+    """
+    if budget is not None and tokens > budget:
+        raise InputError(f"The grimoire would cost about {tokens} strong tokens; the budget is {budget}")
 
 
 def _quoted(labels: Sequence[str]) -> str:

@@ -66,7 +66,10 @@ def test_prompt_without_examples_and_labels() -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("write_profound", {"task_type", "description", "labels", "examples"}), ("write_simple", {"profound"})],
+    [
+        ("write_profound", {"task_type", "description", "labels", "examples", "fence", "words"}),
+        ("write_simple", {"profound", "fence", "rules"}),
+    ],
 )
 def test_variables_are_what_the_callers_give(name: str, expected: set[str]) -> None:
     assert variables(name) == expected
