@@ -33,24 +33,34 @@ class Budget:
     kept: bool
     """Whether there is a journal."""
     spent: int = 0
+    limit: int | None = None
+    """Of the call that is made now, where the tokens that are left hold it."""
 
-    @contextmanager
-    def call(self, model: "Model", messages: "Sequence[BaseMessage]", journal: "Journal | None") -> "Iterator[Model]":
-        """Give the model for one call, held to the tokens that are left where it can be.
+    def held(self, model: "Model", messages: "Sequence[BaseMessage]", journal: "Journal | None") -> "Model":
+        """Return the model for one call, held to the tokens that are left where it can be.
 
         Raises:
-            BudgetExceeded: too few are left to ask, or the reply was cut where they ended.
+            BudgetExceeded: too few are left to ask.
         """
         left = self._left(messages)
         options = limited_to(model, left) if left is not None else {}
+        self.limit = left if options else None
+        return as_journalled(model, messages, journal, options)
+
+    @contextmanager
+    def cuts_told(self) -> Iterator[None]:
+        """Say of a reply that was cut where the tokens ended that it was so.
+
+        Raises:
+            BudgetExceeded: in the place of a CutReply.
+        """
         try:
-            yield as_journalled(model, messages, journal, options)
+            yield
         except CutReply:
-            if not options:
+            if self.limit is None:
                 raise
-            raise BudgetExceeded(
-                f"The reply was cut at the {left} tokens left of {self._whole}; {self._help}"
-            ) from None
+            cut = f"The reply was cut at the {self.limit} tokens left of {self._whole}"
+            raise BudgetExceeded(f"{cut}; {self._help}") from None
 
     def pay(self, messages: "Sequence[BaseMessage]", reply: "AIMessage") -> None:
         """Count a call.

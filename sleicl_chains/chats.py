@@ -3,7 +3,7 @@
 So an engine evaluates the fixed part once and keeps it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from sleicl_chains.answers import Arm
 from sleicl_chains.cues import NO_CUE, Cue
 from sleicl_chains.grimoires import Grimoire
-from sleicl_chains.prompts import fill
+from sleicl_chains.prompts import Templates
 from sleicl_chains.tasks import Example, Task, fold
 
 
@@ -37,6 +37,7 @@ class Chat:
         examples: for the arms with `few-shot` and for `knn`, as earlier turns in the given order. One whose
             text is the question itself is left out, so that a labelled row is asked as a new one would be.
         names_texts: write "Text:" before each, for a model that knows no turns.
+        templates: the prompt files; those of another chat, so that both show the same.
     """
 
     task: Task
@@ -44,6 +45,7 @@ class Chat:
     grimoire: Grimoire | None = None
     examples: tuple[Example, ...] = ()
     names_texts: bool = False
+    templates: Templates = field(default_factory=Templates, repr=False, compare=False)
 
     def messages(self, question: str, cue: Cue = NO_CUE) -> list[BaseMessage]:
         """Return the prompt of one question; with a cue, every answer begins with it and the last one is left open."""
@@ -58,7 +60,11 @@ class Chat:
 
     def _asked(self, text: str, cue: Cue) -> str:
         text = f"Text: {text}" if self.names_texts else text
-        return fill("ask_label", text=text, labels=", ".join(self.task.labels)) if cue.lists_labels else text
+        return (
+            self.templates.fill("ask_label", text=text, labels=", ".join(self.task.labels))
+            if cue.lists_labels
+            else text
+        )
 
     @cached_property
     def _system(self) -> str:
@@ -66,5 +72,6 @@ class Chat:
         form = form_shown(self.arm)
         grimoire = getattr(self.grimoire, form).strip() if self.grimoire and form else ""
         if self.task.labels:
-            return fill("answer_label", **card, labels=", ".join(self.task.labels), grimoire=grimoire).strip()
-        return fill("answer_open", **card, grimoire=grimoire).strip()
+            labels = ", ".join(self.task.labels)
+            return self.templates.fill("answer_label", **card, labels=labels, grimoire=grimoire).strip()
+        return self.templates.fill("answer_open", **card, grimoire=grimoire).strip()

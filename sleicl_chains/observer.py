@@ -4,7 +4,7 @@ import base64
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -18,6 +18,7 @@ from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal, identity
 from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observations import EVIDENCE, GROUPS, Block, Observation, looks_at
+from sleicl_chains.prompts import Templates
 from sleicl_chains.tasks import Example, Task
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Observer:
     given_cue: Cue | None = None
     embeddings: "Embeddings | None" = None
     journal: Journal | None = None
+    templates: Templates = field(default_factory=Templates, repr=False, compare=False)
+    """The prompt files as they were at the first prompt: an edited one is for the next observer."""
 
     # ------------------------------------------------------------------ prompt
 
@@ -77,7 +80,8 @@ class Observer:
     def messages(self, question: str, cue: Cue) -> list[BaseMessage]:
         """Return the chat of one question."""
         shown = self.neighbours(question) if self.neighbours else self.examples
-        return Chat(self.task, self.arm, self.grimoire, shown, names_texts=not self.chats).messages(question, cue)
+        chat = Chat(self.task, self.arm, self.grimoire, shown, not self.chats, self.templates)
+        return chat.messages(question, cue)
 
     def prompt(self, question: str) -> str:
         """Return the exact text that the weak model is given when labels or its state are read."""

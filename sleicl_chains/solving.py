@@ -13,6 +13,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.runnables.config import run_in_executor
 
 from sleicl_chains.answers import Answer, Mode, Prior
+from sleicl_chains.budget import as_journalled
 from sleicl_chains.chats import form_shown
 from sleicl_chains.cues import CUE, CUES, LISTING, NO_CUE, Cue
 from sleicl_chains.errors import InputError, PromptTooLong, Unsupported
@@ -133,7 +134,8 @@ class Solver:
             cues: Sequence[Cue] = (*CUES, *LISTING)  # which is chosen follows from the rest
         else:
             cues = (self.cue,)
-        bare = Observer(shown.weak, shown.task, shown.arm, shown.grimoire, shown.examples)
+        about = (shown.weak, shown.task, shown.arm, shown.grimoire, shown.examples)
+        bare = Observer(*about, templates=shown.templates)
         chats = [messages_to_dict(bare.messages("?", cue)) for cue in cues]
         return hashlib.sha256(json.dumps([parts, chats], sort_keys=True).encode()).hexdigest()[:16]
 
@@ -145,15 +147,20 @@ class Solver:
             return self._observed(_text(question))
         messages = self.messages(_text(question))
         with refusals_told():
-            return self._read(ask(self._speaker, messages, self.observer.journal, check=self.check_answer))
+            return self._read(ask(self._asked(messages), messages, self.observer.journal, check=self.check_answer))
 
     async def aanswer(self, question: str) -> Answer:
         """Do the same without blocking."""
         if self.mode in GROUPS:  # in a thread: the engine blocks, and Ollama answers one at a time as well
             return await run_in_executor(None, self._observed, _text(question))
         messages = self.messages(_text(question))
+        speaker = await run_in_executor(None, self._asked, messages)
         with refusals_told():
-            return self._read(await aask(self._speaker, messages, self.observer.journal, check=self.check_answer))
+            return self._read(await aask(speaker, messages, self.observer.journal, check=self.check_answer))
+
+    def _asked(self, messages: Sequence[BaseMessage]) -> Any:
+        """The model, and where whole replies alone count, one that finds those bought under another limit of length."""
+        return as_journalled(self._speaker, messages, self.observer.journal, {}) if self.whole else self._speaker
 
     @cached_property
     def _speaker(self) -> Any:

@@ -63,6 +63,7 @@ def grimoire_writer(
         RejectedReply: (when run) a reply is empty, cut, withheld or unfinished thinking.
     """
     from langchain_core.runnables import RunnableLambda
+    from langchain_core.runnables.config import run_in_executor
 
     from sleicl_chains.journal import aask, ask
 
@@ -72,7 +73,8 @@ def grimoire_writer(
         steps, spending = _steps(given, name), Budget(budget, journal is not None)
         step = next(steps)
         while not isinstance(step, Grimoire):
-            with spending.call(strong, step, journal) as model:
+            model = spending.held(strong, step, journal)
+            with spending.cuts_told():
                 reply = ask(model, step, journal, check=check_reply)
             spending.pay(step, reply)
             step = steps.send(reply)
@@ -82,7 +84,9 @@ def grimoire_writer(
         steps, spending = _steps(given, name), Budget(budget, journal is not None)
         step = next(steps)
         while not isinstance(step, Grimoire):
-            with spending.call(strong, step, journal) as model:
+            # In a thread: a model may have to ask its server who it is.
+            model = await run_in_executor(None, spending.held, strong, step, journal)
+            with spending.cuts_told():
                 reply = await aask(model, step, journal, check=check_reply)
             spending.pay(step, reply)
             step = steps.send(reply)

@@ -77,11 +77,13 @@ def test_variables_are_what_the_callers_give(name: str, expected: set[str]) -> N
 
 def test_values_are_never_read_as_templates() -> None:
     tricky = r"{profound} {nothing} {{x}} {0} \1 \g<0> {"
-    assert fill("write_simple", profound=tricky) == template("write_simple").replace("{profound}", tricky)
+    others = {"fence": "===", "rules": "three"}
+    expected = template("write_simple").replace("{fence}", "===").replace("{rules}", "three")
+    assert fill("write_simple", profound=tricky, **others) == expected.replace("{profound}", tricky)
 
 
 def test_missing_and_surplus_names_are_named() -> None:
-    with pytest.raises(KeyError, match=r"prompts/write_profound.txt also needs examples, labels"):
+    with pytest.raises(KeyError, match=r"prompts/write_profound.txt also needs examples, fence, labels, words"):
         fill("write_profound", task_type="t", description="d")
     with pytest.raises(ValueError, match=r"prompts/write_simple.txt does not use other"):
-        fill("write_simple", profound="p", other="o")
+        fill("write_simple", profound="p", fence="===", rules="three", other="o")
