@@ -53,7 +53,6 @@ WRAPPED: list[tuple[str, Callable[[str], str]]] = [
     ("Gemma", lambda text: f"<start_of_turn>model\n{text}\n<end_of_turn>"),
     ("Mistral", lambda text: f"<s>[INST] [/INST] {text}</s>"),
     ("DeepSeek", lambda text: f"{text}<｜end▁of▁sentence｜>"),
-    ("a token in a token", lambda text: f"{text}<|im_<|x|>end|>"),
     ("all", lambda text: f"```md\r\n{text}\r\n```<|im_end|>".replace("\n", "\r\n")),
 ]
 
@@ -68,12 +67,12 @@ def test_a_guide_is_kept_without_what_its_reply_wraps_it_in(kind: str, wrap: Cal
 
 
 def test_tokens_within_a_guide_are_taken_out_and_told(desk: Desk) -> None:
-    runaway = f"{GUIDE}<|im_end|>\n<|im_start|>user\nMore?"
+    runaway = f"{GUIDE}<|im_<|x|>end|>\n<|im_start|>user\nMore?"  # taking one out puts another together
     with OpenAIServer([runaway, SHORT]) as server:
         done = writing(desk, server)
     kept = stored(done.out.strip())
     assert kept["profound"] == f"{GUIDE}\nMore?"
-    told = "profound text: template tokens were removed: <|im_end|> <|im_start|>user"
+    told = "profound text: template tokens were removed: <|x|> <|im_start|>user <|im_end|>"
     assert kept["provenance"]["warnings"] == [told] and f"Warning: {told}\n" in done.err
 
 
