@@ -10,6 +10,7 @@
     │   ├── PromptLost          the model's template drops a part of the prompt
     │   ├── RejectedReply       empty, cut by length, unclosed thinking: never stored
     │   │   └── CutReply        the reply ended before its end
+    │   ├── BudgetExceeded      the strong model cost more tokens than it may
     │   ├── ReplyNeeded         paste:DIR waits for a person to save a reply
     │   ├── ServerError         an Ollama server could not do its part
     │   │   ├── ServerDown      nothing answers at its address
@@ -82,6 +83,10 @@ class CutReply(RejectedReply):
     """Whether the same request may succeed in a moment."""
     begun = False
     """Whether some of the reply had come."""
+
+
+class BudgetExceeded(ModelError):
+    """A strong model has cost, or would cost, more tokens than it may."""
 
 
 class ReplyNeeded(ModelError):

@@ -1,6 +1,7 @@
 """Prompts: text files with plain `{names}`, filled in one pass so that values may hold braces."""
 
 import re
+from dataclasses import dataclass, field
 
 from sleicl_chains.files import data_folder
 
@@ -24,7 +25,23 @@ def fill(name: str, **values: str) -> str:
         KeyError: the template asks for a name that was not given.
         ValueError: a name was given that the template does not ask for.
     """
-    text = template(name)
+    return _filled(name, template(name), values)
+
+
+@dataclass(frozen=True)
+class Templates:
+    """The templates as each was when it was first asked for, so that what one solver shows does not change under it."""
+
+    _read: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def fill(self, name: str, **values: str) -> str:
+        """Do the same as `fill`, from the text that was read first."""
+        if name not in self._read:
+            self._read.setdefault(name, template(name))  # several threads keep the first
+        return _filled(name, self._read[name], values)
+
+
+def _filled(name: str, text: str, values: dict[str, str]) -> str:
     wanted = set(_NAME.findall(text))
     if missing := wanted - set(values):
         raise KeyError(f"prompts/{name}.txt also needs {', '.join(sorted(missing))}")

@@ -175,6 +175,7 @@ def settings(solver: Solver, fit: Fit | None = None) -> str:
         parts.append(fingerprint(shown.embeddings))
     # Where cues are tried, which is chosen follows from the rest.
     cues: Sequence[Cue] = (*CUES, *LISTING) if mode in GROUPS and shown.few_alternatives else (solver.cue,)
-    bare = Observer(shown.weak, shown.task, shown.arm, shown.grimoire, shown.examples)
+    about = (shown.weak, shown.task, shown.arm, shown.grimoire, shown.examples)
+    bare = Observer(*about, templates=shown.templates)
     chats = [messages_to_dict(bare.messages("?", cue)) for cue in cues]
     return hashlib.sha256(json.dumps([parts, chats], sort_keys=True).encode()).hexdigest()[:16]

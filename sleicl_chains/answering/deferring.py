@@ -27,14 +27,15 @@ def deferring(
 
     A question goes on if its answer is not valid, has no probability, or one below `below`. It costs one
     strong call, whose tokens stand in `Answer.usage` as `strong_prompt_tokens` and `strong_reply_tokens`. Where the
-    strong reply names no label or is refused, as an empty one is, the weak answer stays, with a note.
+    strong reply names no label or is refused, as an empty or a cut one is, the weak answer stays, with a note; the
+    strong model is then asked again the next time.
 
     Raises:
         OptionError: `below` is no probability.
     """
     if not 0 <= below <= 1:
         raise OptionError(f"defer_below: found {below:g}; expected a probability from 0 to 1")
-    second = chain_of(Solver(Observer(strong, task, Arm(), journal=journal), "generate"))
+    second = chain_of(Solver(Observer(strong, task, Arm(), journal=journal), "generate", whole=True))
 
     def answer(question: str) -> Answer:
         first = chain.invoke(question)

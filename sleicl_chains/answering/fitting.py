@@ -1,6 +1,7 @@
 """Fitting readers and calibrations on labelled rows: small linear models, their strength chosen by cross-validation."""
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,9 @@ def _on_one_thread() -> Iterator[None]:
     import sklearn.linear_model  # noqa: F401  # first: only libraries that are loaded are held
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it has no types
 
-    with threadpool_limits(1):
+    with threadpool_limits(1), warnings.catch_warnings():
+        # Rows of many labels look to scikit-learn like a regression, and it says so at every fit.
+        warnings.filterwarnings("ignore", "The number of unique classes is greater than", UserWarning)
         yield
 
 

@@ -4,7 +4,7 @@ import base64
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from sleicl_chains.models.abilities import (
     shows_few_tokens,
 )
 from sleicl_chains.models.journal import Journal, former_identity, identity
+from sleicl_chains.prompts import Templates
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 
@@ -53,6 +54,8 @@ class Observer:
     given_cue: Cue | None = None
     embeddings: "Embeddings | None" = None
     journal: Journal | None = None
+    templates: Templates = field(default_factory=Templates, repr=False, compare=False)
+    """The prompt files as they were at the first prompt: an edited one is for the next observer."""
 
     # ------------------------------------------------------------------ prompt
 
@@ -64,7 +67,8 @@ class Observer:
     def messages(self, question: str, cue: Cue) -> list[BaseMessage]:
         """Return the chat of one question."""
         shown = self.neighbours(question) if self.neighbours else self.examples
-        return Prompt(self.task, self.arm, self.grimoire, shown, names_texts=not self.chats).messages(question, cue)
+        prompt = Prompt(self.task, self.arm, self.grimoire, shown, not self.chats, self.templates)
+        return prompt.messages(question, cue)
 
     def prompt(self, question: str) -> str:
         """Return the exact text that the weak model is given when labels or its state are read."""

@@ -4,7 +4,7 @@ So an engine evaluates the fixed part once and keeps it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from sleicl_chains.answering.arms import Arm
 from sleicl_chains.answering.cues import NO_CUE, Cue
 from sleicl_chains.grimoires.grimoire import Grimoire
-from sleicl_chains.prompts import fill
+from sleicl_chains.prompts import Templates
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import fold
 from sleicl_chains.tasks.rows import Example
@@ -29,6 +29,7 @@ class Prompt:
         examples: for arms with worked examples, as earlier turns in the given order. One whose text is the
             question itself is left out, so that a labelled row is asked as a new one would be.
         names_texts: write "Text:" before each, for a model that knows no turns.
+        templates: the prompt files; those of another chat, so that both show the same.
     """
 
     task: Task
@@ -36,6 +37,7 @@ class Prompt:
     grimoire: Grimoire | None = None
     examples: tuple[Example, ...] = ()
     names_texts: bool = False
+    templates: Templates = field(default_factory=Templates, repr=False, compare=False)
 
     def messages(self, question: str, cue: Cue = NO_CUE, history: Sequence[BaseMessage] = ()) -> list[BaseMessage]:
         """Return the prompt of one question.
@@ -56,7 +58,11 @@ class Prompt:
 
     def _asked(self, text: str, cue: Cue) -> str:
         text = f"Text: {text}" if self.names_texts else text
-        return fill("ask_label", text=text, labels=", ".join(self.task.labels)) if cue.lists_labels else text
+        return (
+            self.templates.fill("ask_label", text=text, labels=", ".join(self.task.labels))
+            if cue.lists_labels
+            else text
+        )
 
     @cached_property
     def _system(self) -> str:
@@ -64,5 +70,6 @@ class Prompt:
         form = self.arm.form
         grimoire = getattr(self.grimoire, form).strip() if self.grimoire and form else ""
         if self.task.labels:
-            return fill("answer_label", **card, labels=", ".join(self.task.labels), grimoire=grimoire).strip()
-        return fill("answer_open", **card, grimoire=grimoire).strip()
+            labels = ", ".join(self.task.labels)
+            return self.templates.fill("answer_label", **card, labels=labels, grimoire=grimoire).strip()
+        return self.templates.fill("answer_open", **card, grimoire=grimoire).strip()

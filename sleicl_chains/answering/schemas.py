@@ -5,13 +5,15 @@ preference among the labels, which mode `score` takes off (benchmarks/LOG.md).
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
-from sleicl_chains.errors import Unsupported
+from sleicl_chains.errors import RejectedReply, Unsupported
 from sleicl_chains.models.abilities import schema_option
+from sleicl_chains.models.replies import MORE_WEAK, cut_reply
 
 _KEY = "label"
 
@@ -40,3 +42,24 @@ def label_of(reply: str, labels: Sequence[str]) -> str | None:
         return None
     label = found.get(_KEY) if isinstance(found, dict) else None
     return label if label in labels else None
+
+
+@contextmanager
+def refusals_told() -> Iterator[None]:
+    """Turn what OpenAI's client raises where a reply held to a schema was cut or withheld into this package's errors.
+
+    Raises:
+        CutReply: it was cut.
+        RejectedReply: a filter withheld it.
+    """
+    try:
+        yield
+    except Exception as problem:  # told by name: the client's package may not be there
+        name = type(problem).__name__
+        if name == "LengthFinishReasonError":
+            told = f"the reply was cut (finish_reason 'length') before it named a label; {MORE_WEAK}"
+            raise cut_reply(told) from None
+        if name == "ContentFilterFinishReasonError":
+            told = "the reply was withheld (finish_reason 'content_filter'); ask in other words"
+            raise RejectedReply(told) from None
+        raise

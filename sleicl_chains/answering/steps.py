@@ -1,5 +1,6 @@
 """The steps from a question to an `Answer`: the prompt, the evidence or the reply, and what is read in it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,10 +12,12 @@ from sleicl_chains.answering.cues import CUE, NO_CUE, Cue
 from sleicl_chains.answering.observer import Observer
 from sleicl_chains.answering.readers import Calibration, Reader, likeliest
 from sleicl_chains.answering.readings import GROUPS, Mode, Prior
-from sleicl_chains.answering.schemas import held_to_labels, label_of
+from sleicl_chains.answering.schemas import held_to_labels, label_of, refusals_told
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError
+from sleicl_chains.models.budget import as_journalled
 from sleicl_chains.models.journal import aask, ask
+from sleicl_chains.models.replies import check_label, check_said, check_whole, cut_by
 from sleicl_chains.models.thinking import without_thinking
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import parse_label
@@ -38,6 +41,8 @@ class Solver:
     """Goes with every answer: why the mode is not the one that the task would have."""
     name: str = ""
     """The name in a table, where it is not the arm's."""
+    whole: bool = False
+    """Whether an open-ended reply that was cut is refused, not given with a note."""
 
     @property
     def task(self) -> Task:
@@ -59,14 +64,22 @@ class Solver:
         """Answer one question."""
         if self.mode in GROUPS:
             return self._observed(_text(question))
-        return self._read(ask(self._speaker, self.messages(_text(question)), self.observer.journal))
+        messages = self.messages(_text(question))
+        with refusals_told():
+            return self._read(ask(self._asked(messages), messages, self.observer.journal, check=self.check_answer))
 
     async def aanswer(self, question: str) -> Answer:
         """Do the same without blocking."""
         if self.mode in GROUPS:  # in a thread: the engine blocks, and Ollama answers one at a time as well
             return await run_in_executor(None, self._observed, _text(question))
         messages = await run_in_executor(None, self.messages, _text(question))  # a model may be asked what it is
-        return self._read(await aask(self._speaker, messages, self.observer.journal))
+        speaker = await run_in_executor(None, self._asked, messages)
+        with refusals_told():
+            return self._read(await aask(speaker, messages, self.observer.journal, check=self.check_answer))
+
+    def _asked(self, messages: Sequence[BaseMessage]) -> Any:
+        """The model, and where whole replies alone count, one that finds those bought under another limit of length."""
+        return as_journalled(self._speaker, messages, self.observer.journal, {}) if self.whole else self._speaker
 
     @cached_property
     def _speaker(self) -> Any:
@@ -74,12 +87,30 @@ class Solver:
         weak = self.observer.weak
         return held_to_labels(weak, self.task.labels) if self.mode == "schema" else weak
 
+    def check_answer(self, reply: AIMessage) -> None:
+        """Refuse a reply that must not be taken for an answer; it is asked for again the next time.
+
+        A weak model's open-ended reply that was cut at its limit is an answer with a note: its beginning is of use, and
+        the same limit would cut it again. A strong model's is refused (`whole`): half an answer must not take the
+        place of a whole one of the weak model.
+
+        Raises:
+            RejectedReply: it is empty, was withheld, is thinking alone, or was cut before it named a label.
+        """
+        if self.task.labels:
+            check_label(reply, self._label(reply), self.task.labels)
+        else:
+            (check_whole if self.whole else check_said)(reply)
+
+    def _label(self, reply: AIMessage) -> str | None:
+        read = label_of if self.mode == "schema" else parse_label
+        return read(reply.text.strip(), self.task.labels)
+
     def _read(self, reply: AIMessage) -> Answer:
         """Take the answer out of the model's own words."""
         text = reply.text.strip() if self.task.labels else without_thinking(reply.text)
-        read = label_of if self.mode == "schema" else parse_label
-        label = read(text, self.task.labels) if self.task.labels else None
-        cut = reply.response_metadata.get("finish_reason") == "length"
+        label = self._label(reply) if self.task.labels else None
+        cut = bool(cut_by(reply))
         used = reply.usage_metadata
         usage = {"prompt_tokens": used["input_tokens"], "reply_tokens": used["output_tokens"]} if used else {}
         return Answer(

@@ -7,6 +7,7 @@ import typer
 
 from sleicl_chains.cli.options import (
     BaseUrl,
+    BudgetOption,
     EmbedderOption,
     HomeOption,
     JsonOption,
@@ -41,7 +42,7 @@ def learn(
     grimoire: Annotated[
         list[str] | None, typer.Option("--grimoire", help="A grimoire's id or file; repeatable.")
     ] = None,
-    budget: Annotated[int | None, typer.Option(min=1, help="Most tokens that the strong model may cost.")] = None,
+    budget: BudgetOption = None,
     seed: SeedOption = 0,
     strong_name: StrongName = None,
     embeddings: EmbedderOption = "wordllama",

@@ -8,6 +8,7 @@ import typer
 
 from sleicl_chains.cli.options import (
     BaseUrl,
+    BudgetOption,
     CountOption,
     EmbedderOption,
     HomeOption,
@@ -43,23 +44,42 @@ def write(
     base_url: BaseUrl = None,
     option: ModelOption = None,
     embeddings: EmbedderOption = "wordllama",
+    budget: BudgetOption = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the first prompt and what it will cost; the strong model is not asked."),
+    ] = False,
     no_journal: NoJournal = False,
     home: HomeOption = None,
 ) -> None:
     """Let a strong model write a grimoire from a few examples; store it and print its id."""
-    from sleicl_chains.grimoires.writing.write import grimoire_writer
+    from sleicl_chains.grimoires.writing.write import (
+        check_budget,
+        examples_tokens,
+        grimoire_writer,
+        profound_prompt,
+        writing_tokens,
+    )
     from sleicl_chains.models.names import strong_model
 
     place = Home.at(home)
     task, examples = read(card, rows)
-    model = strong_model(strong, home=place, **model_options(option, base_url))
+    # Opened first, so that what is wrong with it is told before a sampler asks the weak model.
+    model = None if dry_run else strong_model(strong, home=place, **model_options(option, base_url))
     drawn = draw(
         task, examples, sampler, place, per_label=n, seed=seed, weak=weak, ratio=ratio, embeddings=embeddings,
         no_journal=no_journal,
     )  # fmt: skip
-    tokens = (sum(len(example.text) for example in drawn) + 2500) // 4
-    say([f"{len(drawn)} examples go to {strong}: 2 calls, 3 if a label is missing; about {tokens} tokens in."])
-    writer = grimoire_writer(model, strong_name=strong_name or strong, journal=journal_of(place, no_journal))
+    tokens = writing_tokens(task, examples_tokens(drawn))
+    cost = f"2 calls, 3 if a label is missing; up to about {tokens} tokens, read and written"
+    say([f"{len(drawn)} examples go to {strong}: {cost}; more if it thinks long."])
+    if model is None:
+        print(profound_prompt(task, drawn))
+        return
+    check_budget(tokens, budget)
+    writer = grimoire_writer(
+        model, strong_name=strong_name or strong, journal=journal_of(place, no_journal), budget=budget
+    )
     grimoire = writer.invoke({"task": task, "examples": drawn, "sampler": sampler, "per_label": n, "seed": seed})
     used = grimoire.provenance
     say(f"Warning: {warning}" for warning in used.warnings)
@@ -132,6 +152,7 @@ def add(
     from sleicl_chains.tasks.cards import load_task
 
     grimoire = load_grimoire(file, load_task(card) if card else None)
+    say(f"Warning: {warning}" for warning in grimoire.provenance.warnings)
     print(store_of(Home.at(home)).add(grimoire))
 
 

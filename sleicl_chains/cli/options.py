@@ -28,6 +28,9 @@ CountOption = Annotated[int, typer.Option("-n", help="Examples a label.")]
 RatioOption = Annotated[float, typer.Option("--ratio", help="Share of hard rows in the hard sampler, 0 to 1.")]
 EmbedderOption = Annotated[str, typer.Option("--embeddings", help="wordllama, minilm, ollama:NAME or openai:NAME.")]
 GrimoireOption = Annotated[str | None, typer.Option("--grimoire", help="A grimoire's id or file.")]
+BudgetOption = Annotated[
+    int | None, typer.Option("--budget", min=1, help="Most tokens that the strong model may cost.")
+]
 NoJournal = Annotated[
     bool, typer.Option("--no-journal", help="Keep no record of model calls and no default run folder.")
 ]

@@ -1,7 +1,6 @@
 """The steps that several commands take."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,10 +76,13 @@ def store_of(home: Home, embeddings: str | None = None) -> "GrimoireStore":
 def find_grimoire(name: str | None, task: "Task", home: Home) -> "Grimoire | None":
     """Return the grimoire of a file or an id."""
     from sleicl_chains.grimoires.grimoire import load_grimoire
+    from sleicl_chains.models.template_tokens import TOKENS_REMOVED
 
     if name is None:
         return None
-    found = load_grimoire(Path(name), task) if os.path.isfile(name) else store_of(home).get(name)
+    found = load_grimoire(Path(name), task) if Path(name).is_file() else store_of(home).get(name)
+    said = found.provenance.warnings if Path(name).is_file() else ()
+    say(f"Warning: {name}: {warning}." for warning in said if TOKENS_REMOVED in warning)
     if task.labels and found.labels and set(found.labels) != set(task.labels):
         say([f"Warning: the grimoire {found.id} is for other labels: {', '.join(found.labels)}."])
     return found

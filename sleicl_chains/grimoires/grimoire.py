@@ -16,13 +16,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sleicl_chains.errors import InputError, one_line
 from sleicl_chains.files import parse_json, read_text
+from sleicl_chains.models.replies import SURROGATE
+from sleicl_chains.models.template_tokens import TOKENS_REMOVED, without_template_tokens
 from sleicl_chains.tasks.cards import Task
 
 if TYPE_CHECKING:  # LangChain's messages take a quarter of a second to load; reading a file needs none
     pass
 
 _FORBID = ConfigDict(extra="forbid")
-SURROGATE = re.compile(r"[\ud800-\udfff]")  # half of a pair: json makes it, UTF-8 cannot hold it
 
 
 @dataclass(frozen=True)
@@ -234,17 +235,29 @@ def load_grimoire(path: Path, task: Task | None = None) -> Grimoire:
         task: supplies the task type, description and labels where the file has none. A text that
             does not name all labels is accepted: the grimoire may be older than the card.
 
+    Template tokens in its texts, such as `<|im_end|>`, would act in every prompt: they are left out, with a warning in
+    the provenance.
+
     Raises:
         InputError: the file cannot be read or is not a grimoire.
     """
     text = read_text(path, "a grimoire (.md or .json)")
     found = parse_json(text, path, "one object") if path.suffix.lower() == ".json" else None
     try:
-        grimoire = Grimoire.from_markdown(text, id=path.stem) if found is None else _imported(found)
+        grimoire = _without_tokens(Grimoire.from_markdown(text, id=path.stem) if found is None else _imported(found))
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from None
     missing = [name for name in ("task_type", "description", "labels") if task and not getattr(grimoire, name)]
     return replace(grimoire, **{name: getattr(task, name) for name in missing})
+
+
+def _without_tokens(grimoire: Grimoire) -> Grimoire:
+    texts = {name: without_template_tokens(getattr(grimoire, name)) for name in _HEADINGS}
+    if not (tokens := list(dict.fromkeys(token for _, found in texts.values() for token in found))):
+        return grimoire
+    warnings = (*grimoire.provenance.warnings, f"{TOKENS_REMOVED}: {' '.join(tokens)}")
+    provenance = replace(grimoire.provenance, warnings=warnings)
+    return replace(grimoire, provenance=provenance, profound=texts["profound"][0], simple=texts["simple"][0])
 
 
 def _imported(value: object) -> Grimoire:

@@ -8,7 +8,6 @@ from langchain_core.language_models import BaseChatModel
 
 from sleicl_chains.answering.readings import looks_at
 from sleicl_chains.answering.recipes import Recipe, stamped, told_by
-from sleicl_chains.errors import InputError
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.grimoires.samplers import FEW_SHOT_PER_LABEL, typical_examples
 from sleicl_chains.learning.gate import Cut, Gate, Notice, cut
@@ -57,7 +56,7 @@ def learn(
         grimoires: further candidates; without any the choice is among prompts without one. Rows that they were written
             from are chosen on, never confirmed on.
         seed: decides the cut and the examples of few-shot prompts.
-        budget: most tokens that the strong model may cost, by estimate before it is asked.
+        budget: most tokens that the strong model may cost, by estimate before it is asked and by count after each call.
         weak_name: the name under which the recipe opens the model again; by default the model's own, which may be too
             short for that.
         strong_name: recorded as the grimoire's writer.
@@ -73,6 +72,7 @@ def learn(
     Raises:
         InputError: there are no usable rows, all have the same answer, one is no label of the task, or the budget is
             too small.
+        BudgetExceeded: the strong model cost more tokens than the budget.
         ModelError: a model failed.
     """
     from sleicl_chains.models.embedders import Remembered, embedder, fingerprint
@@ -86,7 +86,9 @@ def learn(
     if strong and not parts.confirm:
         say(f"{writer} is not asked for a grimoire: {parts.untested}.")
     if strong and parts.confirm:
-        written = _write(task, parts, strong, strong_name, seed, space, journal)
+        written = _write(task, parts, strong, strong_name, seed, space, journal, budget)
+        for warning in written.provenance.warnings:
+            say(f"Warning: {warning}.")
         grimoires = [*grimoires, written]
         if keep:
             keep(written)
@@ -110,14 +112,14 @@ def _learned_from(parts: Cut, found: Candidate) -> list[str]:
 
 def _write(
     task: Task, parts: Cut, strong: BaseChatModel, strong_name: str | None, seed: int, space: "Embeddings",
-    journal: Journal | None,
+    journal: Journal | None, budget: int | None,
 ) -> Grimoire:  # fmt: skip
     """Have a grimoire written from some of the rows to choose on."""
     from sleicl_chains.grimoires.writing.write import grimoire_writer
 
     shown = typical_examples(task, parts.choose, seed=seed, embeddings=space)
     about: dict[str, Any] = {"sampler": "kmeans", "per_label": FEW_SHOT_PER_LABEL, "seed": seed}
-    writer = grimoire_writer(strong, strong_name=strong_name, journal=journal)
+    writer = grimoire_writer(strong, strong_name=strong_name, journal=journal, budget=budget)
     return writer.invoke({"task": task, "examples": shown, **about})  # type: ignore[typeddict-item]
 
 
@@ -130,7 +132,7 @@ class Plan:
     prompts: int
     strong: str | None
     strong_tokens: int
-    """An estimate: some examples and a guide of 1,500 tokens, read twice and written twice."""
+    """An estimate: the prompts, some examples and a guide of 1,500 tokens or more, in three calls."""
 
     @classmethod
     def of(
@@ -142,13 +144,14 @@ class Plan:
         Raises:
             InputError: the strong model would cost more tokens than the budget.
         """
+        from sleicl_chains.grimoires.writing.write import check_budget, examples_tokens, writing_tokens
+
         each = 2 if parts.confirm else 1
         forms = sum(bool(form) for one in grimoires for form in (one.simple, one.profound)) + (2 if strong else 0)
-        length = sum(len(row.text) for row in parts.choose) / len(parts.choose)
         shown = min(len(parts.choose), FEW_SHOT_PER_LABEL * max(1, len(task.labels)))
-        tokens = round(shown * length / 4) + 4 * 1500 if strong else 0
-        if budget is not None and tokens > budget:
-            raise InputError(f"The grimoire would cost about {tokens} strong tokens; the budget is {budget}")
+        each_row = examples_tokens(parts.choose) / len(parts.choose)
+        tokens = writing_tokens(task, round(shown * each_row)) if strong else 0
+        check_budget(tokens, budget)
         prompts = (3 if parts.confirm else 1) + each * forms
         return cls(len(parts.choose), len(parts.confirm), prompts, strong, tokens)
 

@@ -32,7 +32,7 @@ from langchain_core.runnables.config import run_in_executor
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from sleicl_chains.errors import SleiclError
+from sleicl_chains.errors import RejectedReply, SleiclError
 from sleicl_chains.models.abilities import is_journalled, own_identity
 from sleicl_chains.models.askers import Asker
 from sleicl_chains.models.secrets import formerly_without_secrets
@@ -42,7 +42,7 @@ from sleicl_chains.models.unsaved import Unsaved
 Model = Runnable[LanguageModelInput, AIMessage]
 """A chat model, or one with bound arguments."""
 Check = Callable[[AIMessage], object]
-"""Raises RejectedReply for a reply that must not be used."""
+"""Raises RejectedReply for a reply that must not be used; asked of recalled replies too."""
 
 Reply = dict[str, Any]
 """What a model gave, as JSON data."""
@@ -175,6 +175,12 @@ class Journal:
             gone = self._connection.execute("DELETE FROM calls WHERE at < ?", (end,)).rowcount
             self._connection.execute("VACUUM")
         return gone
+
+    def reject(self, key: str, reason: str) -> None:
+        """Keep an accepted reply as a rejected one from now on, so that its request is asked again."""
+        query = "UPDATE calls SET rejected = ? WHERE key = ? AND rejected IS NULL"
+        with self._lock, self._explained():
+            self._connection.execute(query, (reason, key))
 
     def __len__(self) -> int:
         with self._lock, self._explained():
@@ -344,9 +350,19 @@ class Turn:
         if self.reply is None and self._former:
             before, self._former = _key(_json(self._former())), None
             self.reply = self.journal._find(before) if before != self.key else None
-        if self.reply is not None:
+        if self.reply is not None and self._is_good(self.reply):
             self.leave()
         return self.over
+
+    def _is_good(self, reply: Reply) -> bool:
+        """Say whether a kept reply passes the check; one that was accepted before there was this check is rejected."""
+        try:
+            if self.check:
+                self.check(reply)
+        except RejectedReply as problem:
+            self.journal.reject(self.key, str(problem))
+            self.reply = None
+        return self.reply is not None
 
     def keep(self, reply: Reply) -> None:
         """Keep what was asked for, and let the next one look.

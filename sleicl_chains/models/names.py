@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound="BaseChatModel")
 
+# These think before they write, which counts as a part of the reply; of older models some refuse more than 4,096.
+_THINKS = re.compile(
+    r"[:/.-](o[1345](-|$)|gpt-(5|oss)|deepseek-(r\d|reasoner)|gemini-(2\.5|[3-9])|qwq|qwen-?3|magistral|grok-[3-9])"
+    r"|thinking|reason",
+    re.IGNORECASE,
+)
 _LIST = "see `sleicl models list`"
 _NO_CHAT = "here it gets text to continue instead"
 _KEY = re.compile(r"credentials|api[ _-]?key", re.IGNORECASE)
@@ -52,7 +58,8 @@ def strong_model(name: str, *, home: Home | None = None, **options: Any) -> "Bas
         name: `paste:DIR` for a person who carries prompts and replies, or PROVIDER:MODEL as
             LangChain's `init_chat_model` takes it, such as `openai:gpt-5`.
         home: where fetched weights lie.
-        options: passed to the model, such as `base_url` or `temperature`.
+        options: passed to the model, such as `base_url` or `temperature`. `max_tokens` holds for thinking and text
+            together; by default it is 16,000 for models that are known to think, else 4,096.
 
     Raises:
         ModelNotFound: no model of that name can be had.
@@ -70,7 +77,7 @@ def strong_model(name: str, *, home: Home | None = None, **options: Any) -> "Bas
     if name.startswith("ollama:"):  # a strong model may think, and chooses its own temperature
         defaults: dict[str, Any] = {"num_ctx": 8192, "max_tokens": 4096, "temperature": None, "reasoning": None}
         return _ollama(name.removeprefix("ollama:"), defaults | options)
-    return _from_provider(name, {"max_tokens": 4096, **options})
+    return _from_provider(name, {"max_tokens": 16_000 if _THINKS.search(name) else 4096, **options})
 
 
 def _embedded(name: str, home: Home, options: dict[str, Any]) -> "BaseChatModel":

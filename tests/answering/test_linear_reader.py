@@ -11,7 +11,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from sleicl_chains.answering.evidence import Observation
-from sleicl_chains.answering.fitting import fit_linear, fit_reader
+from sleicl_chains.answering.fitting import fit_linear, fit_reader, held_out_linear
 from sleicl_chains.answering.readers import BlendReader, LinearReader, Reader, features, load_reader
 from sleicl_chains.errors import InputError
 from sleicl_chains.models.abilities import LabelScores
@@ -206,3 +206,12 @@ def test_a_reader_comes_back_from_its_file(labels: tuple[str, ...]) -> None:
     for one in seen:
         assert again.shares(one) == pytest.approx(reader.shares(one), abs=1e-5)
     assert again.to_dict() == reader.to_dict()
+
+
+def test_many_labels_are_no_regression() -> None:
+    """scikit-learn warns at every fit where labels are more than half as many as rows; here that is an error."""
+    seen, answers = clouds({f"label {number}": 1 + number % 2 for number in range(30)}, 30, width=0.1)
+    labels = tuple(dict.fromkeys(answers))
+    reader = fit_linear(seen, answers, ("state",), labels)
+    assert answered(reader, seen) == answers
+    assert len(held_out_linear(seen, answers, ("state",), labels)) == len(seen)

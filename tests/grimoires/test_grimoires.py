@@ -14,8 +14,9 @@ from langchain_core.messages import AIMessage
 
 from sleicl_chains.errors import InputError, RejectedReply
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance, grimoire_id, load_grimoire
-from sleicl_chains.grimoires.writing.write import WriteInput, check_reply, grimoire_writer, missing_labels
+from sleicl_chains.grimoires.writing.write import WriteInput, grimoire_writer, missing_labels
 from sleicl_chains.models.journal import Journal
+from sleicl_chains.models.replies import check_reply
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 from tests.support.openai_server import OpenAIServer, Reply
@@ -334,7 +335,8 @@ def test_accepted_replies(content: Any, text: str) -> None:
         (
             "",
             {"status": "incomplete"},
-            "was cut (status 'incomplete'); allow it more tokens (--option max_tokens=16000)",
+            "was cut (status 'incomplete') before it said anything but thinking; "
+            "allow it more tokens (--option max_tokens=16000)",
         ),
         ("", {"finish_reason": "content_filter"}, "was withheld (finish_reason 'content_filter'); try other examples"),
         ("a \ud83d", {}, "holds half of a surrogate pair; expected valid Unicode"),

@@ -272,7 +272,7 @@ def test_rows_that_teach_nothing_are_refused_before_any_call(examples: list[Exam
 
 def test_a_budget_too_small_is_refused_before_any_call() -> None:
     weak, strong = scorer(knows), writer(knows)
-    with pytest.raises(InputError, match=r"The grimoire would cost about 60\d\d strong tokens; the budget is 100"):
+    with pytest.raises(InputError, match=r"The grimoire would cost about 73\d\d strong tokens; the budget is 100"):
         learned(weak, strong=strong, grimoires=[], budget=100)
     assert weak.calls == strong.calls == []
 

@@ -1,16 +1,19 @@
 """The strong model's chain: examples in, a profound and a simple grimoire out; "Grimoire is All You Need".
 
-A reply is checked before it is accepted. Nothing is stored that is empty, cut or unfinished.
+A reply is checked before it is accepted. Nothing is stored that is empty, cut or unfinished; see `replies`.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict
 
-from sleicl_chains.errors import RejectedReply
-from sleicl_chains.grimoires.grimoire import SURROGATE, Grimoire, Provenance, grimoire_id
-from sleicl_chains.models.thinking import finished_thinking, unclosed
+from sleicl_chains.errors import InputError
+from sleicl_chains.grimoires.grimoire import Grimoire, Provenance, grimoire_id
+from sleicl_chains.models.budget import Budget
+from sleicl_chains.models.replies import Cleaned, check_reply, check_text
+from sleicl_chains.models.tokens import estimate_tokens
 from sleicl_chains.prompts import fill
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import mentioned
@@ -36,7 +39,11 @@ class WriteInput(TypedDict):
 
 
 def grimoire_writer(
-    strong: "BaseChatModel", *, strong_name: str | None = None, journal: "Journal | None" = None
+    strong: "BaseChatModel",
+    *,
+    strong_name: str | None = None,
+    journal: "Journal | None" = None,
+    budget: int | None = None,
 ) -> "Runnable[WriteInput, Grimoire]":
     """Return a chain that has the strong model write a profound grimoire and shorten it to a simple one.
 
@@ -49,11 +56,15 @@ def grimoire_writer(
         strong: the model that writes.
         strong_name: recorded as the writer; by default the model's own name.
         journal: keeps every call.
+        budget: most tokens that one grimoire may cost, read and written; looked at after each call. Each reply is held
+            to what is left of them where the model can be told so.
 
     Raises:
+        BudgetExceeded: (when run) it cost more, or would; what came in is in the journal.
         RejectedReply: (when run) a reply is empty, cut, withheld or unfinished thinking.
     """
     from langchain_core.runnables import RunnableLambda
+    from langchain_core.runnables.config import run_in_executor
 
     from sleicl_chains.models.abilities import name_of
     from sleicl_chains.models.journal import aask, ask
@@ -61,17 +72,26 @@ def grimoire_writer(
     name = strong_name or name_of(strong)
 
     def write(given: WriteInput) -> Grimoire:
-        steps = _steps(given, name)
+        steps, spending = _steps(given, name), Budget(budget, journal is not None)
         step = next(steps)
         while not isinstance(step, Grimoire):
-            step = steps.send(ask(strong, step, journal, check=check_reply))
+            model = spending.held(strong, step, journal)
+            with spending.cuts_told():
+                reply = ask(model, step, journal, check=check_reply)
+            spending.pay(step, reply)
+            step = steps.send(reply)
         return step
 
     async def awrite(given: WriteInput) -> Grimoire:
-        steps = _steps(given, name)
+        steps, spending = _steps(given, name), Budget(budget, journal is not None)
         step = next(steps)
         while not isinstance(step, Grimoire):
-            step = steps.send(await aask(strong, step, journal, check=check_reply))
+            # In a thread: a model may have to ask its server who it is.
+            model = await run_in_executor(None, spending.held, strong, step, journal)
+            with spending.cuts_told():
+                reply = await aask(model, step, journal, check=check_reply)
+            spending.pay(step, reply)
+            step = steps.send(reply)
         return step
 
     return RunnableLambda(write, afunc=awrite, name="grimoire_writer")
@@ -86,34 +106,100 @@ def _steps(given: WriteInput, strong_name: str) -> "Generator[list[BaseMessage] 
 
     task = given["task"]
     calls: list[tuple[list[BaseMessage], AIMessage]] = []
-    prompt: list[BaseMessage] = [HumanMessage(_profound_prompt(task, given["examples"]))]
+    prompt: list[BaseMessage] = [HumanMessage(profound_prompt(task, given["examples"]))]
     calls.append((prompt, (yield prompt)))
-    profound = check_reply(calls[-1][1])
-    if missing := missing_labels(profound, task.labels):
+    profound = check_text(calls[-1][1])
+    if missing := missing_labels(profound.text, task.labels):
         again = f"The guide does not name {_quoted(missing)}. Write all of it again and name every possible answer."
-        prompt = [*prompt, AIMessage(profound), HumanMessage(again)]
+        prompt = [*prompt, AIMessage(profound.text), HumanMessage(again)]
         calls.append((prompt, (yield prompt)))
-        profound = check_reply(calls[-1][1])
-    prompt = [HumanMessage(fill("write_simple", profound=profound))]
+        profound = check_text(calls[-1][1])
+    prompt = [HumanMessage(_simple_prompt(task, profound.text))]
     calls.append((prompt, (yield prompt)))
-    simple = check_reply(calls[-1][1])
+    simple = check_text(calls[-1][1])
 
-    still = missing_labels(profound, task.labels)
-    warnings = (f"the profound text does not name {_quoted(still)}",) if still else ()
-    id = grimoire_id(task.name, profound, simple)
+    still = missing_labels(profound.text, task.labels)
+    missed = [f"the profound text does not name {_quoted(still)}"] if still else []
+    warnings = (*missed, *_about("profound", profound), *_about("simple", simple))
+    id = grimoire_id(task.name, profound.text, simple.text)
     card = (task.name, task.task_type, task.description, task.labels)
-    yield Grimoire(id, *card, profound, simple, _provenance(given, strong_name, calls, warnings))
+    yield Grimoire(id, *card, profound.text, simple.text, _provenance(given, strong_name, calls, warnings))
 
 
-def _profound_prompt(task: Task, examples: Sequence[Example]) -> str:
-    rows = [json.dumps({"text": row.text, "answer": row.answer}, ensure_ascii=False) for row in examples]
+def _about(name: str, found: Cleaned) -> list[str]:
+    return [f"{name} text: {warning}" for warning in found.warnings]
+
+
+def _simple_prompt(task: Task, profound: str) -> str:
+    rules = max(3, len(task.labels) // _LABELS_PER_RULE)
+    fence = _fence("guide", profound)
+    return fill("write_simple", profound=profound, fence=fence, rules="three" if rules == 3 else str(rules))
+
+
+def profound_prompt(task: Task, examples: Sequence[Example]) -> str:
+    """Return the first prompt, as the strong model gets it."""
+    rows = "\n".join(map(_line, examples))
     return fill(
         "write_profound",
         task_type=task.task_type,
         description=task.description,
         labels=_quoted(task.labels) or "none are listed; the answer is free text",
-        examples="\n".join(rows),
+        examples=rows,
+        fence=_fence("examples", rows),
+        words=str(_words(task)),
     )
+
+
+def _line(row: Example) -> str:
+    return json.dumps({"text": row.text, "answer": row.answer}, ensure_ascii=False)
+
+
+_WORDS, _WORDS_PER_LABEL, _LABELS_PER_RULE = 400, 20, 7
+
+
+def _words(task: Task) -> int:
+    """Return how long the guide may be: more where there are more than twenty labels, since it must name them all."""
+    return max(_WORDS, _WORDS_PER_LABEL * len(task.labels))
+
+
+def _fence(what: str, text: str) -> str:
+    """Return a fence that no line of the text closes: three signs, or one more than the longest that looks like it."""
+    alike = re.findall(rf"^[ \t]*(={{3,}})[ \t]*{what}", text, re.MULTILINE | re.IGNORECASE)
+    return "=" * max([3, *(len(found) + 1 for found in alike)])
+
+
+# ------------------------------------------------------------------ what it costs
+
+_GUIDE_TOKENS = 1500
+"""Of a guide of 400 words and a little thinking. A model that thinks long writes ten times as much."""
+
+
+def examples_tokens(rows: Sequence[Example]) -> int:
+    """Return about how many tokens rows are in the first prompt."""
+    return sum(estimate_tokens(_line(row)) for row in rows)
+
+
+def writing_tokens(task: Task, examples: int) -> int:
+    """Return about how many tokens a grimoire costs, read and written, in three calls. No model call.
+
+    Args:
+        task: its card stands in the prompt, and the more labels it has the longer the guide is.
+        examples: the tokens of the examples that are shown, as `examples_tokens` counts them.
+    """
+    guide = _GUIDE_TOKENS * _words(task) // _WORDS
+    first = estimate_tokens(profound_prompt(task, [])) + examples
+    again = first + guide + estimate_tokens(_quoted(task.labels))
+    return first + guide + again + guide + estimate_tokens(_simple_prompt(task, "")) + guide + guide // 3
+
+
+def check_budget(tokens: int, budget: int | None) -> None:
+    """Refuse a budget before anything is asked.
+
+    Raises:
+        InputError: the estimate is above it.
+    """
+    if budget is not None and tokens > budget:
+        raise InputError(f"The grimoire would cost about {tokens} strong tokens; the budget is {budget}")
 
 
 def _quoted(labels: Sequence[str]) -> str:
@@ -146,36 +232,6 @@ def _tokens(kind: Literal["input_tokens", "output_tokens"], replies: "Sequence[A
     """Return the sum over all calls; None when a call's count is not known."""
     used = [reply.usage_metadata for reply in replies]
     return sum(usage[kind] for usage in used if usage) if all(used) else None
-
-
-# ------------------------------------------------------------------ checking replies
-
-_REASON_KEYS = ("finish_reason", "done_reason", "stop_reason", "status")
-_CUT = {"length", "max_tokens", "max_output_tokens", "model_length", "model_context_window_exceeded", "incomplete"}
-_MORE = "allow it more tokens (--option max_tokens=16000)"
-_WITHHELD = {"content_filter", "safety", "refusal"}
-
-
-def check_reply(message: "AIMessage") -> str:
-    """Return the reply's text without its thinking.
-
-    Raises:
-        RejectedReply: the text is empty, was cut or withheld, or ends inside a thinking block.
-    """
-    reasons = {key: str(message.response_metadata.get(key) or "").lower() for key in _REASON_KEYS}
-    for key, reason in reasons.items():
-        if reason in _CUT:
-            raise RejectedReply(f"the strong model's reply was cut ({key} {reason!r}); {_MORE}")
-        if reason in _WITHHELD:
-            raise RejectedReply(f"the strong model's reply was withheld ({key} {reason!r}); try other examples")
-    text = finished_thinking(message.text)
-    if tag := unclosed(text):
-        raise RejectedReply(f"the strong model's reply has an unclosed {tag}; {_MORE}")
-    if not text:
-        raise RejectedReply("the strong model's reply is empty; expected a text")
-    if SURROGATE.search(text):
-        raise RejectedReply("the strong model's reply holds half of a surrogate pair; expected valid Unicode")
-    return text
 
 
 def missing_labels(text: str, labels: Sequence[str]) -> list[str]:
