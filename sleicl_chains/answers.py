@@ -15,6 +15,9 @@ Prior = Literal["none", "content-free", "domain", "mean", "affine"]
 Arm = Literal["zero-shot", "few-shot", "knn", "simple", "profound", "simple+few-shot", "profound+few-shot"]
 """What the weak model is shown beside the question; `knn` shows the labelled rows nearest to it."""
 
+NO_STRONG_ANSWER = "the strong model gave no answer"
+"""How the note of a weak answer begins that stays because the strong model, asked for a better one, gave none."""
+
 
 @dataclass(frozen=True)
 class LabelScores:
@@ -82,7 +85,7 @@ class Answer:
     note: str = ""
     """What a reader should know: the reply was cut, or why there is none."""
     deferred: bool = False
-    """Whether a strong model answered, since the weak one was not sure enough."""
+    """Whether a strong model answered, since the weak one was not sure enough; not where it was asked in vain."""
 
     @property
     def answer(self) -> str | None:

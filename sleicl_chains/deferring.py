@@ -4,13 +4,13 @@ The weak model answers what it is sure of, at no cost; the strong one is paid fo
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable, RunnableLambda
 
-from sleicl_chains.answers import Answer
+from sleicl_chains.answers import NO_STRONG_ANSWER, Answer
 from sleicl_chains.errors import OptionError, RejectedReply
 from sleicl_chains.journal import Journal
 from sleicl_chains.observer import Observer
@@ -25,7 +25,8 @@ def deferring(
 
     A question goes on if its answer is not valid, has no probability, or one below `below`. It costs one
     strong call, whose tokens stand in `Answer.usage` as `strong_prompt_tokens` and `strong_reply_tokens`. Where the
-    strong reply names no label or is refused, as an empty one is, the weak answer stays, with a note.
+    strong reply names no label or is refused, as an empty one is, the weak answer stays, with a note; it is not
+    `deferred`, but what the strong call cost stands in its usage, as far as that is known.
 
     Raises:
         OptionError: `below` is no probability.
@@ -65,17 +66,20 @@ def _is_sure(answer: Answer, below: float) -> bool:
 
 
 def _kept(weak: Answer, problem: RejectedReply) -> Answer:
-    """Return the weak answer where the strong reply was refused; what that cost is not known."""
-    return replace(weak, deferred=True, note=f"the strong model gave no answer: {problem}")
+    """Return the weak answer where the strong reply was refused."""
+    return replace(weak, usage=_both(weak, problem.usage), note=f"{NO_STRONG_ANSWER}: {problem}")
 
 
 def _merged(weak: Answer, strong: Answer) -> Answer:
     """Return the strong answer with what both cost; its probability is not known."""
-    usage: dict[str, Any] = dict(weak.usage) | {f"strong_{key}": count for key, count in strong.usage.items()}
-    seconds = weak.seconds + strong.seconds
+    usage, seconds = _both(weak, strong.usage), weak.seconds + strong.seconds
     if not strong.valid:
-        return replace(weak, usage=usage, seconds=seconds, deferred=True, note="the strong model gave no answer")
+        return replace(weak, usage=usage, seconds=seconds, note=NO_STRONG_ANSWER)
     return replace(
         weak, label=strong.label, text=strong.text, valid=True, probability=None, scores={}, coverage=None, unseen=(),
         usage=usage, seconds=seconds, note=strong.note, deferred=True,
     )  # fmt: skip
+
+
+def _both(weak: Answer, strong: Mapping[str, int]) -> dict[str, int]:
+    return dict(weak.usage) | {f"strong_{key}": count for key, count in strong.items()}

@@ -27,6 +27,9 @@ A message says what was wanted, what was found and what helps, on one line. The 
 it as it stands and exits with 1, or with 2 for an OptionError.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 
 class SleiclError(Exception):
     """Root of all errors of this package."""
@@ -58,6 +61,9 @@ class PromptLost(ModelError):
 
 class RejectedReply(ModelError):
     """A reply failed its checks and was not accepted."""
+
+    usage: Mapping[str, int] = MappingProxyType({})
+    """What it cost all the same, `prompt_tokens` and `reply_tokens`; empty where that is not known."""
 
 
 class CutReply(RejectedReply):

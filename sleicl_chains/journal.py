@@ -26,7 +26,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import run_in_executor
 from pydantic_core import to_jsonable_python
 
-from sleicl_chains.errors import SleiclError
+from sleicl_chains.errors import RejectedReply, SleiclError
 
 Model = Runnable[LanguageModelInput, AIMessage]
 """A chat model, or one with bound arguments."""
@@ -328,6 +328,8 @@ class _Call:
             if self.check:
                 self.check(message)
         except Exception as problem:
+            if isinstance(problem, RejectedReply):
+                problem.usage = used(message)
             if self.journal:
                 self.journal.put(self.request, reply, rejected=str(problem))
             raise
@@ -335,6 +337,12 @@ class _Call:
             self.journal.put(self.request, reply)
             reply = self.journal.get(self.request) or reply  # another process may have been first
         return _message(reply)
+
+
+def used(message: AIMessage) -> dict[str, int]:
+    """Return the tokens of a call as `Answer.usage` has them; empty where the model reports none."""
+    found = message.usage_metadata
+    return {"prompt_tokens": found["input_tokens"], "reply_tokens": found["output_tokens"]} if found else {}
 
 
 def _call(

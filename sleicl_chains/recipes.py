@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,7 @@ from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observer import Observer
 from sleicl_chains.readers import Calibration, Reader, check_reader, load_reader
 from sleicl_chains.solving import Solver
-from sleicl_chains.tasks import Example, Task, read_text
+from sleicl_chains.tasks import Example, Task, among, read_text
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -126,6 +126,8 @@ class Recipe(BaseModel):
     """Labelled rows that it was learned from."""
     learned_from: list[str] = []
     """Content hashes of these rows, and of those that its grimoire was written from: on them its figures flatter it."""
+    learned_texts: list[str] = []
+    """Hashes of the same rows' folded texts, by which near-copies are told too."""
     layout: str = ""
     """Hash of the bare prompt, so that a changed card, cue or packaged prompt is noticed."""
     seed: int
@@ -136,6 +138,10 @@ class Recipe(BaseModel):
     def name(self) -> str:
         """What the recipe does, as an arm's name."""
         return self.arm if self.mode in ("generate", "score") else f"{self.arm}+{self.mode}"
+
+    def among(self, rows: Iterable[Example]) -> list[Example]:
+        """Return the rows that it was learned from, near-copies too, as far as is known."""
+        return among(rows, self.learned_from, self.learned_texts)
 
     @classmethod
     def load(cls, path: str | Path) -> "Recipe":

@@ -17,7 +17,7 @@ from sleicl_chains.chats import form_shown
 from sleicl_chains.cues import CUE, CUES, LISTING, NO_CUE, Cue
 from sleicl_chains.errors import InputError, PromptTooLong, Unsupported
 from sleicl_chains.fitting import fit_reader
-from sleicl_chains.journal import aask, ask
+from sleicl_chains.journal import aask, ask, used
 from sleicl_chains.labels import parse_label
 from sleicl_chains.observations import GROUPS, Observation, looks_at, needs_labelled_rows
 from sleicl_chains.observer import Observer, mode_problem, scoring_problem
@@ -160,13 +160,11 @@ class Solver:
         read = label_of if self.mode == "schema" else parse_label
         label = read(text, self.task.labels) if self.task.labels else None
         cut = reply.response_metadata.get("finish_reason") == "length"
-        used = reply.usage_metadata
-        usage = {"prompt_tokens": used["input_tokens"], "reply_tokens": used["output_tokens"]} if used else {}
         return Answer(
             label=label,
             text=text,
             valid=label is not None if self.task.labels else bool(text),
-            usage=usage,
+            usage=used(reply),
             seconds=reply.response_metadata.get("seconds", 0.0),
             note="the reply was cut at its length limit" if cut and not self.task.labels else self.note,
             **self._about,

@@ -12,7 +12,7 @@ from sleicl_chains.errors import RejectedReply
 from sleicl_chains.grimoires import SURROGATE, Grimoire, Provenance, grimoire_id
 from sleicl_chains.labels import mentioned
 from sleicl_chains.prompts import fill
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks import Example, Task, text_id
 from sleicl_chains.thinking import finished_thinking, unclosed
 
 if TYPE_CHECKING:  # LangChain's messages take a quarter of a second to load
@@ -136,6 +136,7 @@ def _provenance(
         per_label=given.get("per_label"),
         seed=given.get("seed"),
         examples=tuple(example.id for example in given["examples"]),
+        text_ids=tuple(text_id(example.text) for example in given["examples"]),
         prompt_sha256=hashlib.sha256(json.dumps(shown).encode()).hexdigest(),
         prompt_tokens=_tokens("input_tokens", [reply for _, reply in calls]),
         reply_tokens=_tokens("output_tokens", [reply for _, reply in calls]),

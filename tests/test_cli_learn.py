@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sleicl_chains.console import recipe_verdict
 from sleicl_chains.recipes import Recipe, Verdict
+from sleicl_chains.words import recipe_verdict
 from tests.command import LABELS, Desk, Done, Parrot, by_length, learning, rows, sleicl, write_rows
 from tests.openai_server import Reply
 

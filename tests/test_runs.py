@@ -124,7 +124,7 @@ def test_an_open_ended_run_has_no_labels(task: Task, tmp_path: Path) -> None:
 def test_a_text_with_a_line_separator_of_its_own_is_one_row(task: Task, tmp_path: Path) -> None:
     said: Any = RunnableLambda(lambda q: Answer(label=None, text="one\u2028two\u0085three", valid=True), name="a")
     evaluate([said], [Example("6 x 7?", "42")], task=task.model_copy(update={"labels": ()}), run=tmp_path / "run")
-    assert read_run(tmp_path / "run").rows["a"][0]["prediction"] == "one\u2028two\u0085three"
+    assert read_run(tmp_path / "run").rows["a"][0].prediction == "one\u2028two\u0085three"
 
 
 @pytest.mark.parametrize(

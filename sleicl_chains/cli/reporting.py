@@ -21,10 +21,10 @@ def report(
     home: HomeOption = None,
 ) -> None:
     """Write one HTML page about a finished evaluation; it needs no network."""
-    from sleicl_chains.console import verdict
     from sleicl_chains.pages import render
     from sleicl_chains.runs import read_run
     from sleicl_chains.sources import find_texts
+    from sleicl_chains.words import verdict
 
     folder = _folder(run, Home.at(home))
     page = out or folder / ("report-no-text.html" if no_text else "report.html")
