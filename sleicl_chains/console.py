@@ -102,17 +102,20 @@ def _print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[st
     for row in rows:
         table.add_row(*map(Text, row))
     console = Console()
-    if console.is_terminal and console.width < console.measure(table).minimum:
+    wide = Console(width=1000)
+    if console.is_terminal and console.width < wide.measure(table).maximum:
         _print_narrow(title, headings, rows, console.width)
         return
-    Console(width=max(120, console.width)).print(table)
+    (console if console.is_terminal else wide).print(table)
 
 
 def _print_narrow(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> None:
     print("\n".join(wrap(title, width)))
     for name, *cells in rows:
-        told = ", ".join(f"{heading} {cell}" for heading, cell in zip(headings[1:], cells, strict=True) if cell)
-        print("\n".join([name, *wrap(told, width, initial_indent="  ", subsequent_indent="  ")]))
+        pairs = [f"{heading} {cell}" for heading, cell in zip(headings[1:], cells, strict=True) if cell]
+        told = ", ".join(pair.replace(" ", "\xa0") for pair in pairs)  # a line ends between pairs, not within one
+        lines = wrap(told, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+        print("\n".join([name, *lines]).replace("\xa0", " "))
 
 
 def _cells(arm: ArmResult) -> list[str]:

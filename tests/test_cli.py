@@ -3,6 +3,7 @@
 import hashlib
 import json
 import resource
+import shlex
 import stat
 import subprocess
 import sys
@@ -390,7 +391,7 @@ def test_default_arms_and_keys(desk: Desk, shared: Path, guide: Path, tmp_path: 
     command = evaluated(desk, "--train", train, "--weak", "embedded:smollm2", "--grimoire", guide, "--home", shared)
     done = sleicl(*command, "--json")
     report = done.json()
-    assert list(report)[:6] == REPORT_KEYS and list(report)[6:] == ["grimoire", "run", "notes"]
+    assert list(report)[:6] == REPORT_KEYS and list(report)[6:] == ["grimoire", "run", "notes", "verdict"]
     assert [arm["arm"] for arm in report["arms"]] == [
         "majority", "probe", "zero-shot", "few-shot", "simple", "profound",
     ]  # fmt: skip
@@ -423,7 +424,7 @@ def test_default_arms_and_keys(desk: Desk, shared: Path, guide: Path, tmp_path: 
     assert "few-shot shows 4 k-means examples a label from --train" in lines
     assert (
         table.err.splitlines()[-1]
-        == f"Rows: {report['run']} (a page of them: sleicl report {Path(report['run']).name})"
+        == f"Rows: {report['run']} (a page of them: sleicl report {shlex.quote(report['run'])})"
     )
     assert comparable(sleicl(*command, "--json").json()) == comparable(report)
 

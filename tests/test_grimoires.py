@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage
 from sleicl_chains.errors import InputError, RejectedReply
 from sleicl_chains.grimoires import Grimoire, Provenance, grimoire_id, load_grimoire
 from sleicl_chains.journal import Journal
-from sleicl_chains.tasks import Example, Task
+from sleicl_chains.tasks import Example, Task, text_id
 from sleicl_chains.writer import WriteInput, check_reply, grimoire_writer, missing_labels
 from tests.openai_server import OpenAIServer, Reply
 
@@ -356,6 +356,7 @@ def test_write_with_the_openai_client(home: Path) -> None:
             per_label=1,
             seed=7,
             examples=tuple(example.id for example in EXAMPLES),
+            text_ids=tuple(text_id(example.text) for example in EXAMPLES),
             prompt_sha256=found.prompt_sha256,
             prompt_tokens=390,
             reply_tokens=50,
