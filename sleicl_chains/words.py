@@ -44,8 +44,8 @@ def _grimoire_verdict(report: Report, found: Comparison) -> str:
     span = _span(found.difference, found.low, found.high, found.p)
     arms = {arm.arm: arm for arm in report.arms}
     shown, plain = arms[found.best_with], arms[found.best_without]
-    if seen := [f"{arm.arm} was made from {arm.seen} of" for arm in (shown, plain) if arm.seen]:
-        made = f"{' and '.join(seen)} the {report.n} evaluated rows"
+    if seen := [f"{arm.arm} was made from {arm.seen}" for arm in (shown, plain) if arm.seen]:
+        made = f"of the {report.n} evaluated rows {' and '.join(seen)}"
         return f"No verdict on grimoires: {made}; {shown.arm} against {plain.arm}, not to be trusted: {span}."
     if shown.reading != plain.reading:
         read = " and ".join(f"{arm.arm} is read by {arm.reading or 'other means'}" for arm in (shown, plain))

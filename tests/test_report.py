@@ -125,6 +125,7 @@ def test_the_table_has_every_arm_with_its_cue_and_cost(run: Run, texts: Texts) -
     lines = [words(row) for row in re.findall(r"<tr.*?</tr>", table, re.DOTALL)][1:]
     assert [line.split()[0] for line in lines] == ["majority", "zero-shot", "few-shot", "profound"]
     assert lines[1].startswith("zero-shot 0.600 0.231–0.882 0.375 1.000 score / mean Answer: 0.000 0.400 10")
+    assert all("<td data-name=" in line or "<th" in line for line in table.splitlines() if "<td" in line)
     assert "0.800" in lines[3] and "+0.200 [" in lines[3] and "score / mean Label:" in lines[3]
     assert lines[3].endswith("50 0.0 0.200 300 + 4") and "The strong model's tokens are not in it" in page
     assert '<tr class="best">\n  <th scope="row" title="profound">' in table

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.embeddings import DeterministicFakeEmbedding
 
+from sleicl_chains.arms import ArmBuilder
 from sleicl_chains.evaluation import ArmResult, Report, compare
 from sleicl_chains.models import weak_model
 from sleicl_chains.recipes import Recipe, Verdict, told_by
 from sleicl_chains.tasks import Example, Task, load_task, text_id
 from sleicl_chains.words import verdict
 from tests.command import Desk, Done, Parrot, rows, sleicl
+from tests.fake_models import Scorer
 from tests.openai_server import Reply
 
 HELPS = "A grimoire helps on these rows."
@@ -26,6 +29,10 @@ class Pupil(Parrot):
     def __init__(self, answers: dict[str, str]) -> None:
         super().__init__(lambda text: "")
         self.answers = answers
+
+    def __enter__(self) -> "Pupil":
+        super().__enter__()
+        return self
 
     def _answer(self, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         right = self.answers[request["messages"][-1]["content"]]
@@ -96,7 +103,7 @@ def test_a_grimoire_of_evaluated_rows_or_near_copies_gets_none_in_any_place(
     texts = everywhere(desk, pupil, "--grimoire", guide(desk, provenance))
     for place, text in texts.items():
         assert "the grimoire was written from 1 of the evaluated rows: its figures flatter it" in text, place
-        assert "No verdict on grimoires: simple was made from 1 of the 8 evaluated rows" in text, place
+        assert "No verdict on grimoires: of the 8 evaluated rows simple was made from 1; simple against" in text, place
         assert HELPS not in text, place
     assert "Money is billing." in texts["report"] and "Money is billing." not in texts["report-no-text"]
 
@@ -117,10 +124,12 @@ def test_one_of_no_rows_is_known_and_json_can_name_them(desk: Desk, pupil: Pupil
 
 
 def recipe(desk: Desk, pupil: Pupil, **about: Any) -> Path:
-    task, options = load_task(desk.card), {"base_url": pupil.base_url}
+    task = load_task(desk.card)
+    options: dict[str, Any] = {"base_url": pupil.base_url}
     found = Recipe(
         task=task, weak="openai:m", options=options, model=told_by(weak_model("openai:m", **options)), arm="zero-shot",
-        mode="generate", prior="none", verdict=Verdict(finding="no difference shown"), trials=[], rows=4, seed=0, **about,
+        mode="generate", prior="none", verdict=Verdict(finding="no difference shown"), trials=[], rows=4, seed=0,
+        **about,
     )  # fmt: skip
     found.save(desk.folder / "recipe.json")
     return desk.folder / "recipe.json"
@@ -133,11 +142,10 @@ def test_a_recipe_learned_from_near_copies_is_found_out(desk: Desk, pupil: Pupil
     file = recipe(desk, pupil, learned_from=[near.id], learned_texts=[text_id(near.text)])
     for place, text in everywhere(desk, pupil, "--grimoire", shown, "--recipe", file, "--arms", "simple").items():
         assert "the recipe was learned from 1 of the evaluated rows: its figures flatter it" in text, place
-        assert "No verdict on grimoires: recipe was made from 1 of the 8 evaluated rows" in text, place
+        assert "No verdict on grimoires: of the 8 evaluated rows recipe was made from 1; simple against" in text, place
     for place, text in everywhere(desk, pupil, "--grimoire", shown, "--recipe", file).items():
-        assert f"{HELPS} simple, the best arm with a grimoire, against zero-shot" in text, (
-            place
-        )  # the recipe is left out
+        # The recipe, which has seen a row, is left out.
+        assert f"{HELPS} simple, the best arm with a grimoire, against zero-shot" in text, place
 
 
 def test_the_hint_names_a_run_that_is_found(
@@ -152,14 +160,7 @@ def test_the_hint_names_a_run_that_is_found(
         assert sleicl(*shlex.split(hint)[1:]).status == 0, hint
 
 
-def test_training_rows_that_are_evaluated_are_seen_by_what_learns_from_them(
-    task: Task, examples: list[Example]
-) -> None:
-    from langchain_core.embeddings import DeterministicFakeEmbedding
-
-    from sleicl_chains.arms import ArmBuilder
-    from tests.fake_models import Scorer
-
+def test_training_rows_that_are_evaluated_are_seen_by_what_learns(task: Task, examples: list[Example]) -> None:
     space = DeterministicFakeEmbedding(size=4)
     near = [Example(copy_of(examples[0]).text, "sad"), Example("It snows.", "happy"), Example("It rains.", "sad")]
     builder = ArmBuilder(task, Scorer(think=lambda p: {"happy": 1.0}), space, train=near, prior="content-free")
@@ -194,14 +195,14 @@ def arm(name: str, mode: str = "score", seen: int = 0, prior: str = "mean", righ
             {arm("zero-shot"): 1, arm("recipe", "blend", prior="none"): 9, arm("simple"): 8}, "simple zero-shot",
             "leaving aside recipe (read by blend)",
         ),
-        ({arm("zero-shot"): 1, arm("profound", seen=3): 9, arm("simple"): 8}, "simple zero-shot", "(made from 3 of the"),
+        ({arm("zero-shot"): 1, arm("profound", seen=3): 9, arm("simple"): 8}, "simple zero-shot", "(made from 3"),
         (
             {arm("few-shot", "generate", prior="none"): 1, arm("simple"): 9}, "simple few-shot",
             "No verdict on grimoires: simple is read by score / mean and few-shot is read by generate, so their",
         ),
         (
             {arm("zero-shot", seen=2): 1, arm("simple", seen=2): 9}, "simple zero-shot",
-            "No verdict on grimoires: simple was made from 2 of and zero-shot was made from 2 of the 10 evaluated rows;",
+            "No verdict on grimoires: of the 10 evaluated rows simple was made from 2 and zero-shot was made from 2;",
         ),
     ],
 )  # fmt: skip
