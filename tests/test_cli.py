@@ -396,7 +396,7 @@ def test_default_arms_and_keys(desk: Desk, shared: Path, guide: Path, tmp_path: 
         "majority", "probe", "zero-shot", "few-shot", "simple", "profound",
     ]  # fmt: skip
     added = ["failed", "unseen", "calibration_error", "risk_area", "deferred"]
-    added += ["strong_prompt_tokens_total", "strong_reply_tokens_total"]
+    added += ["strong_prompt_tokens_total", "strong_reply_tokens_total", "grimoire", "seen"]
     assert all(list(arm) == [*ARM_KEYS, *added] for arm in report["arms"])
     head = {key: report[key] for key in REPORT_KEYS if key != "arms"}
     assert head == {"task": "desk", "n": 8, "weak": "embedded:smollm2", "train_rows": 4, "majority": 0.5}
