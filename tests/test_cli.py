@@ -547,6 +547,7 @@ def test_majority_and_probe_learn_from_train_alone(desk: Desk, parrot: Parrot, t
     one_label = write_rows(tmp_path / "one.jsonl", rows("train", 4)[:2])
     report = sleicl(*command, "--train", one_label, "--arms", "probe").json()
     assert (report["arms"][0]["accuracy"], report["majority"]) == (0.8, 0.8)  # told without its arm
+    assert sleicl("report", report["run"], "--json").json()["majority"] == 0.8
 
 
 def test_few_shot_shows_the_grimoires_own_examples(desk: Desk, parrot: Parrot, tmp_path: Path) -> None:
