@@ -29,7 +29,7 @@ from sleicl_chains.answering.recipes import Recipe
 from sleicl_chains.cli.console import Meter, print_recipe, print_report
 from sleicl_chains.cli.steps import model_options
 from sleicl_chains.evaluation.baselines import probe
-from sleicl_chains.evaluation.evaluate import Report, compare, less_zero_shot, shows_grimoire
+from sleicl_chains.evaluation.evaluate import ArmResult, Report, compare, less_zero_shot
 from sleicl_chains.evaluation.table import ArmBuilder
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire
@@ -98,7 +98,7 @@ def run(options: argparse.Namespace, name: str, mode: Mode, seed: int, home: Hom
     folder = HERE / "work" / f"{name}-{mode}-{about}-seed{seed}"
     with Meter(arms) as meter:
         report = builder.evaluate(arms, test, options.weak, run=folder, progress=meter)
-    print_report(report, builder.notes)
+    print_report(report)
     return report, learned
 
 
@@ -192,9 +192,10 @@ def added(summary: dict[str, Any], found: dict[str, Any], name: str) -> tuple[di
 def compared(summary: dict[str, Any], told: dict[str, Any], gold: dict[str, str]) -> dict[str, Any]:
     """Return a report whose comparisons of arms are made anew, as `evaluate` makes them of the arms of one run."""
     right = {arm: [said[row] == answer for row, answer in gold.items()] for arm, said in told.items()}
-    learned = summary.get("recipe") or {}
-    shown = {RECIPE: [{"grimoire": shows_grimoire(learned.get("arm", ""), ())}]}
-    best = compare(right, {arm: shown.get(arm, []) for arm in right})
+    learned = (summary.get("recipe") or {}).get("arm", "")
+    shown = {RECIPE: "of the recipe"} if learned.startswith(("simple", "profound")) else {}
+    known = [ArmResult(**{"grimoire": shown.get(arm["arm"]), **arm}) for arm in summary["arms"] if arm["arm"] in right]
+    best = compare(right, known)
     arms = [arm | dict(zip(DIFFERENCE, less_zero_shot(arm["arm"], right), strict=True)) for arm in summary["arms"]]
     return summary | {"arms": arms, "grimoire": asdict(best) if best else None}
 

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+NO_STRONG_ANSWER = "the strong model gave no answer"
+"""How the note of a weak answer begins that stays because the strong model, asked for a better one, gave none."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -39,7 +42,7 @@ class Answer:
     note: str = ""
     """What a reader should know: the reply was cut, or why there is none."""
     deferred: bool = False
-    """Whether a strong model answered, since the weak one was not sure enough."""
+    """Whether a strong model answered, since the weak one was not sure enough; not where it was asked in vain."""
 
     @property
     def answer(self) -> str | None:

@@ -31,6 +31,8 @@ it as it stands and exits with 1, or with 2 for an OptionError.
 
 import re
 import warnings
+from collections.abc import Mapping
+from types import MappingProxyType
 
 
 class InputNote(UserWarning):
@@ -74,6 +76,9 @@ class PromptLost(ModelError):
 
 class RejectedReply(ModelError):
     """A reply failed its checks and was not accepted."""
+
+    usage: Mapping[str, int] = MappingProxyType({})
+    """What it cost all the same, `prompt_tokens` and `reply_tokens`; empty where that is not known."""
 
 
 class CutReply(RejectedReply):

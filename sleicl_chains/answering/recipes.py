@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,7 @@ from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.models.abilities import Renderer
 from sleicl_chains.models.journal import Journal, identity, without_secrets
 from sleicl_chains.tasks.cards import Task
-from sleicl_chains.tasks.rows import Example
+from sleicl_chains.tasks.rows import Example, among
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -128,6 +128,8 @@ class Recipe(BaseModel):
     """Labelled rows that it was learned from."""
     learned_from: list[str] = []
     """Content hashes of these rows, and of those that its grimoire was written from: on them its figures flatter it."""
+    learned_texts: list[str] = []
+    """Hashes of the same rows' folded texts, by which near-copies are told too."""
     layout: str = ""
     """Hash of the bare prompt, so that a changed card, cue or packaged prompt is noticed."""
     seed: int
@@ -143,6 +145,10 @@ class Recipe(BaseModel):
     def name(self) -> str:
         """What the recipe does, as an arm's name."""
         return self.arm if self.mode in ("generate", "score") else f"{self.arm}+{self.mode}"
+
+    def among(self, rows: Iterable[Example]) -> list[Example]:
+        """Return the rows that it was learned from, near-copies too, as far as is known."""
+        return among(rows, self.learned_from, self.learned_texts)
 
     @classmethod
     def load(cls, path: str | Path) -> "Recipe":

@@ -16,7 +16,7 @@ from sleicl_chains.answering.schemas import held_to_labels, label_of, refusals_t
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError
 from sleicl_chains.models.budget import as_journalled
-from sleicl_chains.models.journal import aask, ask
+from sleicl_chains.models.journal import aask, ask, used
 from sleicl_chains.models.replies import check_label, check_said, check_whole, cut_by
 from sleicl_chains.models.thinking import without_thinking
 from sleicl_chains.tasks.cards import Task
@@ -111,13 +111,11 @@ class Solver:
         text = reply.text.strip() if self.task.labels else without_thinking(reply.text)
         label = self._label(reply) if self.task.labels else None
         cut = bool(cut_by(reply))
-        used = reply.usage_metadata
-        usage = {"prompt_tokens": used["input_tokens"], "reply_tokens": used["output_tokens"]} if used else {}
         return Answer(
             label=label,
             text=text,
             valid=label is not None if self.task.labels else bool(text),
-            usage=usage,
+            usage=used(reply),
             seconds=reply.response_metadata.get("seconds", 0.0),
             note="the reply was cut at its length limit" if cut and not self.task.labels else self.note,
             **self._about,

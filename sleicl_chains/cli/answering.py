@@ -1,5 +1,6 @@
 """`sleicl demo`, `sleicl evaluate` and `sleicl ask`: the weak model at work."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,6 +89,7 @@ def evaluate(
     from sleicl_chains.cli.console import Meter, print_report
     from sleicl_chains.evaluation.report.sources import note_sources
     from sleicl_chains.evaluation.table import ArmBuilder, limited
+    from sleicl_chains.evaluation.words import verdict
     from sleicl_chains.models.names import weak_model
 
     place = Home.at(home)
@@ -114,12 +116,17 @@ def evaluate(
     if report.run:
         note_sources(Path(report.run), rows=rows, card=card, grimoires=sources, home=place)
     if as_json:
-        say(builder.notes)
-        print_json(report.to_dict() | {"notes": builder.notes})
+        say(report.notes)
+        print_json(report.to_dict() | {"verdict": verdict(report)})
         return
-    print_report(report, builder.notes)
+    print_report(report)
     if report.run:
-        say([f"Rows: {report.run} (a page of them: sleicl report {Path(report.run).name})"])
+        say([f"Rows: {report.run} (a page of them: sleicl report {_quoted(report.run)})"])
+
+
+def _quoted(place: str) -> str:
+    """Return a path as a shell takes it, also where it begins as an option does."""
+    return shlex.quote(f"./{place}" if place.startswith("-") else place)
 
 
 def _named(arms: str | None, learned: "Recipe | None") -> list[str] | None:

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from textwrap import wrap
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -14,11 +15,14 @@ from rich.text import Text
 from sleicl_chains.answering.arms import asks_a_model
 from sleicl_chains.answering.priors import MEAN_ROWS
 from sleicl_chains.cli.printing import for_stream, guard, say
-from sleicl_chains.evaluation.evaluate import ArmResult, Comparison, Report
-from sleicl_chains.statistics import wilson
+from sleicl_chains.evaluation.evaluate import ArmResult, Report
 
 if TYPE_CHECKING:
-    from sleicl_chains.answering.recipes import Recipe, Verdict
+    from sleicl_chains.answering.recipes import Recipe
+from sleicl_chains.evaluation.words import recipe_verdict, verdict
+
+if TYPE_CHECKING:
+    from sleicl_chains.answering.recipes import Recipe
 
 
 def cell(text: str) -> Text:
@@ -85,18 +89,39 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
-def print_report(report: Report, notes: Sequence[str] = ()) -> None:
-    """Print the table of an evaluation, and in words whether anything beats doing without a grimoire."""
+def print_report(report: Report) -> None:
+    """Print the table of an evaluation, its notes, and in words whether anything beats doing without a grimoire."""
     title = f"{report.task}: {report.n} rows, {report.weak}, {report.train_rows} training rows"
-    table = Table(title=cell(title), title_justify="left", box=None, pad_edge=False)
     headings = ["arm", "mode", "accuracy", "95% interval", "macro-F1", "valid", "coverage", "vs zero-shot", "s"]
-    for heading in [*headings, *(["deferred", "strong tokens"] if report.defers else [])]:
-        table.add_column(heading, justify="left" if heading in ("arm", "mode") else "right", no_wrap=True)
-    for arm in report.arms:
-        table.add_row(*map(cell, [*_cells(arm), *(_deferred(arm) if report.defers else [])]))
-    Console(width=max(120, Console().width)).print(table)
-    for note in [*notes, *verdict(report)]:
-        print(note)
+    headings += ["deferred", "strong tokens"] if report.defers else []
+    rows = [[*_cells(arm), *(_deferred(arm) if report.defers else [])] for arm in report.arms]
+    _print_table(title, headings, rows, left=2)
+    for line in [*report.notes, *verdict(report)]:
+        print(line)
+
+
+def _print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
+    """Print a table; on a terminal too narrow for it, each row as a paragraph. The first `left` columns hold words."""
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+    for at, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if at < left else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console = Console()
+    wide = Console(width=1000)
+    if console.is_terminal and console.width < wide.measure(table).maximum:
+        _print_narrow(title, headings, rows, console.width)
+        return
+    (console if console.is_terminal else wide).print(table)
+
+
+def _print_narrow(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> None:
+    print("\n".join(wrap(title, width)))
+    for name, *cells in rows:
+        pairs = [f"{heading} {cell}" for heading, cell in zip(headings[1:], cells, strict=True) if cell]
+        told = ", ".join(pair.replace(" ", "\xa0") for pair in pairs)  # a line ends between pairs, not within one
+        lines = wrap(told, width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+        print("\n".join([name, *lines]).replace("\xa0", " "))
 
 
 def _cells(arm: ArmResult) -> list[str]:
@@ -106,104 +131,26 @@ def _cells(arm: ArmResult) -> list[str]:
     difference = ""
     if arm.difference is not None:
         difference = f"{arm.difference:+.3f} [{arm.difference_low:+.3f}, {arm.difference_high:+.3f}]"
-    mode = arm.mode if arm.prior in ("none", "") else f"{arm.mode} / {arm.prior}"
     interval = f"{arm.low:.3f}-{arm.high:.3f}"
     return [
-        arm.arm, "" if mode == "none" else mode, rate(arm.accuracy), interval, rate(arm.macro_f1), rate(arm.valid),
+        arm.arm, arm.reading, rate(arm.accuracy), interval, rate(arm.macro_f1), rate(arm.valid),
         rate(arm.coverage), difference, f"{arm.seconds_total:.1f}",
     ]  # fmt: skip
 
 
 def _deferred(arm: ArmResult) -> list[str]:
     tokens = arm.strong_prompt_tokens_total + arm.strong_reply_tokens_total
-    return [f"{arm.deferred:.3f}", str(tokens)] if arm.deferred else ["", ""]
-
-
-def verdict(report: Report) -> list[str]:
-    """Say in words what the table shows, the unwelcome too."""
-    arms = {arm.arm: arm for arm in report.arms}
-    lines = []
-    if failed := sum(arm.failed for arm in report.arms):
-        lines.append(f"{failed} answers failed (prompt too long or reply rejected); they count as wrong.")
-    if unseen := [f"{arm.arm} {arm.unseen:.0%}" for arm in report.arms if arm.unseen > 0]:
-        lines.append(
-            f"Labels out of sight, scored by a floor: {', '.join(unseen)}. Ollama shows 20 tokens; "
-            "embedded:ollama/NAME scores them all."
-        )
-    if report.grimoire:
-        lines.append(_grimoire_verdict(report.grimoire))
-    models = [arm for arm in report.arms if asks_a_model(arm.arm)]
-    best = max(models, key=lambda arm: arm.accuracy, default=None)
-    if best and "probe" in arms and arms["probe"].accuracy >= best.accuracy:
-        lines.append("No arm beats the probe, a linear model on embeddings without any language model.")
-    if best and report.majority is not None and report.majority >= best.accuracy:
-        lines.append("No arm beats always answering with train's most frequent label.")
-    return lines
-
-
-def _span(difference: float, low: float, high: float, p: float) -> str:
-    return f"{difference:+.3f} [{low:+.3f}, {high:+.3f}], " + (f"p = {p:.3f}" if p >= 0.001 else "p < 0.001")
-
-
-def _grimoire_verdict(found: Comparison) -> str:
-    """Say what the comparison shows, the unwelcome too: both the interval and the exact test must agree."""
-    span = _span(found.difference, found.low, found.high, found.p)
-    arms = f"{found.best_with}, the best arm with a grimoire, against {found.best_without}, the best without: {span}."
-    if found.low > 0 and found.p < 0.05:
-        return f"A grimoire helps on these rows. {arms} Both were picked on these very rows, which flatters the winner."
-    if found.high < 0 and found.p < 0.05:
-        return f"Grimoires hurt on these rows. {arms}"
-    return f"No grimoire is shown to help here. {arms}"
+    return [f"{arm.deferred:.3f}", str(tokens)] if arm.asked_strong else ["", ""]
 
 
 def print_recipe(recipe: "Recipe") -> None:
     """Print what was tried, the verdict on the grimoire, and what the recipe does."""
     title = f"{recipe.task.name}: {recipe.weak}, {recipe.rows} labelled rows; cross-validated on those to choose on"
-    table = Table(title=cell(title), title_justify="left", box=None, pad_edge=False)
-    for heading in ("prompt and reading", "rows", "accuracy", "macro-F1", "loss", "prompt tokens"):
-        table.add_column(heading, justify="left" if heading == "prompt and reading" else "right", no_wrap=True)
+    rows = []
     for one in recipe.trials:
         name = f"{one.name} (dropped early)" if one.dropped else one.name
         numbers = [f"{value:.3f}" if value is not None else "" for value in (one.accuracy, one.macro_f1, one.loss)]
-        table.add_row(cell(name), str(one.n), *numbers, f"{one.prompt_tokens:.0f}")
-    Console(width=max(120, Console().width)).print(table)
+        rows.append([name, str(one.n), *numbers, f"{one.prompt_tokens:.0f}"])
+    _print_table(title, ("prompt and reading", "rows", "accuracy", "macro-F1", "loss", "prompt tokens"), rows)
     for line in [*recipe.warnings, *recipe_verdict(recipe)]:
         print(line)
-
-
-def recipe_verdict(recipe: "Recipe") -> list[str]:
-    """Say in words what the gate found, the unwelcome too."""
-    found = recipe.verdict
-    if found.difference is None or found.low is None or found.high is None or found.p is None:
-        lines = [f"Verdict on the grimoire: {found.finding} ({found.why})."]
-    else:
-        span = _span(found.difference, found.low, found.high, found.p)
-        lines = [
-            f"Verdict on the grimoire: {found.finding}. {found.best_with} against {found.best_without} on "
-            f"{found.n} rows set aside: {span}.{_undecided(found.finding, found.low, found.high, found.p)}"
-        ]
-    return [*lines, f"The recipe: {recipe.name}, read by {recipe.mode}.{_measured(found)}"]
-
-
-def _undecided(finding: str, low: float, high: float, p: float) -> str:
-    """Say why nothing is shown where the figures might look otherwise."""
-    if finding != "no difference shown":
-        return ""
-    if low == high == 0:
-        return " Both are right on the same rows, which is not to say that they always would be."
-    if not low <= 0 <= high:
-        against = "the exact test does" if p >= 0.05 else "the rows to choose on do"
-        return f" The interval is all on one side, but {against} not agree; more rows would tell."
-    return ""
-
-
-def _measured(found: "Verdict") -> str:
-    """Say how good what was chosen is on rows that it was not chosen on, the probe beside it."""
-    if found.chosen is None:
-        return ""
-    low, high = wilson(round(found.chosen * found.n), found.n)
-    line = f" On the {found.n} rows set aside it is right on {found.chosen:.3f} [{low:.3f}, {high:.3f}]"
-    if found.probe is None:
-        return f"{line}."
-    as_well = ", which does as well or better" if found.probe >= found.chosen else ""
-    return f"{line}, the probe, without any language model, on {found.probe:.3f}{as_well}."

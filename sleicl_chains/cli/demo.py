@@ -53,7 +53,7 @@ def run_demo(home: Home, *, rows: int, strong: str | None) -> None:
     print(f"\n3. The weak model {WEAK} answers {len(test)} questions it has not seen, arm by arm.\n", flush=True)
     with Meter(solvers) as meter:
         report = builder.evaluate(solvers, test, WEAK, runs=home.runs, progress=meter)
-    print_report(report, builder.notes)
+    print_report(report)
     print(_CLOSING.format(n=report.n))
 
 

@@ -1,5 +1,6 @@
 """`sleicl learn`: from labelled rows to a recipe, with the verdict on the grimoire."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -77,8 +78,11 @@ def learn(
         )  # fmt: skip
     found.save(recipe)
     held = f"; it holds {len(found.examples)} training rows as text" if found.examples else ""
-    say([f"Written: {recipe}{held}. On rows of their own: sleicl evaluate --task {card} --rows TEST --recipe {recipe}"])
+    again = shlex.join(["--task", str(card), "--rows", "TEST", "--recipe", str(recipe)])
+    say([f"Written: {recipe}{held}. On rows of their own: sleicl evaluate {again}"])
     if as_json:
-        print_json(found.model_dump(mode="json", exclude={"reader", "examples", "grimoire", "learned_from"}))
+        print_json(
+            found.model_dump(mode="json", exclude={"reader", "examples", "grimoire", "learned_from", "learned_texts"})
+        )
         return
     print_recipe(found)

@@ -23,10 +23,10 @@ def report(
     home: HomeOption = None,
 ) -> None:
     """Write one HTML page about a finished evaluation; it needs no network."""
-    from sleicl_chains.cli.console import verdict
     from sleicl_chains.evaluation.report.pages import render
     from sleicl_chains.evaluation.report.runs import read_run
     from sleicl_chains.evaluation.report.sources import find_texts
+    from sleicl_chains.evaluation.words import verdict
 
     folder = _folder(run, Home.at(home))
     page = out or folder / ("report-no-text.html" if no_text else "report.html")

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,10 +23,10 @@ from langchain_core.load.serializable import Serializable
 from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.runnables.base import RunnableBindingBase
 
-from sleicl_chains.answering.arms import asks_a_model, names_grimoire
-from sleicl_chains.answering.readings import GROUPS
+from sleicl_chains.answering.arms import asks_a_model
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, PromptTooLong, RejectedReply, RunError
+from sleicl_chains.evaluation.answered import AnsweredRow, read_rows
 from sleicl_chains.files import REPORT_LIMIT, ROWS_LIMIT, parse_json, read_file, read_text, write_whole
 from sleicl_chains.models.journal import identity
 from sleicl_chains.statistics import (
@@ -62,7 +62,8 @@ class ArmResult:
     """None for an open-ended task."""
     valid: float
     coverage: float | None
-    """Mean probability of all labels together before renormalising; None outside mode `score`."""
+    """Mean probability of all labels together before renormalising, of the weak model's answers that have one; None
+    outside mode `score`."""
     difference: float | None
     """Accuracy less that of the run's own zero-shot arm; None without one, and for that arm itself."""
     difference_low: float | None
@@ -81,11 +82,35 @@ class ArmResult:
     """Share of the rows that a strong model answered, since the weak one was not sure enough."""
     strong_prompt_tokens_total: int = 0
     strong_reply_tokens_total: int = 0
+    grimoire: str | None = None
+    """Id of the grimoire that the arm shows, as its rows note it."""
+    seen: int = 0
+    """Evaluated rows that the arm owes something to: its grimoire was written from them, its reader or recipe learned
+    from them, or they are among the rows that it shows. They flatter its figures."""
+
+    @property
+    def shows_grimoire(self) -> bool:
+        """Whether the arm shows a grimoire: by its name, or like a recipe by what its rows note."""
+        return self.arm.startswith(("simple", "profound")) or self.grimoire is not None
+
+    @property
+    def reading(self) -> str:
+        """How answers are read: the mode, and what was taken off the scores."""
+        mode = "" if self.mode == "none" else self.mode
+        return mode if self.prior in ("none", "") else f"{mode} / {self.prior}"
+
+    @property
+    def asked_strong(self) -> bool:
+        """Whether a strong model was asked, if only in vain."""
+        return bool(self.deferred or self.strong_prompt_tokens_total or self.strong_reply_tokens_total)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two arms of one run, both picked on the very rows that they are compared on, so in favour of the winner."""
+    """Two arms of one run, both picked on the very rows that they are compared on, so in favour of the winner.
+
+    See `compare` for how they are picked.
+    """
 
     best_with: str
     best_without: str
@@ -112,11 +137,13 @@ class Report:
     """The best arm with a grimoire against the best without; None when the run lacks one or the other."""
     run: str = ""
     """The folder with the rows; empty when nothing was kept."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the table should know. They hold no text of a question, a reply or a grimoire."""
 
     @property
     def defers(self) -> bool:
-        """Whether a strong model answered any row."""
-        return any(arm.deferred for arm in self.arms)
+        """Whether a strong model was asked about any row."""
+        return any(arm.asked_strong for arm in self.arms)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the object that `sleicl evaluate --json` prints."""
@@ -133,6 +160,9 @@ def evaluate(
     train_rows: int = 0,
     max_concurrency: int = 1,
     progress: Progress | None = None,
+    notes: Sequence[str] = (),
+    seen: Mapping[str, int] | None = None,
+    majority: float | None = None,
 ) -> Report:
     """Answer every row by every solver and return the table.
 
@@ -149,10 +179,13 @@ def evaluate(
         train_rows: how many rows priors, probes and examples were taken from, for the report.
         max_concurrency: calls in flight at once; more than one only helps models on other machines.
         progress: called after every answer.
+        notes: what a reader of the table should know, for the report; no texts.
+        seen: by arm, how many of the rows it was written from, fitted on or shows; `ArmBuilder` counts them.
+        majority: accuracy of train's most frequent label, for the report, where no arm `majority` says it.
 
     Raises:
         InputError: there are no rows or no solvers.
-        RunError: `run` holds another evaluation.
+        RunError: `run` holds another evaluation, or files that cannot be read.
         SleiclError: whatever a solver raises, except that a prompt that is too long and a rejected
             reply are recorded as failed rows, which count as wrong.
     """
@@ -167,8 +200,10 @@ def evaluate(
         with _alone(folder):
             rows = _Rows(folder, named, examples)
             rows.answer_all(named, max_concurrency, progress or (lambda arm, done, total: None))
-            found = summarise(rows.read(), examples, list(named), task)
-            report = Report(weak=weak, train_rows=train_rows, run=str(run or ""), **found)
+            found = summarise(rows.read(), examples, list(named), task, seen)
+            report = Report(weak=weak, train_rows=train_rows, run=str(run or ""), notes=list(notes), **found)
+            if report.majority is None:
+                report = replace(report, majority=majority)
             write_whole(folder / "summary.json", json.dumps(_about_now() | report.to_dict(), indent=1) + "\n")
     return report
 
@@ -266,36 +301,54 @@ class _Rows:
     def __init__(self, folder: Path, solvers: Mapping[str, Any], examples: Sequence[Example]) -> None:
         self.examples = dict(zip(row_keys(examples), examples, strict=True))
         self.file = folder / "rows.jsonl"
-        self._claim(folder / "run.json", solvers)
+        found = self.read()
+        self._claim(folder / "run.json", solvers, {row.arm for row in found})
         if not self.file.exists():
             # Replies of a model may repeat what it was asked: for the owner's eyes alone.
             os.close(os.open(self.file, os.O_CREAT | os.O_WRONLY, 0o600))
-        self.done = {(row["arm"], row["row"]) for row in self.read()}
+        self.done = {(row.arm, row.row) for row in found}
 
-    def _claim(self, manifest: Path, solvers: Mapping[str, Any]) -> None:
-        """Note what this run is of, or make sure that it is what the folder was made for."""
+    def _claim(self, manifest: Path, solvers: Mapping[str, Any], answered: set[str]) -> None:
+        """Note what this run is of, or make sure that it is what the folder was made for.
+
+        Args:
+            manifest: the file that says it.
+            solvers: by arm.
+            answered: arms of which there are answers; of which rows and settings they are, only the file knows.
+        """
         rows = hashlib.sha256("".join(self.examples).encode()).hexdigest()[:16]
         arms = {arm: settings_of(chain) for arm, chain in solvers.items()}
-        found: dict[str, Any] = (
-            parse_json(read_text(manifest, _MANIFEST, REPORT_LIMIT), manifest, _MANIFEST)
-            if manifest.exists()
-            else {"rows": rows, "arms": {}}
-        )
+        found: dict[str, Any] = _manifest(manifest) if manifest.exists() else {"rows": rows, "arms": {}}
+        if unknown := sorted(answered - found["arms"].keys()):
+            raise RunError(
+                f"{self.file} has answers of {', '.join(unknown)}, but no {manifest} says of which rows and settings. "
+                "Put that file back, or give another folder with --run"
+            )
         accepted = {arm: (None, arms[arm], _former_settings(chain)) for arm, chain in solvers.items()}
         if found["rows"] != rows or any(found["arms"].get(arm) not in accepted[arm] for arm in arms):
             what = "other rows" if found["rows"] != rows else "other settings"
             raise RunError(f"{manifest.parent} holds a run with {what}; give another folder with --run, or delete it")
         write_whole(manifest, json.dumps({"rows": rows, "arms": found["arms"] | arms}, indent=1) + "\n")
 
-    def read(self) -> list[dict[str, Any]]:
+    def read(self) -> list[AnsweredRow]:
         """Return the rows on disk; a last line that a kill cut off is removed first."""
         if not self.file.exists():
             return []
         data = read_file(self.file, "the rows of a run", ROWS_LIMIT)
         whole = data[: data.rfind(b"\n") + 1]
         if len(whole) < len(data):
-            os.truncate(self.file, len(whole))
-        return [json.loads(line) for line in whole.splitlines()]
+            self._end(data[len(whole) :], len(whole))
+        return read_rows(self.file)
+
+    def _end(self, last: bytes, at: int) -> None:
+        """Remove a last line that was cut off; one that lacks nothing but its line end gets it."""
+        try:
+            json.loads(last)
+        except ValueError:
+            os.truncate(self.file, at)
+            return
+        with self.file.open("ab") as file:
+            file.write(b"\n")
 
     def answer_all(self, solvers: Mapping[str, Runnable[str, Answer]], concurrency: int, progress: Progress) -> None:
         """Answer what is missing, arm by arm, so that the engine keeps an arm's fixed text."""
@@ -305,7 +358,8 @@ class _Rows:
         with self.file.open("a", encoding="utf-8") as file:
             for arm, keys in missing.items():
                 for key, answer in self._answers(solvers[arm], keys, concurrency):
-                    file.write(json.dumps(self._row(arm, key, answer), ensure_ascii=False) + "\n")
+                    row = AnsweredRow.of(arm, key, self.examples[key].answer, answer)
+                    file.write(json.dumps(row.to_dict(), ensure_ascii=False) + "\n")
                     file.flush()  # what the system has survives kill -9
                     done += 1
                     progress(arm, done, total)
@@ -320,16 +374,15 @@ class _Rows:
         for at, answer in chain.batch_as_completed(texts, {"max_concurrency": concurrency}, return_exceptions=True):
             yield keys[at], _failed(answer) if isinstance(answer, Exception) else answer
 
-    def _row(self, arm: str, key: str, answer: Answer) -> dict[str, Any]:
-        example = self.examples[key]
-        row = {"arm": arm, "row": key, "gold": example.answer, "prediction": answer.answer, "valid": answer.valid}
-        about = {"mode": answer.mode, "prior": answer.prior, "grimoire": answer.grimoire, "note": answer.note}
-        numbers = {"probability": answer.probability, "coverage": answer.coverage, "scores": dict(answer.scores)}
-        said: dict[str, Any] = {"reply": answer.text} if answer.mode == "generate" else {}
-        if answer.mode in GROUPS:
-            said = {"cue": answer.cue, "lists_labels": answer.lists_labels, "unseen": list(answer.unseen)}
-        cost = {"usage": dict(answer.usage), "seconds": answer.seconds, "deferred": answer.deferred}
-        return row | about | numbers | said | cost
+
+def _manifest(file: Path) -> dict[str, Any]:
+    """Return which rows and settings a run is of."""
+    found = parse_json(read_text(file, _MANIFEST, REPORT_LIMIT), file, _MANIFEST)
+    if isinstance(found, dict) and isinstance(found.get("rows"), str) and isinstance(found.get("arms"), dict):
+        return {"rows": found["rows"], "arms": found["arms"]}
+    raise RunError(
+        f"{file}: found no note of rows and settings. Put the file back as it was, or give another folder with --run"
+    )
 
 
 def row_keys(examples: Sequence[Example]) -> list[str]:
@@ -353,7 +406,8 @@ def _attempt(chain: Runnable[str, Answer], text: str) -> Answer:
 
 def _failed(problem: Exception) -> Answer:
     if isinstance(problem, PromptTooLong | RejectedReply):
-        return Answer(label=None, text="", valid=False, note=f"failed: {problem}")
+        cost = dict(getattr(problem, "usage", {}))
+        return Answer(label=None, text="", valid=False, usage=cost, note=f"failed: {problem}")
     raise problem
 
 
@@ -361,37 +415,51 @@ def _failed(problem: Exception) -> Answer:
 
 
 def summarise(
-    rows: Sequence[Mapping[str, Any]], examples: Sequence[Example], arms: Sequence[str], task: Task | None = None
-) -> dict[str, Any]:
-    """Compute the table from rows as they lie on disk; every arm must have answered every row."""
+    rows: Sequence[AnsweredRow], examples: Sequence[Example], arms: Sequence[str], task: Task | None = None,
+    seen: Mapping[str, int] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Compute the table from rows as they lie on disk; every arm must have answered every row.
+
+    `seen` says by arm how many of the rows it owes something to.
+    """
     labels = task.labels if task else tuple(sorted({example.answer for example in examples}))
-    by_arm: dict[str, dict[str, Mapping[str, Any]]] = {arm: {} for arm in arms}
+    by_arm: dict[str, dict[str, AnsweredRow]] = {arm: {} for arm in arms}
     for row in rows:
-        if row["arm"] in by_arm:
-            by_arm[row["arm"]][row["row"]] = row
+        if row.arm in by_arm:
+            by_arm[row.arm][row.row] = row
     keys = row_keys(examples)
     ordered = {arm: [found[key] for key in keys] for arm, found in by_arm.items()}
-    right = {arm: [is_right(row["prediction"], row["gold"], labels) for row in found] for arm, found in ordered.items()}
-    results = [
+    right = {arm: [is_right(row.prediction, row.gold, labels) for row in found] for arm, found in ordered.items()}
+    found = [
         _summarise_arm(arm, found, labels, right[arm], less_zero_shot(arm, right)) for arm, found in ordered.items()
     ]
+    results = [replace(arm, seen=(seen or {}).get(arm.arm, 0)) for arm in found]
     top = next((result.accuracy for result in results if result.arm == "majority"), None)
     name = task.name if task else ""
-    return {"task": name, "n": len(examples), "majority": top, "arms": results, "grimoire": compare(right, ordered)}
+    return {"task": name, "n": len(examples), "majority": top, "arms": results, "grimoire": compare(right, results)}
 
 
-def compare(right: Mapping[str, list[bool]], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Comparison | None:
-    """Set the best arm with a grimoire against the best one without; a tie goes to the earlier arm.
+def compare(right: Mapping[str, list[bool]], arms: Sequence[ArmResult]) -> Comparison | None:
+    """Set the best arm with a grimoire against the best one without; None where there is only one kind of arm.
 
-    Takes by arm whether each answer is right, and the rows. None where there is only one kind of arm.
+    Two arms that owe nothing to the evaluated rows go before others, then two that are read in the same way: only
+    between such arms is the difference the grimoire's. A tie goes to the earlier arm.
+
+    Args:
+        right: by arm, whether each answer is right.
+        arms: what they are.
     """
-    models = [arm for arm in right if asks_a_model(arm)]
-    shown = [arm for arm in models if shows_grimoire(arm, rows[arm])]
-    plain = [arm for arm in models if arm not in shown]
-    if not shown or not plain:
+    models = [arm for arm in arms if asks_a_model(arm.arm)]
+    shown = [arm for arm in models if arm.shows_grimoire]
+    pairs = [(arm, other) for arm in shown for other in models if not other.shows_grimoire]
+    if not pairs:
         return None
-    best = max(shown, key=lambda arm: sum(right[arm]))
-    other = max(plain, key=lambda arm: sum(right[arm]))
+
+    def rank(pair: tuple[ArmResult, ArmResult]) -> tuple[bool, bool, int, int]:
+        one, other = pair
+        return not (one.seen or other.seen), one.reading == other.reading, sum(right[one.arm]), sum(right[other.arm])
+
+    best, other = (arm.arm for arm in max(pairs, key=rank))
     return Comparison(best, other, *paired_difference(right[best], right[other]), mcnemar(right[best], right[other]))
 
 
@@ -405,11 +473,6 @@ def less_zero_shot(arm: str, right: Mapping[str, list[bool]]) -> Difference:
     return paired_difference(right[arm], right["zero-shot"])
 
 
-def shows_grimoire(arm: str, rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Say whether an arm of a table shows a grimoire: by its name, or like a recipe by what its rows note."""
-    return names_grimoire(arm) or any(row["grimoire"] for row in rows)
-
-
 def is_right(prediction: str | None, gold: str, labels: Sequence[str]) -> bool:
     """Say whether an answer is right; in an open-ended task but for case, white space and a final full stop."""
     if labels or prediction is None:
@@ -418,48 +481,55 @@ def is_right(prediction: str | None, gold: str, labels: Sequence[str]) -> bool:
 
 
 def _summarise_arm(
-    arm: str, rows: list[Mapping[str, Any]], labels: Sequence[str], right: list[bool], difference: Difference
+    arm: str, rows: list[AnsweredRow], labels: Sequence[str], right: list[bool], difference: Difference
 ) -> ArmResult:
     low, high = wilson(sum(right), len(rows))
-    covered = [row["coverage"] for row in rows if row["coverage"] is not None]
-    first = next((row for row in rows if row["mode"]), rows[0])
+    covered = [row.coverage for row in rows if row.coverage is not None and not row.deferred]
+    first = next((row for row in rows if row.mode), rows[0])
     sure = confidences(rows, right)
 
     def tokens(kind: str) -> int:
-        return sum(row["usage"].get(kind, 0) for row in rows)
+        return sum(row.usage.get(kind, 0) for row in rows)
 
     return ArmResult(
         arm=arm,
-        mode=first["mode"],
-        prior=first["prior"],
+        mode=first.mode,
+        prior=first.prior,
         accuracy=sum(right) / len(rows),
         low=low,
         high=high,
-        macro_f1=macro_f1([r["gold"] for r in rows], [r["prediction"] for r in rows], labels) if labels else None,
-        valid=sum(row["valid"] for row in rows) / len(rows),
-        coverage=sum(covered) / sum(not row.get("deferred") for row in rows) if covered else None,
+        macro_f1=macro_f1([r.gold for r in rows], [r.prediction for r in rows], labels) if labels else None,
+        valid=sum(row.valid for row in rows) / len(rows),
+        coverage=sum(covered) / len(covered) if covered else None,
         difference=difference[0],
         difference_low=difference[1],
         difference_high=difference[2],
         prompt_tokens_total=tokens("prompt_tokens"),
-        seconds_total=round(sum(row["seconds"] for row in rows), 3),
-        failed=sum(row["note"].startswith("failed") for row in rows),
-        unseen=sum(len(row.get("unseen", ())) for row in rows) / (len(rows) * max(1, len(labels))),
+        seconds_total=round(sum(row.seconds for row in rows), 3),
+        failed=sum(row.note.startswith("failed") for row in rows),
+        unseen=sum(len(row.unseen) for row in rows) / (len(rows) * max(1, len(labels))),
         calibration_error=expected_calibration_error(*sure) if sure else None,
         risk_area=risk_coverage(*sure)[1] if sure else None,
-        deferred=sum(row.get("deferred", False) for row in rows) / len(rows),
+        deferred=sum(row.deferred for row in rows) / len(rows),
         strong_prompt_tokens_total=tokens("strong_prompt_tokens"),
         strong_reply_tokens_total=tokens("strong_reply_tokens"),
+        grimoire=grimoire_of(rows),
     )
 
 
-def confidences(rows: Sequence[Mapping[str, Any]], right: Sequence[bool]) -> tuple[list[float], list[bool]] | None:
+def grimoire_of(rows: Sequence[AnsweredRow]) -> str | None:
+    """Return the id of the grimoire that an arm's rows note; None where they note none."""
+    return next((row.grimoire for row in rows if row.grimoire), None)
+
+
+def confidences(rows: Sequence[AnsweredRow], right: Sequence[bool]) -> tuple[list[float], list[bool]] | None:
     """Return the probability of each valid answer and whether it is right; None unless each has a probability.
 
     What a strong model answered is left out: its probability is not known.
     """
     pairs = zip(rows, right, strict=True)
-    valid = [(row["probability"], hit) for row, hit in pairs if row["valid"] and not row.get("deferred")]
-    if not valid or any(probability is None for probability, _ in valid):
+    valid = [(row.probability, hit) for row, hit in pairs if row.valid and not row.deferred]
+    known = [(probability, hit) for probability, hit in valid if probability is not None]
+    if not valid or len(known) < len(valid):
         return None
-    return [probability for probability, _ in valid], [hit for _, hit in valid]
+    return [probability for probability, _ in known], [hit for _, hit in known]

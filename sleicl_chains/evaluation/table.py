@@ -1,7 +1,7 @@
 """The arms of one table, built from names: baselines, and the weak model with what each arm shows it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,13 +18,13 @@ from sleicl_chains.errors import InputError, OptionError
 from sleicl_chains.evaluation.baselines import majority, probe
 from sleicl_chains.evaluation.evaluate import Progress, Report, evaluate, run_name
 from sleicl_chains.files import Home
-from sleicl_chains.grimoires.grimoire import Grimoire
+from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.grimoires.samplers import few_shot_examples
 from sleicl_chains.models.abilities import scoring_problem
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import fold
-from sleicl_chains.tasks.rows import Example
+from sleicl_chains.tasks.rows import Example, among, text_id
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -65,15 +65,42 @@ class ArmBuilder:
         ]
 
     def leaked(self, evaluated: Sequence[Example]) -> int:
-        """Return how many evaluated rows the grimoire or the recipe has seen, and note it under the table."""
-        ids = {example.id for example in evaluated}
-        written = ids & set(self.grimoire.provenance.examples if self.grimoire else ())
-        learned = ids & set(self.recipe.learned_from if self.recipe else ())
+        """Return how many evaluated rows, near-copies too, grimoire or recipe have seen; note it under the table."""
+        written = self.grimoire.provenance.among(evaluated) if self.grimoire else []
+        learned = self.recipe.among(evaluated) if self.recipe else []
         if written:
             self._note(f"the grimoire was written from {len(written)} of the evaluated rows: its figures flatter it")
+        if self.grimoire and not self.grimoire.provenance.rows_known:
+            told = " one by one, only in words" if self.grimoire.provenance.rows else ""
+            self._note(f"which rows the grimoire was written from is not known{told}: evaluated ones may be among them")
         if learned:
             self._note(f"the recipe was learned from {len(learned)} of the evaluated rows: its figures flatter it")
-        return len(written | learned)
+        if trained := _overlap(self.train, evaluated):
+            self._note(f"{trained} of the evaluated rows are training rows too: what learns from those is flattered")
+        return len({id(row) for row in [*written, *learned]})
+
+    def seen(self, name: str, evaluated: Sequence[Example]) -> int:
+        """Return how many evaluated rows an arm was written from, fitted on, or shows; 0 for one of no known name."""
+        if name in BASELINES:
+            return _overlap(self.train, evaluated)
+        if name == RECIPE:
+            return len(self.recipe.among(evaluated)) if self.recipe else 0
+        try:
+            shown = Arm.of(name)
+        except OptionError:
+            return 0
+        taught = [text_id(row.text) for row in self._rows_of(shown)]
+        written = self.grimoire.provenance if self.grimoire and shown.form else Provenance()
+        return len(among(evaluated, written.examples, [*written.text_ids, *taught]))
+
+    def _rows_of(self, arm: Arm) -> Sequence[Example]:
+        """Return the training rows that an arm shows or is fitted on."""
+        mode = arm.reading or self.mode
+        scored = mode in (None, "score") and self.task.labels and not self._unscored
+        takes_texts = scored and self.prior not in ("none", "content-free")
+        if arm.examples == "knn" or mode in READINGS or takes_texts:
+            return self.train
+        return self.examples if arm.examples == "few-shot" else ()
 
     def build(self, names: Sequence[str] | None = None) -> dict[str, Runnable[str, Answer]]:
         """Return a solver for each name, the default ones without names.
@@ -102,14 +129,15 @@ class ArmBuilder:
         The report's majority is filled in even where the table has no such arm.
         """
         folder = run or (runs / run_name(self.task, solvers, examples) if runs else None)
-        report = evaluate(
+        self.leaked(examples)
+        floor = None
+        if self.train and "majority" not in solvers:
+            floor = evaluate({"majority": majority(self.task, self.train)}, examples, task=self.task).majority
+        return evaluate(
             solvers, examples, run=folder, task=self.task, weak=weak_name, train_rows=len(self.train),
-            max_concurrency=max_concurrency, progress=progress,
+            max_concurrency=max_concurrency, progress=progress, notes=self.notes,
+            seen={name: self.seen(name, examples) for name in solvers}, majority=floor,
         )  # fmt: skip
-        if report.majority is None and self.train:
-            floor = evaluate({"majority": majority(self.task, self.train)}, examples, task=self.task)
-            report = replace(report, majority=floor.majority)
-        return report
 
     @cached_property
     def _unscored(self) -> str:
@@ -160,6 +188,12 @@ class ArmBuilder:
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
+
+
+def _overlap(train: Sequence[Example], evaluated: Sequence[Example]) -> int:
+    """Return how many evaluated rows have a training row's folded text."""
+    known = {fold(row.text) for row in train}
+    return sum(fold(row.text) in known for row in evaluated)
 
 
 def without_overlap(train: Sequence[Example], evaluated: Sequence[Example]) -> tuple[list[Example], int]:

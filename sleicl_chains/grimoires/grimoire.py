@@ -7,6 +7,7 @@ heading each.
 import hashlib
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,6 +20,7 @@ from sleicl_chains.files import parse_json, read_text
 from sleicl_chains.models.replies import SURROGATE
 from sleicl_chains.models.template_tokens import TOKENS_REMOVED, without_template_tokens
 from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example, among
 
 if TYPE_CHECKING:  # LangChain's messages take a quarter of a second to load; reading a file needs none
     pass
@@ -44,6 +46,19 @@ class Provenance:
     date: str = ""
     """The UTC day of the first call, as 2026-01-31."""
     warnings: tuple[str, ...] = ()
+    text_ids: tuple[str, ...] = ()
+    """Hashes of the examples' folded texts, by which near-copies are told too."""
+    rows: str = ""
+    """In words, which rows it was written from, where there are no ids."""
+
+    @property
+    def rows_known(self) -> bool:
+        """Whether it can be told of a row that the grimoire was written from it."""
+        return bool(self.examples or self.text_ids) or self.sampler == "none"
+
+    def among(self, rows: Iterable[Example]) -> list[Example]:
+        """Return the rows that the grimoire was written from, near-copies too, as far as is known."""
+        return among(rows, self.examples, self.text_ids)
 
 
 @dataclass(frozen=True)
@@ -223,12 +238,17 @@ class _Import(BaseModel):
     task: str
     strong_model: str = ""
     sampler: str = ""
+    examples: tuple[str, ...] = ()
+    text_ids: tuple[str, ...] = ()
+    rows: str = ""
     profound: str = ""
     simple: str = ""
 
 
 def load_grimoire(path: Path, task: Task | None = None) -> Grimoire:
     """Read a grimoire from Markdown, or from JSON with task, strong_model, sampler, profound and simple.
+
+    JSON may also say which rows it was written from: examples and text_ids are hashes, rows is in words.
 
     Args:
         path: a file that ends in .md or .json.
@@ -265,6 +285,7 @@ def _imported(value: object) -> Grimoire:
         found = _Import.model_validate(value)
     except ValidationError as problem:
         raise InputError(_complaint(problem)) from None
-    provenance = Provenance(strong_model=found.strong_model, sampler=found.sampler)
+    about = found.model_dump(include={"strong_model", "sampler", "examples", "text_ids", "rows"})
+    provenance = Provenance(**about)
     id = grimoire_id(found.task, found.profound, found.simple)
     return Grimoire(id, found.task, "", "", (), found.profound, found.simple, provenance)

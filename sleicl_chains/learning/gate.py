@@ -91,8 +91,7 @@ def cut(examples: Sequence[Example], seed: int, grimoires: Sequence[Grimoire] = 
         )
     if len(rows) < FEWEST_ROWS:
         return Cut(rows, [])
-    known = {id for grimoire in grimoires for id in grimoire.provenance.examples}
-    read = {fold(row.text) for row in examples if row.id in known}
+    read = {fold(row.text) for one in grimoires for row in one.provenance.among(examples)}
     count = round(CHOOSE_SHARE * len(rows))
     choose = rows[:count] + [row for row in rows[count:] if fold(row.text) in read]
     confirm = [row for row in rows[count:] if fold(row.text) not in read]

@@ -16,7 +16,7 @@ from sleicl_chains.learning.survey import Progress
 from sleicl_chains.models.abilities import name_of
 from sleicl_chains.models.journal import Journal, plain, without_secrets
 from sleicl_chains.tasks.cards import Task
-from sleicl_chains.tasks.rows import Example, check_answers
+from sleicl_chains.tasks.rows import Example, check_answers, text_id
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -95,19 +95,24 @@ def learn(
     gate = Gate(task, parts, weak, tuple(grimoires), seed, space, journal, progress or (lambda *_: None), say)
     found = gate.run()
     uses_space = found.setup.arm.examples == "knn" or looks_at(found.mode, "vector")
+    owed: dict[str, Any] = _learned(parts, found)
     recipe = Recipe(
         task=task, weak=weak_name or name_of(weak),
         options=without_secrets(plain(dict(options or {}))), model=told_by(weak),
         embeddings=embeddings if uses_space else "", embeddings_fingerprint=fingerprint(space) if uses_space else "",
-        seed=seed, rows=len(parts.rows), learned_from=_learned_from(parts, found), **gate.outcome(found), **stamped(),
+        seed=seed, rows=len(parts.rows), **owed, **gate.outcome(found), **stamped(),
     )  # fmt: skip
     return recipe.model_copy(update={"layout": recipe.layout_under(weak)})
 
 
-def _learned_from(parts: Cut, found: Candidate) -> list[str]:
-    """Return the hashes of the rows that a candidate owes its figures to."""
+def _learned(parts: Cut, found: Candidate) -> dict[str, list[str]]:
+    """Return the hashes of the rows that a candidate owes its figures to, and of their folded texts."""
     shown = found.setup.grimoire if found.shows_grimoire else None
-    return sorted({row.id for row in parts.rows} | set(shown.provenance.examples if shown else ()))
+    ids, texts = (shown.provenance.examples, shown.provenance.text_ids) if shown else ((), ())
+    return {
+        "learned_from": sorted({*ids, *(row.id for row in parts.rows)}),
+        "learned_texts": sorted({*texts, *(text_id(row.text) for row in parts.rows)}),
+    }
 
 
 def _write(

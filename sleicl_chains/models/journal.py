@@ -375,6 +375,8 @@ class Turn:
                 if self.check:
                     self.check(reply)
             except Exception as problem:
+                if isinstance(problem, RejectedReply):
+                    problem.usage = used(_message(reply))
                 self.journal._keep(self.key, self.request, reply, rejected=str(problem))
                 raise
             else:
@@ -641,6 +643,12 @@ async def aask(
     return _message(await journal.aonce(request, asks, check=_check_of(check), former=former))
 
 
+def used(message: AIMessage) -> dict[str, int]:
+    """Return the tokens of a call as `Answer.usage` has them; empty where the model reports none."""
+    found = message.usage_metadata
+    return {"prompt_tokens": found["input_tokens"], "reply_tokens": found["output_tokens"]} if found else {}
+
+
 def _timed(ask: Callable[[], AIMessage]) -> Reply:
     started = time.perf_counter()
     return _reply(ask(), time.perf_counter() - started)
@@ -658,8 +666,12 @@ def _check_of(check: Check | None) -> Callable[[Reply], object] | None:
 
 def _checked(reply: Reply, check: Check | None) -> AIMessage:
     message = _message(reply)
-    if check:
-        check(message)
+    try:
+        if check:
+            check(message)
+    except RejectedReply as problem:
+        problem.usage = used(message)
+        raise
     return message
 
 

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 Row = tuple[str, dict[str, Any]]  # where it stands ("rows.csv, line 3"), and its columns
 
 
+def text_id(text: str) -> str:
+    """Return sixteen hex digits of a text as `fold` leaves it: the same for near-copies, whatever their answer."""
+    return hashlib.sha256(fold(text).encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True)
 class Example:
     """A text and its right answer."""
@@ -37,6 +42,12 @@ class Example:
     def __post_init__(self) -> None:
         content = whole_text(f"{self.text}\0{self.answer}", "the example").encode()
         object.__setattr__(self, "id", hashlib.sha256(content).hexdigest()[:16])
+
+
+def among(rows: Iterable[Example], ids: Iterable[str], text_ids: Iterable[str]) -> list[Example]:
+    """Return the rows whose id, or whose folded text's hash, is among those given."""
+    known, texts = set(ids), set(text_ids)
+    return [row for row in rows if row.id in known or text_id(row.text) in texts]
 
 
 def load_examples(path: str | Path, task: Task) -> list[Example]:

@@ -11,8 +11,11 @@ from sleicl_chains.answering.deferring import deferring
 from sleicl_chains.answering.solver import solver
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, OptionError, RejectedReply
+from sleicl_chains.evaluation.answered import AnsweredRow
+from sleicl_chains.evaluation.evaluate import evaluate
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
 from tests.support.fake_models import Scorer, Writer, question_of
 from tests.support.openai_server import OpenAIServer
 
@@ -66,8 +69,26 @@ def test_a_strong_reply_without_a_label_leaves_the_weak_answer(task: Task, reply
     with OpenAIServer([reply]) as server:
         said = chain(task, server).invoke("It rains.")
     assert (said.label, said.valid, said.probability) == ("sad", True, pytest.approx(0.6))
-    assert (said.deferred, said.note) == (True, "the strong model gave no answer")
+    assert (said.deferred, said.note) == (False, "the strong model gave no answer")
     assert said.usage["strong_prompt_tokens"] == 100
+
+
+def test_a_table_counts_as_deferred_what_the_strong_model_answered(task: Task, examples: list[Example]) -> None:
+    """Of four unsure answers, all of coverage .5, the strong model gives none, or two."""
+    none = ["I cannot say."] * 2
+    for replies, deferred in ((none + none, 0), (["happy", "sad", *none], 0.5)):
+        with OpenAIServer(replies) as server:
+            (arm,) = evaluate([chain(task, server)], examples, task=task).arms
+        assert (arm.coverage, arm.deferred, arm.failed) == (0.5, deferred, 0)
+        assert (arm.strong_prompt_tokens_total, arm.strong_reply_tokens_total) == (400, 40)
+        assert arm.asked_strong and arm.calibration_error is not None
+
+
+def test_rows_of_an_earlier_version_call_no_weak_answer_deferred() -> None:
+    old = {"arm": "a", "row": "1", "gold": "sad", "prediction": "sad", "valid": True, "coverage": 0.9}
+    for note in ("the strong model gave no answer", "the strong model gave no answer: it is empty"):
+        assert not AnsweredRow.from_dict({**old, "deferred": True, "note": note}).deferred
+    assert AnsweredRow.from_dict({**old, "deferred": True, "note": ""}).deferred
 
 
 @pytest.mark.parametrize("reply", ["sad", "no idea"])
@@ -147,11 +168,14 @@ def test_a_threshold_and_a_model_belong_together(task: Task, options: dict[str, 
 
 def test_where_the_strong_reply_is_refused_the_weak_answer_stays(task: Task) -> None:
     def refuse(_: object) -> AIMessage:
-        raise RejectedReply("the reply is empty")
+        problem = RejectedReply("the reply is empty")
+        problem.usage = {"prompt_tokens": 70}
+        raise problem
 
     strong = Writer()
     object.__setattr__(strong, "_generate", lambda *args, **kwargs: refuse(args))
     unsure = Answer("sad", "sad", True, probability=0.5)
     said = deferring(RunnableLambda(lambda _: unsure), strong, task, below=0.6).invoke("It rains.")
-    assert (said.label, said.valid, said.deferred) == ("sad", True, True)
+    assert (said.label, said.valid, said.deferred) == ("sad", True, False)
+    assert said.usage == {"strong_prompt_tokens": 70}
     assert said.note == "the strong model gave no answer: the reply is empty"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import resource
+import shlex
 import stat
 import subprocess
 import sys
@@ -390,12 +391,12 @@ def test_default_arms_and_keys(desk: Desk, shared: Path, guide: Path, tmp_path: 
     command = evaluated(desk, "--train", train, "--weak", "embedded:smollm2", "--grimoire", guide, "--home", shared)
     done = sleicl(*command, "--json")
     report = done.json()
-    assert list(report)[:6] == REPORT_KEYS and list(report)[6:] == ["grimoire", "run", "notes"]
+    assert list(report)[:6] == REPORT_KEYS and list(report)[6:] == ["grimoire", "run", "notes", "verdict"]
     assert [arm["arm"] for arm in report["arms"]] == [
         "majority", "probe", "zero-shot", "few-shot", "simple", "profound",
     ]  # fmt: skip
     added = ["failed", "unseen", "calibration_error", "risk_area", "deferred"]
-    added += ["strong_prompt_tokens_total", "strong_reply_tokens_total"]
+    added += ["strong_prompt_tokens_total", "strong_reply_tokens_total", "grimoire", "seen"]
     assert all(list(arm) == [*ARM_KEYS, *added] for arm in report["arms"])
     head = {key: report[key] for key in REPORT_KEYS if key != "arms"}
     assert head == {"task": "desk", "n": 8, "weak": "embedded:smollm2", "train_rows": 4, "majority": 0.5}
@@ -423,7 +424,7 @@ def test_default_arms_and_keys(desk: Desk, shared: Path, guide: Path, tmp_path: 
     assert "few-shot shows 4 k-means examples a label from --train" in lines
     assert (
         table.err.splitlines()[-1]
-        == f"Rows: {report['run']} (a page of them: sleicl report {Path(report['run']).name})"
+        == f"Rows: {report['run']} (a page of them: sleicl report {shlex.quote(report['run'])})"
     )
     assert comparable(sleicl(*command, "--json").json()) == comparable(report)
 
@@ -546,6 +547,7 @@ def test_majority_and_probe_learn_from_train_alone(desk: Desk, parrot: Parrot, t
     one_label = write_rows(tmp_path / "one.jsonl", rows("train", 4)[:2])
     report = sleicl(*command, "--train", one_label, "--arms", "probe").json()
     assert (report["arms"][0]["accuracy"], report["majority"]) == (0.8, 0.8)  # told without its arm
+    assert sleicl("report", report["run"], "--json").json()["majority"] == 0.8
 
 
 def test_few_shot_shows_the_grimoires_own_examples(desk: Desk, parrot: Parrot, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sleicl_chains.answering.recipes import Recipe, Verdict
-from sleicl_chains.cli.console import recipe_verdict
+from sleicl_chains.evaluation.words import recipe_verdict
 from tests.support.command import LABELS, Desk, Done, Parrot, by_length, learning, rows, sleicl, write_rows
 from tests.support.openai_server import Reply
 
@@ -73,6 +73,7 @@ def test_its_json_has_these_keys_and_no_training_rows(desk: Desk, guide: Path, s
         "seed", "date", "versions",
     }  # fmt: skip
     assert set(found["verdict"]) == VERDICT and all(set(trial) == TRIAL for trial in found["trials"])
+    assert len(Recipe.load(tmp_path / "recipe.json").learned_texts) == 16
     assert (found["verdict"]["finding"], found["verdict"]["n"], found["rows"]) == ("no difference shown", 0, 16)
     assert {trial["name"].split(" ")[0] for trial in found["trials"]} >= {"zero-shot", "zero-shot+hidden", "simple"}
     assert not [text for text in desk.texts("train") if text in json.dumps(found)]

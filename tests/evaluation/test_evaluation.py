@@ -51,7 +51,8 @@ def test_the_whole_table(task: Task, examples: list[Example]) -> None:
     report = evaluate(arms, examples, task=task, weak="toy", train_rows=4)
     found = report.to_dict()
     rows = {row["arm"]: row for row in found.pop("arms")}
-    assert found == {"task": "moods", "n": 4, "weak": "toy", "train_rows": 4, "majority": 0.5, "run": "", "grimoire": {
+    about = {"task": "moods", "n": 4, "weak": "toy", "train_rows": 4, "majority": 0.5, "run": "", "notes": []}
+    assert found == about | {"grimoire": {
         "best_with": "simple", "best_without": "zero-shot", "difference": 0.0, "low": -1.0, "high": 1.0, "p": 1.0,
     }}  # fmt: skip
     simple = {key: pytest.approx(value, abs=1e-5) if isinstance(value, float) else value for key, value in {
@@ -59,9 +60,10 @@ def test_the_whole_table(task: Task, examples: list[Example]) -> None:
         "macro_f1": 0.4, "valid": 0.75, "coverage": None, "difference": 0.0, "difference_low": -1.0,
         "difference_high": 1.0, "prompt_tokens_total": 28, "seconds_total": 2.0, "failed": 0, "unseen": 0.0,
         "calibration_error": None, "risk_area": None, "deferred": 0.0, "strong_prompt_tokens_total": 0,
-        "strong_reply_tokens_total": 0,
+        "strong_reply_tokens_total": 0, "grimoire": None, "seen": 0,
     }.items()}  # fmt: skip
     assert rows["simple"] == simple
+    assert found == json.loads(json.dumps(found))
     assert (rows["zero-shot"]["difference"], rows["zero-shot"]["coverage"]) == (None, 0.5)
     assert rows["zero-shot"]["macro_f1"] == pytest.approx(1 / 3)
     assert rows["majority"]["difference"] == 0.0

@@ -126,6 +126,7 @@ def test_the_table_has_every_arm_with_its_cue_and_cost(run: Run, texts: Texts) -
     lines = [words(row) for row in re.findall(r"<tr.*?</tr>", table, re.DOTALL)][1:]
     assert [line.split()[0] for line in lines] == ["majority", "zero-shot", "few-shot", "profound"]
     assert lines[1].startswith("zero-shot 0.600 0.231–0.882 0.375 1.000 score / mean Answer: 0.000 0.400 10")
+    assert all("<td data-name=" in line or "<th" in line for line in table.splitlines() if "<td" in line)
     assert "0.800" in lines[3] and "+0.200 [" in lines[3] and "score / mean Label:" in lines[3]
     assert lines[3].endswith("50 0.0 0.200 300 + 4") and "The strong model's tokens are not in it" in page
     assert '<tr class="best">\n  <th scope="row" title="profound">' in table
@@ -139,7 +140,7 @@ def test_deferring_is_shown_only_where_there_was_any(task: Task, examples: list[
 
 def test_the_grimoire_with_what_it_fixed_and_broke(run: Run, texts: Texts, rows: list[Example]) -> None:
     seen = words(render(run, texts))
-    assert "profound is the best arm with a grimoire. Against zero-shot, the best without of the same mode" in seen
+    assert "Compared are profound, with a grimoire, and zero-shot, without one, both read by score / mean." in seen
     fixed = seen[seen.index("Fixed: 2") : seen.index("Broken: 1")]
     broken = seen[seen.index("Broken: 1") : seen.index(f"The grimoire {SEEN}")]
     assert rows[1].text in fixed and rows[3].text in fixed and rows[0].text not in fixed
@@ -200,7 +201,7 @@ def test_without_texts_none_is_on_the_page(run: Run, texts: Texts, rows: list[Ex
     for text in (*(row.text for row in rows), "alert(1)", BOOK, "laughs", REPLY, "gpt-9", "/home/me", *texts.questions):
         assert text not in page
     seen = words(page)
-    assert "embedded:tiny.gguf" in seen and "it fixes 2 and breaks 1 of the 5 rows" in seen
+    assert "embedded:tiny.gguf" in seen and "profound fixes 2 and breaks 1 of the 5 rows" in seen
     assert "This page has no text of a question, a reply or a grimoire." in seen
 
 
@@ -258,6 +259,14 @@ def test_the_same_run_gives_the_same_page_and_nothing_global_is_changed(
 def test_only_the_page_loads_matplotlib_and_jinja() -> None:
     program = "import sys, sleicl_chains.cli.reporting, sleicl_chains.evaluation, sleicl_chains.pages;"
     program += "print([name for name in ('matplotlib', 'jinja2') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_neither_the_page_nor_its_words_load_what_the_terminal_needs() -> None:
+    program = (
+        "import sys, sleicl_chains.pages; print([n for n in ('rich', 'typer', 'sleicl_chains.cli.console') if n in "
+    )
+    program += "sys.modules])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
 
 

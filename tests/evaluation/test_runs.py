@@ -3,7 +3,6 @@
 import json
 import stat
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +91,14 @@ def test_a_grimoire_is_paired_with_the_best_arm_of_its_mode(folder: Path) -> Non
     run = read_run(folder)
     assert run.pair == ("simple", "zero-shot")
     assert run.changed("simple", "zero-shot") == ([1, 3], [2])
-    fewer = replace(run.report, arms=run.report.arms[1:])
-    assert replace(run, report=fewer).pair == ("simple", "few-shot")
+    assert run.report.grimoire and run.pair == (run.report.grimoire.best_with, run.report.grimoire.best_without)
+
+
+def test_where_no_two_arms_are_read_alike_the_best_of_each_kind_are_paired(
+    arms: list[Runnable[str, Answer]], task: Task, examples: list[Example], tmp_path: Path
+) -> None:
+    evaluate(arms[1:], examples, task=task, run=tmp_path / "fewer")
+    assert read_run(tmp_path / "fewer").pair == ("simple", "few-shot")
 
 
 def test_a_run_of_an_earlier_version_is_read_with_defaults(folder: Path) -> None:
@@ -125,7 +130,7 @@ def test_an_open_ended_run_has_no_labels(task: Task, tmp_path: Path) -> None:
 def test_a_text_with_a_line_separator_of_its_own_is_one_row(task: Task, tmp_path: Path) -> None:
     said: Any = RunnableLambda(lambda q: Answer(label=None, text="one\u2028two\u0085three", valid=True), name="a")
     evaluate([said], [Example("6 x 7?", "42")], task=task.model_copy(update={"labels": ()}), run=tmp_path / "run")
-    assert read_run(tmp_path / "run").rows["a"][0]["prediction"] == "one\u2028two\u0085three"
+    assert read_run(tmp_path / "run").rows["a"][0].prediction == "one\u2028two\u0085three"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +142,8 @@ def test_a_text_with_a_line_separator_of_its_own_is_one_row(task: Task, tmp_path
         (lambda run: (run / "summary.json").write_text('{"arms": [1]}'), "summary.json: found no report"),
         (lambda run: (run / "summary.json").write_text('{"arms": []}'), "summary.json: found no report"),
         (lambda run: (run / "rows.jsonl").unlink(), "rows.jsonl cannot be read"),
-        (lambda run: (run / "rows.jsonl").write_text("[]\n"), "rows.jsonl cannot be read"),
+        (lambda run: (run / "rows.jsonl").write_text("[]\n"), "rows.jsonl, line 1: found no answered row"),
+        (lambda run: (run / "summary.json").write_text('{"arms": [], "n": "few"}'), "no report (task: Field required)"),
         (lambda run: (run / "rows.jsonl").write_text(""), "found 0 rows of zero-shot; expected the 4 of the report"),
     ],
 )

@@ -18,7 +18,7 @@ from sleicl_chains.grimoires.writing.write import WriteInput, grimoire_writer, m
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.models.replies import check_reply
 from sleicl_chains.tasks.cards import Task
-from sleicl_chains.tasks.rows import Example
+from sleicl_chains.tasks.rows import Example, text_id
 from tests.support.openai_server import OpenAIServer, Reply
 
 TASK = Task(name="Mood", task_type="sentiment", description="Decide how the writer feels.", labels=("glad", "not glad"))
@@ -380,6 +380,7 @@ def test_write_with_the_openai_client(home: Path) -> None:
             per_label=1,
             seed=7,
             examples=tuple(example.id for example in EXAMPLES),
+            text_ids=tuple(text_id(example.text) for example in EXAMPLES),
             prompt_sha256=found.prompt_sha256,
             prompt_tokens=390,
             reply_tokens=50,

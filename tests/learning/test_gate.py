@@ -10,7 +10,7 @@ from sleicl_chains.answering.arms import Arm
 from sleicl_chains.errors import InputError, PromptTooLong
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.learning.gate import Gate, cut
-from sleicl_chains.tasks.rows import Example
+from sleicl_chains.tasks.rows import Example, text_id
 from tests.support.fake_models import Scorer, Stater, question_of
 from tests.support.gate_task import (
     CLUE,
@@ -95,6 +95,13 @@ def test_a_grimoire_written_here_is_written_from_rows_to_choose_on() -> None:
     assert prompt.count('"text": "case ') == 8  # four of each label
     assert (recipe.verdict.finding, recipe.verdict.n) == ("helps", 40)
     assert recipe.grimoire and recipe.grimoire.text == GUIDE and len(recipe.trials) == 7
+
+
+def test_near_copies_of_what_a_grimoire_was_written_from_are_chosen_on() -> None:
+    _, confirm = cut(rows(100), 0)
+    near = [text_id(f"  {row.text.upper()} ") for row in confirm[:3]]
+    book = replace(CLUE, provenance=Provenance(text_ids=tuple(near)))
+    assert cut(rows(100), 0, [book]).confirm == confirm[3:]
 
 
 def test_where_a_grimoire_was_written_from_all_confirm_rows_the_warning_says_why() -> None:

@@ -19,7 +19,7 @@ from sleicl_chains.learning.gate import FEWEST_ROWS, cut, finding_of
 from sleicl_chains.learning.learn import Plan
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.tasks.cards import Task
-from sleicl_chains.tasks.rows import Example
+from sleicl_chains.tasks.rows import Example, text_id
 from tests.support.fake_models import Stater, question_of
 from tests.support.gate_task import (
     CLUE,
@@ -299,9 +299,11 @@ def test_keys_and_passwords_do_not_get_into_the_recipe() -> None:
 
 def test_a_recipe_knows_the_rows_that_its_figures_are_owed_to() -> None:
     elsewhere = Example("read before", "left")
-    book = Grimoire("doors-1", "doors", "", "", LABELS, "", GUIDE, Provenance(examples=(elsewhere.id,)))
+    about = Provenance(examples=(elsewhere.id,), text_ids=(text_id(elsewhere.text),))
+    book = Grimoire("doors-1", "doors", "", "", LABELS, "", GUIDE, about)
     recipe = learned(scorer(only_with_grimoire), grimoires=[book])
     assert recipe.grimoire and set(recipe.learned_from) == {row.id for row in rows(100)} | {elsewhere.id}
+    assert recipe.among([Example("  READ before ", "right"), Example("not read", "left")])[0].answer == "right"
     plain = learned(scorer(whatever_is_shown), grimoires=[book])
     assert not plain.grimoire and set(plain.learned_from) == {row.id for row in rows(100)}
 

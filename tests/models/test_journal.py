@@ -333,8 +333,9 @@ def test_options_and_prompt_are_part_of_the_request(journal: Journal) -> None:
 
 def test_a_rejected_reply_is_recorded_and_asked_again(journal: Journal, path: Path) -> None:
     model = fake("", "a")
-    with pytest.raises(RejectedReply):
+    with pytest.raises(RejectedReply) as caught:
         ask(model, QUESTION, journal, check=refuse_empty)
+    assert caught.value.usage == {}  # not told by this model
     assert ask(model, QUESTION, journal, check=refuse_empty).text == "a"
     assert [(json.loads(reply)["message"]["data"]["content"], rejected) for reply, rejected in rows(path)] == [
         ("", "empty"),
@@ -371,3 +372,11 @@ def test_no_secret_reaches_the_file(path: Path) -> None:
         assert len(server.requests) == 1
         on_disk = b"".join(file.read_bytes() for file in path.parent.rglob("*") if file.is_file())
     assert b"strong-1" in on_disk and b"very-secret" not in on_disk
+
+
+def test_a_rejected_reply_says_what_it_cost() -> None:
+    said = AIMessage("", usage_metadata={"input_tokens": 9, "output_tokens": 2, "total_tokens": 11})
+    model = GenericFakeChatModel(messages=iter([said]))
+    with pytest.raises(RejectedReply) as caught:
+        ask(model, QUESTION, None, check=refuse_empty)
+    assert caught.value.usage == {"prompt_tokens": 9, "reply_tokens": 2}

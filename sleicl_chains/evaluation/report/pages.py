@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sleicl_chains.answering.arms import asks_a_model
-from sleicl_chains.cli.console import verdict
-from sleicl_chains.evaluation.evaluate import ArmResult, shows_grimoire
+from sleicl_chains.evaluation.answered import AnsweredRow
+from sleicl_chains.evaluation.evaluate import ArmResult
 from sleicl_chains.evaluation.report import plots
 from sleicl_chains.evaluation.report.plots import Kind
-from sleicl_chains.evaluation.report.runs import Row, Run
+from sleicl_chains.evaluation.report.runs import Run
 from sleicl_chains.evaluation.report.sources import Texts
+from sleicl_chains.evaluation.words import verdict
 from sleicl_chains.statistics import calibration_bins, expected_calibration_error, risk_coverage
 
 _LONGEST = 1000  # letters of a question or a reply
@@ -51,12 +52,12 @@ class Page:
     @cached_property
     def kinds(self) -> dict[str, Kind]:
         """What each arm is."""
-        return {arm.arm: self._kind(arm.arm) for arm in self.run.report.arms}
+        return {arm.arm: self._kind(arm) for arm in self.run.report.arms}
 
-    def _kind(self, arm: str) -> Kind:
-        if not asks_a_model(arm):
+    def _kind(self, arm: ArmResult) -> Kind:
+        if not asks_a_model(arm.arm):
             return "baseline"
-        return "grimoire" if shows_grimoire(arm, self.run.rows[arm]) else "plain"
+        return "grimoire" if arm.shows_grimoire else "plain"
 
     @cached_property
     def best(self) -> ArmResult:
@@ -81,10 +82,10 @@ class Page:
         return arm.prompt_tokens_total / self.run.report.n
 
     @property
-    def same_mode(self) -> bool:
-        """Whether the two compared arms are read in the same way."""
-        modes = {arm.arm: arm.mode for arm in self.run.report.arms}
-        return self.run.pair is not None and len({modes[arm] for arm in self.run.pair}) == 1
+    def readings(self) -> list[str]:
+        """How the two compared arms are read: one way, or one each; none where none are compared."""
+        arms = {arm.arm: arm for arm in self.run.report.arms}
+        return list(dict.fromkeys(arms[arm].reading for arm in self.run.pair or ()))
 
     @property
     def form(self) -> str | None:
@@ -155,10 +156,10 @@ class Page:
         rows = self.run.rows
         return [self._change(rows[baseline][at], rows[arm][at]) for at in self.run.changed(arm, baseline)[which]]
 
-    def _change(self, before: Row, after: Row) -> Change:
+    def _change(self, before: AnsweredRow, after: AnsweredRow) -> Change:
         questions: Mapping[str, str] = self.texts.questions if self.texts else {}
-        question = short(questions.get(before["row"], ""))
-        change = Change(question, before["row"], before["gold"], _said(before), _said(after))
+        question = short(questions.get(before.row, ""))
+        change = Change(question, before.row, before.gold, _said(before), _said(after))
         return change if self.texts else replace(change, row="", before="", after="", question="")
 
     @cached_property
@@ -169,13 +170,12 @@ class Page:
         return [count for count in counts if any(count[1:])]
 
 
-def _said(row: Row) -> str:
+def _said(row: AnsweredRow) -> str:
     """Return what an arm answered, with its probability and where it was parsed what it was parsed from."""
-    answer = short(row["prediction"]) if row["valid"] and row["prediction"] is not None else "no answer"
-    sure = "" if row["probability"] is None else f" ({row['probability']:.2f})"
-    reply = row.get("reply") or ""
-    said = f", from the reply: {short(reply)}" if reply.strip() not in ("", row["prediction"]) else ""
-    return f"{answer}{sure}{said}{', asked of the strong model' if row.get('deferred') else ''}"
+    answer = short(row.prediction) if row.valid and row.prediction is not None else "no answer"
+    sure = "" if row.probability is None else f" ({row.probability:.2f})"
+    said = f", from the reply: {short(row.reply)}" if row.reply.strip() not in ("", row.prediction) else ""
+    return f"{answer}{sure}{said}{', asked of the strong model' if row.deferred else ''}"
 
 
 def short(text: str) -> str:

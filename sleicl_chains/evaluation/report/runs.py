@@ -1,26 +1,27 @@
 """A kept run, read again: its report and its rows."""
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from sleicl_chains.answering.arms import asks_a_model
 from sleicl_chains.errors import InputError, RunError
+from sleicl_chains.evaluation.answered import AnsweredRow, complaint, read_rows
 from sleicl_chains.evaluation.evaluate import (
     ArmResult,
-    Comparison,
     Report,
     compare,
     confidences,
+    grimoire_of,
     is_right,
-    shows_grimoire,
 )
-from sleicl_chains.files import REPORT_LIMIT, ROWS_LIMIT, parse_json, read_file, read_text
-
-Row = Mapping[str, Any]
+from sleicl_chains.files import REPORT_LIMIT, parse_json, read_text
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Run:
     report: Report
     date: str
     """UTC, as 2026-01-31T12:00:00+00:00; empty when not known."""
-    rows: Mapping[str, Sequence[Row]]
+    rows: Mapping[str, Sequence[AnsweredRow]]
     """By arm, each in the same order of rows."""
 
     @cached_property
@@ -39,16 +40,15 @@ class Run:
         if all(arm.macro_f1 is None for arm in self.report.arms):
             return ()
         every = [row for rows in self.rows.values() for row in rows]
-        scored = next((list(row["scores"]) for row in every if row["scores"]), [])
-        named = {label for row in every for label in (row["gold"], row["prediction"]) if label is not None}
+        scored = next((list(row.scores) for row in every if row.scores), [])
+        named = {label for row in every for label in (row.gold, row.prediction) if label is not None}
         return tuple(scored + sorted(named - set(scored)))
 
     @cached_property
     def right(self) -> dict[str, list[bool]]:
         """Whether each answer is right, by arm."""
         return {
-            arm: [is_right(row["prediction"], row["gold"], self.labels) for row in rows]
-            for arm, rows in self.rows.items()
+            arm: [is_right(row.prediction, row.gold, self.labels) for row in rows] for arm, rows in self.rows.items()
         }
 
     def confidences(self, arm: str) -> tuple[list[float], list[bool]] | None:
@@ -57,11 +57,11 @@ class Run:
 
     def grimoire(self, arm: str) -> str | None:
         """Return the id of the grimoire that an arm shows; None where it shows none."""
-        return next((row["grimoire"] for row in self.rows[arm] if row["grimoire"]), None)
+        return grimoire_of(self.rows[arm])
 
     def cues(self, arm: str) -> list[str]:
         """Return what the weak model's turn began with, in each way that an arm's rows note."""
-        return sorted({row["cue"] for row in self.rows[arm] if row.get("cue")})
+        return sorted({row.cue for row in self.rows[arm] if row.cue})
 
     def confusion(self, arm: str) -> dict[str, Counter[str | None]]:
         """Return how often each answer was given to the rows of each label; None stands for no answer.
@@ -70,7 +70,7 @@ class Run:
         """
         found: dict[str, Counter[str | None]] = {label: Counter() for label in self.labels}
         for row in self.rows[arm] if found else ():
-            found[row["gold"]][row["prediction"]] += 1
+            found[row.gold][row.prediction] += 1
         return found
 
     @cached_property
@@ -78,15 +78,11 @@ class Run:
         """The arms in which the weak model answers, best first; of equals the earlier first."""
         return sorted((arm for arm in self.report.arms if asks_a_model(arm.arm)), key=lambda arm: -arm.accuracy)
 
-    @cached_property
+    @property
     def pair(self) -> tuple[str, str] | None:
-        """The best arm with a grimoire, and the best without of the same mode, or else of any; None without both."""
-        shown = [arm for arm in self.weak_arms if shows_grimoire(arm.arm, self.rows[arm.arm])]
-        plain = [arm for arm in self.weak_arms if arm not in shown]
-        if not shown or not plain:
-            return None
-        alike = [arm for arm in plain if arm.mode == shown[0].mode]
-        return shown[0].arm, (alike or plain)[0].arm
+        """The two arms that the report compares, with a grimoire and without; None where it compares none."""
+        found = self.report.grimoire
+        return (found.best_with, found.best_without) if found else None
 
     def changed(self, arm: str, baseline: str) -> tuple[list[int], list[int]]:
         """Return which rows only `arm` has right and which only `baseline` has, by their place."""
@@ -114,7 +110,7 @@ def _summary(run: Path) -> dict[str, Any]:
     if not (run / "summary.json").is_file():
         raise RunError(
             f"{run}: found no summary.json, so the evaluation has not finished; "
-            f"the same `sleicl evaluate` command again, with --run {run}, goes on where it stopped"
+            f"the same `sleicl evaluate` command again, with --run {shlex.quote(str(run))}, goes on where it stopped"
         )
     file = run / "summary.json"
     try:
@@ -125,26 +121,15 @@ def _summary(run: Path) -> dict[str, Any]:
 
 
 def _report(run: Path, found: Mapping[str, Any]) -> Report:
-    known = {field.name for field in fields(Report)} - {"arms", "grimoire", "run"}
-    pair = found.get("grimoire")
     try:
-        return Report(
-            arms=[ArmResult(**_known(arm, ArmResult)) for arm in found["arms"]],
-            grimoire=Comparison(**_known(pair, Comparison)) if pair else None,
-            run=str(run),
-            **{name: found[name] for name in known & found.keys()},
-        )
-    except (TypeError, AttributeError) as problem:
+        return TypeAdapter(Report).validate_python({**found, "run": str(run)})
+    except ValueError as problem:
         raise _no_report(run, problem) from None
 
 
 def _no_report(run: Path, problem: Exception) -> RunError:
-    return RunError(f"{run}/summary.json: found no report ({problem}); run the same `sleicl evaluate` again")
-
-
-def _known(found: Mapping[str, Any], kind: type[ArmResult] | type[Comparison]) -> dict[str, Any]:
-    names = {field.name for field in fields(kind)}
-    return {name: value for name, value in found.items() if name in names}
+    why = complaint(problem)
+    return RunError(f"{run}/summary.json: found no report ({why}); run the same `sleicl evaluate` again")
 
 
 def read_run(folder: Path) -> Run:
@@ -156,20 +141,22 @@ def read_run(folder: Path) -> Run:
     summary = _summary(folder)
     report, date = _report(folder, summary), str(summary.get("date", ""))
     file = folder / "rows.jsonl"
-    found: dict[str, dict[str, Row]] = {arm.arm: {} for arm in report.arms}
+    found: dict[str, dict[str, AnsweredRow]] = {arm.arm: {} for arm in report.arms}
     try:
-        data = read_file(file, "the rows of a run", ROWS_LIMIT)
-        for number, line in enumerate(data.splitlines(), 1):  # of a text it would break at more than line feeds
-            row = parse_json(line.decode(), file, "a row", number)
-            found.get(row["arm"], {})[row["row"]] = row
-    except (InputError, ValueError, KeyError, TypeError) as problem:
-        raise RunError(f"{file} cannot be read ({problem}); the same `sleicl evaluate` again mends it") from None
+        for row in read_rows(file):
+            found.get(row.arm, {})[row.row] = row
+    except InputError as problem:
+        raise RunError(f"{problem}; the same `sleicl evaluate` again mends it") from None
     order = list(next(iter(found.values()), {}))
     if lacking := [arm for arm, rows in found.items() if len(rows) != report.n or rows.keys() != set(order)]:
         raise RunError(
             f"{file}: found {len(found[lacking[0]])} rows of {lacking[0]}; expected the {report.n} of the report; "
             "the same `sleicl evaluate` again answers what is missing"
         )
-    run = Run(report, date, {arm: [rows[key] for key in order] for arm, rows in found.items()})
-    # Earlier versions compared no arms, or took a recipe for an arm without a grimoire.
-    return replace(run, report=replace(report, grimoire=compare(run.right, run.rows)))
+    return _compared(Run(report, date, {arm: [rows[key] for key in order] for arm, rows in found.items()}))
+
+
+def _compared(run: Run) -> Run:
+    """Return a run whose arms are compared as this version does it: earlier ones compared none, or others."""
+    arms = [replace(arm, grimoire=run.grimoire(arm.arm)) for arm in run.report.arms]
+    return replace(run, report=replace(run.report, arms=arms, grimoire=compare(run.right, arms)))

@@ -83,7 +83,7 @@ def find_texts(folder: Path, run: Run, home: Home | None = None) -> Texts:
 
 def _questions(rows: Path, card: Path, run: Run) -> tuple[dict[str, str], str]:
     """Return the questions by row key, and what is to be said where they are not there."""
-    wanted = [row["row"] for row in next(iter(run.rows.values()))]
+    wanted = [row.row for row in next(iter(run.rows.values()))]
     try:
         examples = load_examples(rows, load_task(card))
     except SleiclError as problem:

@@ -17,7 +17,7 @@ from sleicl_chains.models.tokens import estimate_tokens
 from sleicl_chains.prompts import fill
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import mentioned
-from sleicl_chains.tasks.rows import Example
+from sleicl_chains.tasks.rows import Example, text_id
 
 if TYPE_CHECKING:  # LangChain's messages take a quarter of a second to load
     from langchain_core.language_models import BaseChatModel
@@ -219,6 +219,7 @@ def _provenance(
         per_label=given.get("per_label"),
         seed=given.get("seed"),
         examples=tuple(example.id for example in given["examples"]),
+        text_ids=tuple(text_id(example.text) for example in given["examples"]),
         prompt_sha256=hashlib.sha256(json.dumps(shown).encode()).hexdigest(),
         prompt_tokens=_tokens("input_tokens", [reply for _, reply in calls]),
         reply_tokens=_tokens("output_tokens", [reply for _, reply in calls]),
