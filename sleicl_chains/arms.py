@@ -12,6 +12,7 @@ from langchain_core.runnables import Runnable
 from sleicl_chains._folders import Home
 from sleicl_chains.answers import Answer, Arm, Mode, Prior
 from sleicl_chains.baselines import BASELINES, majority, probe
+from sleicl_chains.consent import stays_here
 from sleicl_chains.errors import InputError, OptionError
 from sleicl_chains.evaluation import Progress, Report, evaluate, run_name
 from sleicl_chains.grimoires import Grimoire
@@ -198,7 +199,9 @@ class ArmBuilder:
         if self.recipe is None:
             raise InputError("The arm 'recipe' needs a recipe; give one with --recipe")
         self._note(f"recipe: {self.recipe.name}, learned from {self.recipe.rows} labelled rows")
-        return solver(self.recipe, model=self.weak, journal=self.journal, home=self.home)
+        # Embeddings of a provider are the caller's own, for the probe too; those of this machine the recipe opens itself.
+        space = None if stays_here(self.recipe.embeddings) else self.embeddings
+        return solver(self.recipe, model=self.weak, embeddings=space, journal=self.journal, home=self.home)
 
     @cached_property
     def examples(self) -> list[Example]:

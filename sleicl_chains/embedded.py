@@ -10,7 +10,7 @@ import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
@@ -20,7 +20,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from pydantic import ConfigDict, PrivateAttr
 
 from sleicl_chains.answers import LabelScores, State
-from sleicl_chains.engine import Engine, engine_for
+from sleicl_chains.engine import PROBE_TOKENS, Engine, engine_for
 from sleicl_chains.errors import ModelError, ModelNotFound, Unsupported
 from sleicl_chains.layouts import STOP, completion
 from sleicl_chains.weights import sha256_of
@@ -54,6 +54,9 @@ class EmbeddedModel(BaseChatModel):
     temperature: float = 0.0
     max_tokens: int = 64
     seed: int = 0
+
+    state_size: ClassVar[int] = 2 * PROBE_TOKENS
+    """Numbers of the state that are read of one question: in two places, see `Observation.state`."""
 
     _digest: str = PrivateAttr(default="")
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.language_models import BaseChatModel
 
 from sleicl_chains.arms import FEW_SHOT_PER_LABEL, typical_examples
+from sleicl_chains.consent import plain_options
 from sleicl_chains.errors import InputError
 from sleicl_chains.gate import Cut, Gate, Notice, cut
 from sleicl_chains.grimoires import Grimoire
-from sleicl_chains.journal import Journal, plain, without_secrets
+from sleicl_chains.journal import Journal
 from sleicl_chains.judging import Candidate
 from sleicl_chains.observations import looks_at
 from sleicl_chains.recipes import Recipe, stamped, told_by
@@ -60,7 +61,7 @@ def learn(
             short for that.
         strong_name: recorded as the grimoire's writer.
         keep: called with the grimoire that `strong` wrote, at once: it was paid for, whatever the verdict.
-        options: what the model was opened with, for the recipe; keys and passwords are left out.
+        options: what the model was opened with, for the recipe, which keeps the plain ones: no key, no address.
         embeddings: name of the embeddings for `knn`, `fusion`, `blend` and the probe.
         space: those embeddings, if they are open already.
         journal: keeps every call, so that a stopped run goes on.
@@ -93,7 +94,7 @@ def learn(
     uses_space = found.setup.arm == "knn" or looks_at(found.mode, "vector")
     recipe = Recipe(
         task=task, weak=weak_name or str(getattr(weak, "model_name", type(weak).__name__)),
-        options=without_secrets(plain(dict(options or {}))), model=told_by(weak),
+        options=plain_options(options or {}), model=told_by(weak),
         embeddings=embeddings if uses_space else "", embeddings_fingerprint=fingerprint(space) if uses_space else "",
         seed=seed, rows=len(parts.rows), learned_from=_learned_from(parts, found), **gate.outcome(found), **stamped(),
     )  # fmt: skip
