@@ -199,7 +199,7 @@ class ArmBuilder:
         if self.recipe is None:
             raise InputError("The arm 'recipe' needs a recipe; give one with --recipe")
         self._note(f"recipe: {self.recipe.name}, learned from {self.recipe.rows} labelled rows")
-        # Embeddings of a provider are the caller's own, for the probe too; those of this machine the recipe opens itself.
+        # Embeddings of a provider are the caller's, which the probe reads too; others the recipe opens itself.
         space = None if stays_here(self.recipe.embeddings) else self.embeddings
         return solver(self.recipe, model=self.weak, embeddings=space, journal=self.journal, home=self.home)
 

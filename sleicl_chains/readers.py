@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _LEAST = 1e-12
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1e6, le=1e6)]
-"""Finite, and so far from the largest float that no sum of products of evidence overflows. Fitted ones are below 100."""
+"""Finite, and so far from the largest float that no sum of products of evidence overflows."""
 Share = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
 Scale = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=1e-10, le=1e6)]
 """Divides evidence, so it is not 0."""

@@ -56,6 +56,7 @@ app.add_typer(models.app, name="models")
 def main() -> None:
     """Run the command line: exit 0, 1 with one plain line on failure, 2 on misuse."""
     warnings.showwarning = _say_warning
+    warnings.filterwarnings("always", category=UserWarning, module=r"sleicl_chains\.")
     try:
         app(prog_name="sleicl")
     except OptionError as problem:

@@ -19,8 +19,9 @@ from sleicl_chains.cli.options import (
     TaskOption,
     WeakOption,
 )
-from sleicl_chains.cli.steps import find_grimoire, journal_of, print_json, read, say, store_of, weak_options
+from sleicl_chains.cli.steps import journal_of, model_options, print_json, read, say
 from sleicl_chains.errors import InputError, OptionError
+from sleicl_chains.opening import open_grimoire, open_store, weak_options
 
 if TYPE_CHECKING:
     from sleicl_chains.grimoires import Grimoire
@@ -58,13 +59,13 @@ def learn(
     if recipe.is_dir():
         raise InputError(f"{recipe}: this is a folder; expected the file to write")
     place, (task, examples) = Home.at(home), read(card, rows)
-    given = weak_options(task, option, base_url)
-    shown = [one for name in grimoire or [] if (one := find_grimoire(name, task, place))]
+    given = weak_options(task, model_options(option, base_url))
+    shown = [open_grimoire(name, task, place) for name in grimoire or []]
     writer = strong_model(strong, home=place) if strong else None
     space = embedder(embeddings, home=place)
 
     def store(written: "Grimoire") -> None:
-        say([f"The grimoire is kept as {store_of(place).add(written)}."])
+        say([f"The grimoire is kept as {open_store(place).add(written)}."])
 
     with Meter(["all prompts"], foretells=False) as meter:
         found = learn_task(

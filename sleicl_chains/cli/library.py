@@ -23,7 +23,8 @@ from sleicl_chains.cli.options import (
     TaskOption,
 )
 from sleicl_chains.cli.rows import draw
-from sleicl_chains.cli.steps import journal_of, model_options, print_json, read, say, store_of
+from sleicl_chains.cli.steps import journal_of, model_options, print_json, read, say
+from sleicl_chains.opening import open_store
 
 app = typer.Typer(help="The library of grimoires.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -63,13 +64,13 @@ def write(
     say(f"Warning: {warning}" for warning in used.warnings)
     if used.prompt_tokens is not None:
         say([f"Used {used.prompt_tokens} tokens in, {used.reply_tokens} out."])
-    print(store_of(place).add(grimoire))
+    print(open_store(place).add(grimoire))
 
 
 @app.command("list")
 def list_all(as_json: JsonOption = False, home: HomeOption = None) -> None:
     """List all grimoires: your own and the shipped ones."""
-    store = store_of(Home.at(home))
+    store = open_store(Home.at(home))
     found = store.list()
     say(store.problems)
     about = [
@@ -88,7 +89,7 @@ def show(id: str, as_json: JsonOption = False, home: HomeOption = None) -> None:
     """Print a grimoire as Markdown."""
     from dataclasses import asdict
 
-    grimoire = store_of(Home.at(home)).get(id)
+    grimoire = open_store(Home.at(home)).get(id)
     if as_json:
         print_json(asdict(grimoire))
         return
@@ -106,7 +107,7 @@ def search(
     from sleicl_chains.tasks import load_task
 
     wanted = load_task(query) if Path(query).suffix in (".toml", ".json") and Path(query).is_file() else query
-    store = store_of(Home.at(home))
+    store = open_store(Home.at(home))
     hits = store.search(wanted, k=k)
     say(store.problems)
     rows = [{"id": hit.grimoire.id, "task": hit.grimoire.task, "score": round(hit.score, 4)} for hit in hits]
@@ -130,13 +131,13 @@ def add(
     from sleicl_chains.tasks import load_task
 
     grimoire = load_grimoire(file, load_task(card) if card else None)
-    print(store_of(Home.at(home)).add(grimoire))
+    print(open_store(Home.at(home)).add(grimoire))
 
 
 @app.command()
 def remove(id: str, home: HomeOption = None) -> None:
     """Delete one of your grimoires."""
-    store_of(Home.at(home)).delete(id)
+    open_store(Home.at(home)).delete(id)
     print(id)
 
 
@@ -144,7 +145,7 @@ def remove(id: str, home: HomeOption = None) -> None:
 def rebuild(embeddings: EmbedderOption = "wordllama", home: HomeOption = None) -> None:
     """Make the index anew from the Markdown files; later commands search it by the same embeddings."""
     place = Home.at(home)
-    store = store_of(place, embeddings)
+    store = open_store(place, embeddings)
     count = store.rebuild()
     say(store.problems)
     place.remember_embeddings(embeddings)

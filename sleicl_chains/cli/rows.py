@@ -20,7 +20,7 @@ from sleicl_chains.cli.options import (
     SeedOption,
     TaskOption,
 )
-from sleicl_chains.cli.steps import journal_of, print_json, read, say, weak_options
+from sleicl_chains.cli.steps import journal_of, print_json, read, say
 from sleicl_chains.errors import InputError
 
 if TYPE_CHECKING:
@@ -98,8 +98,7 @@ def draw(
 
 
 def _zero_shot(weak: str, task: "Task", home: Home, no_journal: bool) -> "Runnable[str, Answer]":
-    from sleicl_chains.models import weak_model
+    from sleicl_chains.opening import open_weak
     from sleicl_chains.solvers import solver
 
-    model = weak_model(weak, home=home, **weak_options(task, None))
-    return solver(model, task, arm="zero-shot", journal=journal_of(home, no_journal))
+    return solver(open_weak(weak, task, home), task, arm="zero-shot", journal=journal_of(home, no_journal))
