@@ -23,6 +23,7 @@
     │   ├── GrimoireNotFound    no grimoire of that id, or no readable file
     │   └── EmbedderChanged     the index was built with other embeddings
     ├── RecipeMismatch          a recipe is for another model, or a text in it was changed
+    ├── RecipeRefused           a recipe names what is not on this machine, and the user did not repeat it
     └── RunError                a run folder belongs to another evaluation
 
 A message says what was wanted, what was found and what helps, on one line. The command line prints
@@ -149,6 +150,10 @@ class EmbedderChanged(StoreError):
 
 class RecipeMismatch(SleiclError):
     """A recipe does not hold for what it is used with."""
+
+
+class RecipeRefused(SleiclError):
+    """A recipe names a model, an address or embeddings off this machine that the user did not name too."""
 
 
 class RunError(SleiclError):

@@ -6,9 +6,10 @@ A reader is a few numbers, fitted on training rows alone (`fitting`), that goes 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
 import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from sleicl_chains.answering.evidence import Observation
 from sleicl_chains.answering.priors import remove_prior
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _LEAST = 1e-12
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1e6, le=1e6)]
+"""Finite, and so far from the largest float that no sum of products of evidence overflows."""
+Share = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
+Scale = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=1e-10, le=1e6)]
+"""Divides evidence, so it is not 0."""
+_CLOSED = ConfigDict(extra="forbid")
 
 
 class Reader(Protocol):
@@ -40,7 +48,9 @@ class Reader(Protocol):
 class PriorReader:
     """Label scores divided by a prior; see `priors`."""
 
-    prior: Mapping[str, float]
+    __pydantic_config__: ClassVar[ConfigDict] = _CLOSED
+
+    prior: Mapping[str, Share]
 
     def shares(self, seen: Observation) -> dict[str, float]:
         """Return p(label) / prior(label), scaled to add up to 1."""
@@ -60,9 +70,11 @@ class AffineReader:
     `mean` instead, which is where it would start without any answers.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = _CLOSED
+
     labels: tuple[str, ...]
-    slopes: tuple[float, ...]
-    offsets: tuple[float, ...]
+    slopes: tuple[Number, ...]
+    offsets: tuple[Number, ...]
 
     def shares(self, seen: Observation) -> dict[str, float]:
         """Return the softmax over the labels."""
@@ -78,21 +90,25 @@ class AffineReader:
 class LinearReader:
     """Multinomial logistic regression on one or several blocks of evidence."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = _CLOSED
+
     labels: tuple[str, ...]
     """The labels that the training rows have; no other is ever answered."""
     blocks: tuple[Block, ...]
-    mean: tuple[float, ...]
-    scale: tuple[float, ...]
+    mean: tuple[Number, ...]
+    scale: tuple[Scale, ...]
     """Divides each feature: its spread times the root of its block's size."""
-    weights: tuple[tuple[float, ...], ...]
+    weights: tuple[tuple[Number, ...], ...]
     """A row a label."""
-    offsets: tuple[float, ...]
+    offsets: tuple[Number, ...]
     all_labels: tuple[str, ...]
     """The labels of the task, in the card's order."""
 
     def shares(self, seen: Observation) -> dict[str, float]:
         """Return the model's probabilities; 0 for labels without training rows."""
         row = features([seen], self.blocks, self.all_labels)[0]
+        if len(row) != len(self.mean):
+            raise InputError(f"the reader reads {len(self.mean)} numbers; the model and the embeddings give {len(row)}")
         logits = np.array(self.weights) @ ((row - np.array(self.mean)) / np.array(self.scale)) + np.array(self.offsets)
         return dict.fromkeys(self.all_labels, 0.0) | softmax(self.labels, logits)
 
@@ -132,7 +148,9 @@ class Calibration:
 
     def of(self, share: float) -> float:
         """Return the probability that the likeliest label is right."""
-        return 1 / (1 + math.exp(-(self.slope * logit(share) + self.offset)))
+        odds = self.slope * logit(share) + self.offset
+        small = math.exp(-abs(odds))  # the other way round it would overflow
+        return (1.0 if odds >= 0 else small) / (1 + small)
 
 
 def pooled(shares: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -160,22 +178,33 @@ def load_reader(found: Mapping[str, Any]) -> Reader:
     """Return the reader of `to_dict`.
 
     Raises:
-        InputError: it is none.
+        InputError: it is none: a key is missing or unknown, a number is none or not a plausible one, or its parts are
+            not of one size.
     """
-    kinds = {"prior": PriorReader, "affine": AffineReader, "linear": LinearReader, "blend": BlendReader}
+    kinds: dict[str, type[Reader]] = {
+        "prior": PriorReader, "affine": AffineReader, "linear": LinearReader, "blend": BlendReader,
+    }  # fmt: skip
     kind = kinds.get(str(found.get("kind")))
     try:
         if kind is None:
-            raise TypeError(f"unknown kind {found.get('kind')!r}")
-        values = {key: _tuples(value) for key, value in found.items() if key != "kind"}
+            raise ValueError(f"unknown kind {found.get('kind')!r:.80}")
+        values = {key: value for key, value in found.items() if key != "kind"}
         if kind is BlendReader:
-            values["parts"] = tuple(_linear(part) for part in values.get("parts", ()))
-        return kind(**values)  # type: ignore[no-any-return]
-    except TypeError as problem:
-        raise InputError(f"a fitted reader cannot be read ({problem}); expected one of {', '.join(kinds)}") from None
+            values["parts"] = [_linear_part(part) for part in values.get("parts", ())]
+        reader: Reader = TypeAdapter(kind).validate_python(values)
+        _check_sizes(reader)
+        return reader
+    except (ValueError, TypeError) as problem:
+        why = _first(problem) if isinstance(problem, ValidationError) else str(problem)
+        raise InputError(f"a fitted reader cannot be read ({why}); expected one of {', '.join(kinds)}") from None
 
 
-def _linear(part: Any) -> LinearReader:
+def _first(problem: ValidationError) -> str:
+    first = problem.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}, found {first['input']!r:.40}"
+
+
+def _linear_part(part: Any) -> LinearReader:
     """Return a part of a blend.
 
     Raises:
@@ -188,8 +217,33 @@ def _linear(part: Any) -> LinearReader:
     return reader
 
 
-def check_reader(found: Mapping[str, Any], labels: Sequence[str], mode: Mode) -> None:
+def _check_sizes(reader: Reader) -> None:
+    """Refuse a reader whose parts are not of one size.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if isinstance(reader, BlendReader) and not reader.parts:
+        raise ValueError("a blend of no parts")
+    if isinstance(reader, AffineReader | LinearReader):
+        n = len(reader.labels)
+        rows = reader.slopes if isinstance(reader, AffineReader) else reader.weights
+        if not n or len(set(reader.labels)) < n or not n == len(rows) == len(reader.offsets):
+            raise ValueError(f"{n} labels with {len(rows)} rows of weights and {len(reader.offsets)} offsets")
+    if isinstance(reader, LinearReader):
+        sizes = {len(reader.mean), len(reader.scale), *map(len, reader.weights)}
+        if len(sizes) > 1 or not reader.mean or not reader.blocks or len(set(reader.blocks)) < len(reader.blocks):
+            raise ValueError(f"means, scales and weights of {len(sizes)} different sizes, or no kind of evidence")
+
+
+def check_reader(found: Mapping[str, Any], labels: Sequence[str], mode: Mode, *, vector: int = 0) -> None:
     """Try a reader of `to_dict` out on evidence without content.
+
+    Args:
+        found: the data.
+        labels: of the task.
+        mode: the recipe's.
+        vector: how many numbers the embeddings give; 0 if that is not known.
 
     Raises:
         InputError: it is none, reads what the mode does not look at, or does not give shares over these labels.
@@ -197,8 +251,11 @@ def check_reader(found: Mapping[str, Any], labels: Sequence[str], mode: Mode) ->
     reader = load_reader(found)
     if foreign := [block for block in _read_by(reader) if not looks_at(mode, block)]:
         raise InputError(f"the reader reads the {foreign[0]}, which the mode {mode!r} does not look at")
+    sizes = sizes_read(reader, len(labels), vector)
+    if vector and sizes.get("vector", vector) != vector:
+        raise InputError(f"the reader reads {sizes['vector']} numbers of an embedding; the embeddings give {vector}")
     try:
-        said = reader.shares(_empty_evidence(reader, labels))
+        said = reader.shares(_empty_evidence(sizes, labels))
         right = set(said) == set(labels) and math.isclose(sum(said.values()), 1, rel_tol=1e-6)
     except (ValueError, LookupError, TypeError, InputError):
         right = False
@@ -206,9 +263,8 @@ def check_reader(found: Mapping[str, Any], labels: Sequence[str], mode: Mode) ->
         raise InputError(f"the reader gives no shares over the labels {', '.join(labels) or '(none)'}")
 
 
-def _empty_evidence(reader: Reader, labels: Sequence[str]) -> Observation:
+def _empty_evidence(sizes: Mapping[Block, int], labels: Sequence[str]) -> Observation:
     scores = LabelScores(dict.fromkeys(labels, 1 / max(1, len(labels))), coverage=1.0, prompt_tokens=0, requests=0)
-    sizes = _sizes(reader, len(labels))
     return Observation(scores, state=[0.0] * sizes.get("state", 0), vector=[0.0] * sizes.get("vector", 0))
 
 
@@ -218,15 +274,21 @@ def _read_by(reader: Reader) -> Sequence[Block]:
     return reader.blocks if isinstance(reader, LinearReader) else ("scores",)
 
 
-def _sizes(reader: Reader, labels: int) -> dict[Block, int]:
-    """Return how long the state and the vector may be; how a model of both shares its features does not matter."""
+def sizes_read(reader: Reader, labels: int, vector: int = 0) -> dict[Block, int]:
+    """Return how many numbers of the state and of the vector a reader reads.
+
+    Args:
+        reader: any.
+        labels: how many the task has.
+        vector: how long the vector is; one that shares its features with the state is taken for 1 long if it is 0.
+    """
     if isinstance(reader, BlendReader):
-        return {block: size for part in reader.parts for block, size in _sizes(part, labels).items()}
+        return {block: size for part in reader.parts for block, size in sizes_read(part, labels, vector).items()}
     if not isinstance(reader, LinearReader):
         return {}
     rest = len(reader.mean) - labels * ("scores" in reader.blocks)
     if {"state", "vector"} <= set(reader.blocks):
-        return {"state": rest - 1, "vector": 1}
+        return {"state": rest - (vector or 1), "vector": vector or 1}
     return {block: rest for block in reader.blocks if block != "scores"}
 
 
@@ -276,7 +338,3 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_rounded(inner) for inner in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(inner) for inner in value) if isinstance(value, list) else value

@@ -6,16 +6,17 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from langchain_core.language_models import BaseChatModel
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sleicl_chains.answering.arms import Arm, ArmName
+from sleicl_chains.answering.consent import address_in, is_own_address, plain_options, refusal, stays_here
 from sleicl_chains.answering.cues import Cue
 from sleicl_chains.answering.neighbours import Neighbours
 from sleicl_chains.answering.observer import Observer
-from sleicl_chains.answering.readers import Calibration, Reader, check_reader, load_reader
+from sleicl_chains.answering.readers import Calibration, Number, Reader, check_reader, load_reader, sizes_read
 from sleicl_chains.answering.readings import Mode, Prior
 from sleicl_chains.answering.steps import Solver
 from sleicl_chains.errors import InputError, RecipeMismatch
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 Finding = Literal["helps", "no difference shown", "hurts"]
 
-_CLOSED = ConfigDict(extra="forbid", frozen=True)
+_CLOSED = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Trial(BaseModel):
@@ -104,7 +105,9 @@ class Recipe(BaseModel):
     weak: str
     """The weak model's name."""
     options: dict[str, Any] = {}
-    """Options that the weak model was opened with."""
+    """Options that the weak model was opened with, as far as a file may hold them (`consent.plain_options`)."""
+    address: str = Field(default="", exclude=True)
+    """Where a file of an earlier version says that its model is. It is named in complaints and never asked."""
     model: dict[str, Any]
     """What tells the weak model from others: the digest of its weights where there is one."""
     arm: ArmName
@@ -119,7 +122,7 @@ class Recipe(BaseModel):
     embeddings_fingerprint: str = ""
     reader: dict[str, Any] | None = None
     """The fitted numbers; None where answers are generated."""
-    calibration: tuple[float, float] | None = None
+    calibration: tuple[Annotated[Number, Field(ge=0)], Number] | None = None
     """Slope and offset from the reader's share to the probability that an answer is right."""
     verdict: Verdict
     trials: list[Trial]
@@ -135,6 +138,15 @@ class Recipe(BaseModel):
     seed: int
     date: str = ""
     versions: dict[str, str] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_addresses(cls, given: Any) -> Any:
+        """Drop the options that a file must not decide; only the address is remembered, to be named."""
+        options = given.get("options") if isinstance(given, dict) else None
+        if not isinstance(options, dict):
+            return given
+        return {**given, "options": plain_options(options), "address": address_in(options)}
 
     @property
     def shown(self) -> Arm:
@@ -165,12 +177,13 @@ class Recipe(BaseModel):
         except ValidationError as problem:
             first = problem.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the file"
-            raise InputError(f"{path}: {where}: {first['msg']}; expected {expected}") from None
-        if recipe.reader is not None:
-            try:
-                check_reader(recipe.reader, recipe.task.labels, recipe.mode)
-            except InputError as problem:
-                raise InputError(f"{path}: {problem}") from None
+            raise InputError(
+                f"{path}: {where}: {first['msg']}; expected a recipe as `sleicl learn` writes it"
+            ) from None
+        try:
+            recipe._check_reader()
+        except InputError as problem:
+            raise InputError(f"{path}: {problem}. It was changed after learning: run `sleicl learn` again") from None
         for shown in [*recipe.examples, *([recipe.grimoire] if recipe.grimoire else [])]:
             if _sha256(shown.text, shown.answer) != shown.sha256:
                 raise RecipeMismatch(
@@ -178,6 +191,19 @@ class Recipe(BaseModel):
                     "not hold for it; run `sleicl learn` again with the changed text"
                 )
         return recipe
+
+    def _check_reader(self) -> None:
+        if self.reader is None:
+            return
+        check_reader(self.reader, self.task.labels, self.mode, vector=self._vector_size)
+        if self.arm != "knn" and not self.embeddings and sizes_read(load_reader(self.reader), 0).get("vector"):
+            raise InputError("the reader reads an embedding; the recipe names no embeddings")
+
+    @property
+    def _vector_size(self) -> int:
+        """How many numbers the embeddings give, by their fingerprint; 0 if that is not known."""
+        size = self.embeddings_fingerprint.partition("-")[0]
+        return int(size) if size.isdecimal() and len(size) < 7 else 0
 
     def save(self, path: str | Path) -> None:
         """Write the file, wholly or not at all; it may hold training rows, so nobody else may read it."""
@@ -204,31 +230,84 @@ class Recipe(BaseModel):
         )
 
     def steps(
-        self, weak: BaseChatModel | None = None, *, home: Home | None = None, journal: Journal | None = None,
-        name: str = "recipe",
+        self, weak: BaseChatModel | None = None, *, embeddings: "Embeddings | None" = None, home: Home | None = None,
+        journal: Journal | None = None, name: str = "recipe",
     ) -> Solver:  # fmt: skip
         """Return the solver's steps.
 
+        Args:
+            weak: the model; by default the recipe's own is opened, if it runs on this machine.
+            embeddings: those of the recipe; by default they are opened, if they run on this machine.
+            home: where fetched weights lie.
+            journal: keeps every call.
+            name: in tables.
+
         Raises:
+            RecipeRefused: the model or the embeddings are not on this machine, and were not given.
             RecipeMismatch: the model or the embeddings are others than the recipe was learned for.
         """
+        self.check_consent(opened=weak is not None, embeddings=self.embeddings if embeddings else None)
         weak = weak or self._open(home)
+        self._check_model(weak)
+        return Solver(
+            self._observer(weak, self._embeddings(embeddings, home, journal), journal), self.mode, self.prior,
+            self._reader(), calibration=Calibration(*self.calibration) if self.calibration else None, name=name,
+        )  # fmt: skip
+
+    def check_consent(
+        self, weak: str | None = None, *, base_url: str | None = None, embeddings: str | None = None,
+        opened: bool = False,
+    ) -> None:  # fmt: skip
+        """Refuse to send anything to where only the recipe says that it shall go. No request.
+
+        Args:
+            weak: the model that the user named.
+            base_url: the address that the user named.
+            embeddings: those that the user named.
+            opened: whether the user opened the model, wherever it is.
+
+        Raises:
+            RecipeRefused: the recipe names a model, an address or embeddings that are not on this machine, and the
+                user has not named them.
+            RecipeMismatch: the model that the user named is of another kind.
+        """
+        model = "" if opened or weak or stays_here(self.weak, base_url) else self.weak
+        address = "" if opened or base_url else self._foreign_address(weak or self.weak)
+        space = "" if stays_here(self.embeddings) or embeddings == self.embeddings else self.embeddings
+        if model or address or space:
+            raise refusal(model=model, address=address, embeddings=space)
+        if weak and ("weights" in self.model) != weak.startswith(("embedded:", "ollama:")):
+            raise self._other_model(_short(self.model), weak)
+
+    def _foreign_address(self, weak: str) -> str:
+        """Return the address that the recipe gives for the model of a name, unless it is that of the user's Ollama."""
+        if weak != self.weak or weak.startswith("embedded:"):
+            return ""
+        return "" if weak.startswith("ollama:") and is_own_address(self.address) else self.address
+
+    def _other_model(self, wanted: str, found: str) -> RecipeMismatch:
+        return RecipeMismatch(
+            f"The recipe was learned for {self.weak} with {wanted}; found {found}. Its numbers hold for no other "
+            "model: run `sleicl learn` for this one"
+        )
+
+    def _check_model(self, weak: BaseChatModel) -> None:
+        """Refuse another model, another layout and a state of another size. No question is asked."""
         found = told_by(weak)
         if found != without_secrets(self.model):
-            raise RecipeMismatch(
-                f"The recipe was learned for {self.weak} with {_short(self.model)}; found {_short(found)}. "
-                "Its numbers hold for no other model: run `sleicl learn` for this one"
-            )
+            raise self._other_model(_short(self.model, found), _short(found, self.model))
         if self.layout and self.layout_under(weak) != self.layout:
             raise RecipeMismatch(
                 "The recipe's prompt is no longer the one that it was learned with: its card or cue was changed, or "
                 "this version writes prompts otherwise; run `sleicl learn` again"
             )
-        space = self._embeddings(home, journal)
-        return Solver(
-            self._observer(weak, space, journal), self.mode, self.prior, self._reader(),
-            calibration=Calibration(*self.calibration) if self.calibration else None, name=name,
-        )  # fmt: skip
+        reader, given = self._reader(), getattr(weak, "state_size", None)
+        read = sizes_read(reader, len(self.task.labels), self._vector_size).get("state") if reader else None
+        if read and given and read != given:
+            raise RecipeMismatch(
+                f"The recipe's reader reads {read} numbers of the model's state; {self.weak} gives {given}. Run "
+                "`sleicl learn` again"
+            )
 
     def layout_under(self, weak: BaseChatModel) -> str:
         """Return the hash of the prompt of a question mark, as a model like `weak` is shown it; no model call."""
@@ -260,12 +339,14 @@ class Recipe(BaseModel):
         card = (self.task.name, self.task.task_type, self.task.description, self.task.labels)
         return Grimoire(self.grimoire.id, *card, texts["profound"], texts["simple"], Provenance())
 
-    def _embeddings(self, home: Home | None, journal: Journal | None) -> "Embeddings | None":
+    def _embeddings(
+        self, given: "Embeddings | None", home: Home | None, journal: Journal | None
+    ) -> "Embeddings | None":
         if not self.embeddings:
             return None
         from sleicl_chains.models.embedders import embedder, fingerprint
 
-        space = embedder(self.embeddings, home=home, journal=journal)
+        space = given or embedder(self.embeddings, home=home, journal=journal)
         if fingerprint(space) != self.embeddings_fingerprint:
             raise RecipeMismatch(
                 f"The recipe was learned with other embeddings of the name {self.embeddings}; run `sleicl learn` again"
@@ -293,6 +374,9 @@ def _sha256(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def _short(model: Mapping[str, Any]) -> str:
-    weights = model.get("weights")
-    return f"weights {str(weights)[:12]}" if weights else f"settings {json.dumps(model, sort_keys=True)[:200]}"
+def _short(model: Mapping[str, Any], other: Mapping[str, Any] | None = None) -> str:
+    """Name a model by its weights, else by the settings in which it differs from another."""
+    if weights := model.get("weights"):
+        return f"weights {str(weights)[:12]}"
+    differing = {key: value for key, value in model.items() if other is None or other.get(key) != value}
+    return f"settings {json.dumps(differing, sort_keys=True)[:200]}"

@@ -51,6 +51,7 @@ def solver(
     weak: Recipe,
     *,
     model: BaseChatModel | None = ...,
+    embeddings: "Embeddings | None" = ...,
     home: Home | None = ...,
     journal: Journal | None = ...,
     name: str = ...,
@@ -78,8 +79,9 @@ def solver(
 ) -> Runnable[str, Answer]:
     """Return a chain that answers a question with one weak request: two for the state, three for the state and scores.
 
-    `solver(recipe)` answers as a recipe says, and takes nothing but `model` (the weak model, if it is open already),
-    `home`, `journal`, `name` and the last two arguments.
+    `solver(recipe)` answers as a recipe says, and takes nothing but `model` and `embeddings`, `home`, `journal`, `name`
+    and the last two arguments. It opens a model that runs on this machine; any other, and other embeddings, the user
+    opens: a file does not decide where questions, keys and money go.
 
     Args:
         weak: any chat model, or a recipe. The modes `score`, `fusion` and `blend` need a model that gives label
@@ -101,10 +103,10 @@ def solver(
             (Ollama) is also tried on six of them with each of four cues, see `cues`.
         train: labelled rows, for the arms `knn` and `few-shot`, the modes `hidden`, `fusion` and `blend` and the prior
             `affine`. A row that is also an example is asked without it.
-        embeddings: for `knn`, `fusion` and `blend`; `wordllama` by default.
+        embeddings: for `knn`, `fusion` and `blend`; `wordllama` by default, with a recipe its own.
         journal: keeps every call; a repeated one is answered from it.
         name: what to call the chain in tables; by default the arm.
-        model: with a recipe, its weak model.
+        model: with a recipe, its weak model, if it is open already.
         home: with a recipe, where fetched weights of its model and embeddings lie.
         defer_below: answers of a lower probability, or of none, are asked again of the model `to`, which costs one
             call each; `Answer.deferred` tells which.
@@ -112,16 +114,18 @@ def solver(
 
     Raises:
         InputError: the arm lacks its grimoire, examples or rows, or a name is unknown.
+        RecipeRefused: a recipe names a model or embeddings that are not on this machine, and none were given.
         Unsupported: a mode that the model or task does not have.
         PromptTooLong: (when asked) the prompt does not fit; nothing is ever cut.
     """
     if (defer_below is None) != (to is None):
         raise InputError("defer_below and to belong together: a probability, and the model that then answers")
     if isinstance(weak, Recipe):
-        given = (task, grimoire, mode, prior, embeddings) != (None,) * 5 or examples or prior_texts or train
+        given = (task, grimoire, mode, prior) != (None,) * 4 or examples or prior_texts or train
         if given or arm != "zero-shot":
             raise InputError("solver: a recipe says itself what is shown and how answers are read; leave the rest out")
-        steps, fit = weak.steps(model, home=home, journal=journal, name=name or "recipe"), None
+        steps = weak.steps(model, embeddings=embeddings, home=home, journal=journal, name=name or "recipe")
+        fit = None
     elif model is not None:
         raise InputError("solver: `model` goes with a recipe; here the first argument is the model")
     elif task is None:

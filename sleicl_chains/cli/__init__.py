@@ -61,6 +61,7 @@ def main() -> None:
     guard()
     warnings.showwarning = _say_warning
     _lose_nothing()
+    warnings.filterwarnings("always", category=UserWarning, module=r"sleicl_chains\.")
     try:
         app(prog_name="sleicl")
     except OptionError as problem:

@@ -12,6 +12,7 @@ from sleicl_chains.cli.options import (
     GrimoireOption,
     HomeOption,
     JsonOption,
+    MaybeEmbeddings,
     MaybeTask,
     MaybeWeak,
     ModelOption,
@@ -25,17 +26,13 @@ from sleicl_chains.cli.options import (
 )
 from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.steps import (
-    find_grimoire,
     journal_of,
     model_options,
     print_json,
     read,
-    read_card,
     read_stdin,
-    space_of,
-    weak_options,
 )
-from sleicl_chains.errors import InputError, OptionError, SleiclError
+from sleicl_chains.errors import InputError, SleiclError
 from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
@@ -43,7 +40,6 @@ if TYPE_CHECKING:
     from sleicl_chains.answers import Answer
     from sleicl_chains.evaluation.report.sources import Source
     from sleicl_chains.evaluation.table import ArmBuilder
-    from sleicl_chains.grimoires.grimoire import Grimoire
     from sleicl_chains.tasks.cards import Task
 
 
@@ -86,23 +82,26 @@ def evaluate(
     home: HomeOption = None,
 ) -> None:
     """Compare arms on the same rows, with intervals and honest baselines."""
+    from sleicl_chains.answering.opening import open_grimoire, open_recipe, open_recipe_model, open_space, open_weak
     from sleicl_chains.cli.console import Meter, print_report
     from sleicl_chains.evaluation.report.sources import note_sources
     from sleicl_chains.evaluation.table import ArmBuilder, limited
     from sleicl_chains.evaluation.words import verdict
-    from sleicl_chains.models.names import weak_model
 
     place = Home.at(home)
     task, examples = read(card, rows)
     examples = limited(examples, limit)
-    learned = _recipe(recipe, task)
-    name = weak or (learned.weak if learned else _no_weak())
-    given = _options(learned, task, option, base_url)
+    learned, given = open_recipe(recipe, task) if recipe else None, model_options(option, base_url)
+    model = (
+        open_recipe_model(learned, place, weak=weak, options=given, embeddings=embeddings)
+        if learned
+        else open_weak(weak, task, place, given)
+    )
     journal = journal_of(place, no_journal)
     builder = ArmBuilder(
-        task, weak_model(name, home=place, **given), space_of(embeddings, place, journal), recipe=learned, home=place,
-        train=_train(train, task, examples), grimoire=find_grimoire(grimoire, task, place), mode=_any(mode),
-        prior=_any(prior), seed=seed, journal=journal,
+        task, model, open_space(embeddings, place, journal), recipe=learned, home=place,
+        train=_train(train, task, examples), grimoire=open_grimoire(grimoire, task, place) if grimoire else None,
+        mode=_any(mode), prior=_any(prior), seed=seed, journal=journal,
     )  # fmt: skip
     sources = _sources(builder, grimoire, recipe)  # before the run: a file may change while it lasts
     if leaked := builder.leaked(examples):
@@ -110,8 +109,8 @@ def evaluate(
     solvers = builder.build(_named(arms, learned))
     with Meter(solvers) as meter:
         report = builder.evaluate(
-            solvers, examples, name, run=run, runs=None if no_journal else place.runs, max_concurrency=concurrency,
-            progress=meter,
+            solvers, examples, weak or (learned.weak if learned else ""), run=run,
+            runs=None if no_journal else place.runs, max_concurrency=concurrency, progress=meter,
         )  # fmt: skip
     if report.run:
         note_sources(Path(report.run), rows=rows, card=card, grimoires=sources, home=place)
@@ -162,28 +161,6 @@ def _sources(builder: "ArmBuilder", name: str | None, recipe: Path | None) -> "d
     return found
 
 
-def _recipe(path: Path | None, task: "Task | None" = None) -> "Recipe | None":
-    """Return a recipe; a card of other labels is refused."""
-    from sleicl_chains.answering.recipes import Recipe
-
-    if path is None:
-        return None
-    recipe = Recipe.load(path)
-    if task and set(task.labels) != set(recipe.task.labels):
-        found = ", ".join(task.labels) or "none"
-        raise InputError(f"{path} was learned for the labels {', '.join(recipe.task.labels)}; the card has {found}")
-    return recipe
-
-
-def _options(learned: "Recipe | None", task: "Task", given: list[str] | None, base_url: str | None) -> dict[str, Any]:
-    """Return the options of the weak model: those that a recipe was learned with, and those given."""
-    return weak_options(task, None) | (learned.options if learned else {}) | model_options(given, base_url)
-
-
-def _no_weak() -> str:
-    raise OptionError("--weak is missing: name a model, say embedded:smollm2, or give a --recipe, which names its own")
-
-
 def _any(value: str | None) -> Any:
     """Hand a name on to the library, which checks it."""
     return value
@@ -207,6 +184,7 @@ def ask(
         float | None, typer.Option(help="Ask the model of --to where the probability is lower than this.")
     ] = None,
     to: Annotated[str | None, typer.Option(help="The strong model of --defer-below.")] = None,
+    embeddings: MaybeEmbeddings = None,
     base_url: BaseUrl = None,
     option: ModelOption = None,
     as_json: JsonOption = False,
@@ -214,56 +192,20 @@ def ask(
     home: HomeOption = None,
 ) -> None:
     """Answer one question, by a recipe or by a card and a model."""
-    from sleicl_chains.answering.solver import solver
-    from sleicl_chains.models.names import strong_model, weak_model
+    from sleicl_chains.answering.opening import Shown, open_recipe, open_solver, open_task
 
-    place, journal = Home.at(home), journal_of(Home.at(home), no_journal)
-    task = read_card(card) if card else None
-    learned = _recipe(recipe, task)
-    second = strong_model(to, home=place) if to else None
-    if learned:
-        _without_recipe(grimoire=grimoire, arm=arm, train=train, mode=mode, prior=prior)
-        model = weak_model(weak or learned.weak, home=place, **_options(learned, learned.task, option, base_url))
-        chain = solver(learned, model=model, home=place, journal=journal, defer_below=defer_below, to=second)
-    elif task is None:
-        raise OptionError("--task is missing: give a card, or a --recipe, which has its own")
-    else:
-        shown = find_grimoire(grimoire, task, place)
-        chosen = arm or (("profound" if shown.profound else "simple") if shown else "zero-shot")
-        chain = solver(
-            weak_model(weak or _no_weak(), home=place, **_options(None, task, option, base_url)), task,
-            arm=_any(chosen), grimoire=shown,
-            mode=_any(mode), prior=_any(prior), **_rows_for(train, task, seed, chosen, shown), journal=journal,
-            defer_below=defer_below, to=second,
-        )  # fmt: skip
+    place = Home.at(home)
+    task = open_task(card) if card else None
+    opened = open_solver(
+        task, open_recipe(recipe, task) if recipe else None, place, weak=weak,
+        options=model_options(option, base_url), embeddings=embeddings, seed=seed,
+        shown=Shown(grimoire, arm, train, mode, prior), defer_below=defer_below, to=to,
+        journal=journal_of(place, no_journal),
+    )  # fmt: skip
+    if train:
+        say([f"Rows of {train} are asked about first, as far as the reading needs them."])
     asked = read_stdin() if question in (None, "-") else question
-    answer = chain.invoke((asked or "").strip())
-    _print_answer(answer, (learned.task if learned else task) or _any(None), as_json)
-
-
-def _without_recipe(**given: object) -> None:
-    """Refuse options that a recipe decides."""
-    if found := [f"--{name}" for name, value in given.items() if value is not None]:
-        raise OptionError(f"{found[0]} does not go with --recipe, which says what is shown and how answers are read")
-
-
-def _rows_for(
-    train: Path | None, task: "Task", seed: int, arm: str, grimoire: "Grimoire | None"
-) -> dict[str, Any]:  # fmt: skip
-    """Return what a solver takes from training rows, as in `evaluate`."""
-    from sleicl_chains.answering.priors import prior_texts
-    from sleicl_chains.grimoires.samplers import few_shot_examples
-    from sleicl_chains.tasks.rows import load_examples
-
-    rows = load_examples(train, task) if train else []
-    if not rows:
-        return {}
-    examples, what = few_shot_examples(task, rows, grimoire, seed=seed) if "few-shot" in arm else ([], "")
-    if examples:
-        say([f"Note: few-shot shows {what}."])
-    say([f"Rows of {train} are asked about first, as far as the reading needs them."])
-    texts = prior_texts(rows, task, seed=seed, shown=examples)
-    return {"prior_texts": texts, "train": rows, "examples": examples}
+    _print_answer(opened.chain.invoke((asked or "").strip()), opened.task, as_json)
 
 
 def _print_answer(answer: "Answer", task: "Task", as_json: bool) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from sleicl_chains.answering.opening import open_grimoire, open_space, weak_options
 from sleicl_chains.cli.options import (
     BaseUrl,
     BudgetOption,
@@ -22,13 +23,11 @@ from sleicl_chains.cli.options import (
 )
 from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.steps import (
-    find_grimoire,
     journal_of,
     keep_written,
+    model_options,
     print_json,
     read,
-    space_of,
-    weak_options,
 )
 from sleicl_chains.errors import OptionError
 from sleicl_chains.files import Home, refuse_unwritable
@@ -62,11 +61,11 @@ def learn(
         raise OptionError("--strong writes a grimoire and --grimoire names one; give one of the two")
     refuse_unwritable(recipe)
     place, (task, examples) = Home.at(home), read(card, rows)
-    given = weak_options(task, option, base_url)
-    shown = [one for name in grimoire or [] if (one := find_grimoire(name, task, place))]
+    given = weak_options(task, model_options(option, base_url))
+    shown = [open_grimoire(name, task, place) for name in grimoire or []]
     writer = strong_model(strong, home=place) if strong else None
     journal = journal_of(place, no_journal)
-    space = space_of(embeddings, place, journal)
+    space = open_space(embeddings, place, journal)
 
     with Meter(["all prompts"], foretells=False) as meter:
         found = learn_task(

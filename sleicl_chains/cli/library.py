@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from sleicl_chains.answering.opening import open_store
 from sleicl_chains.cli.options import (
     BaseUrl,
     BudgetOption,
@@ -25,7 +26,7 @@ from sleicl_chains.cli.options import (
 )
 from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.rows import draw
-from sleicl_chains.cli.steps import journal_of, model_options, print_json, read, store_of
+from sleicl_chains.cli.steps import journal_of, model_options, print_json, read
 from sleicl_chains.files import Home
 
 app = typer.Typer(help="The library of grimoires.", no_args_is_help=True, rich_markup_mode=None)
@@ -85,13 +86,13 @@ def write(
     say(f"Warning: {warning}" for warning in used.warnings)
     if used.prompt_tokens is not None:
         say([f"Used {used.prompt_tokens} tokens in, {used.reply_tokens} out."])
-    print(store_of(place).add(grimoire))
+    print(open_store(place).add(grimoire))
 
 
 @app.command("list")
 def list_all(as_json: JsonOption = False, home: HomeOption = None) -> None:
     """List all grimoires: your own and the shipped ones."""
-    store = store_of(Home.at(home))
+    store = open_store(Home.at(home))
     found = store.list()
     say(store.problems)
     about = [
@@ -110,7 +111,7 @@ def show(id: str, as_json: JsonOption = False, home: HomeOption = None) -> None:
     """Print a grimoire as Markdown."""
     from dataclasses import asdict
 
-    grimoire = store_of(Home.at(home)).get(id)
+    grimoire = open_store(Home.at(home)).get(id)
     if as_json:
         print_json(asdict(grimoire))
         return
@@ -128,7 +129,7 @@ def search(
     from sleicl_chains.tasks.cards import load_task
 
     wanted = load_task(query) if Path(query).suffix in (".toml", ".json") and os.path.isfile(query) else query
-    store = store_of(Home.at(home))
+    store = open_store(Home.at(home))
     hits = store.search(wanted, k=k)
     say(store.problems)
     rows = [{"id": hit.grimoire.id, "task": hit.grimoire.task, "score": round(hit.score, 4)} for hit in hits]
@@ -153,13 +154,13 @@ def add(
 
     grimoire = load_grimoire(file, load_task(card) if card else None)
     say(f"Warning: {warning}" for warning in grimoire.provenance.warnings)
-    print(store_of(Home.at(home)).add(grimoire))
+    print(open_store(Home.at(home)).add(grimoire))
 
 
 @app.command()
 def remove(id: str, home: HomeOption = None) -> None:
     """Delete one of your grimoires."""
-    store_of(Home.at(home)).delete(id)
+    open_store(Home.at(home)).delete(id)
     print(id)
 
 
@@ -167,7 +168,7 @@ def remove(id: str, home: HomeOption = None) -> None:
 def rebuild(embeddings: EmbedderOption = "wordllama", home: HomeOption = None) -> None:
     """Make the index anew from the Markdown files; later commands search it by the same embeddings."""
     place = Home.at(home)
-    store = store_of(place, embeddings)
+    store = open_store(place, embeddings)
     count = store.rebuild()
     say(store.problems)
     place.remember_embeddings(embeddings)

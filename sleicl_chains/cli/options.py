@@ -27,6 +27,9 @@ SamplerOption = Annotated[str, typer.Option("--sampler", help="random, kmeans, h
 CountOption = Annotated[int, typer.Option("-n", help="Examples a label.")]
 RatioOption = Annotated[float, typer.Option("--ratio", help="Share of hard rows in the hard sampler, 0 to 1.")]
 EmbedderOption = Annotated[str, typer.Option("--embeddings", help="wordllama, minilm, ollama:NAME or openai:NAME.")]
+MaybeEmbeddings = Annotated[
+    str | None, typer.Option("--embeddings", help="Those of knn, fusion and blend; with a recipe, its own.")
+]
 GrimoireOption = Annotated[str | None, typer.Option("--grimoire", help="A grimoire's id or file.")]
 BudgetOption = Annotated[
     int | None, typer.Option("--budget", min=1, help="Most tokens that the strong model may cost.")

@@ -21,7 +21,7 @@ from sleicl_chains.cli.options import (
     TaskOption,
 )
 from sleicl_chains.cli.printing import say
-from sleicl_chains.cli.steps import journal_of, print_json, read, space_of, weak_options
+from sleicl_chains.cli.steps import journal_of, print_json, read
 from sleicl_chains.errors import InputError
 from sleicl_chains.files import Home, refuse_unwritable, write_whole
 
@@ -91,9 +91,10 @@ def draw(
     ratio: float, embeddings: str, no_journal: bool,
 ) -> list["Example"]:  # fmt: skip
     """Run a sampler; the hard one asks the weak model first."""
+    from sleicl_chains.answering.opening import open_space
     from sleicl_chains.grimoires.samplers import sampler
 
-    space = space_of(embeddings, home, journal_of(home, no_journal) if ":" in embeddings else None)
+    space = open_space(embeddings, home, journal_of(home, no_journal) if ":" in embeddings else None)
     zero_shot = _zero_shot(weak, task, home, no_journal) if weak and name == "hard" else None
     chain = sampler(name, per_label=per_label, seed=seed, embeddings=space, weak=zero_shot, ratio=ratio)
     if zero_shot:
@@ -102,8 +103,7 @@ def draw(
 
 
 def _zero_shot(weak: str, task: "Task", home: Home, no_journal: bool) -> "Runnable[str, Answer]":
+    from sleicl_chains.answering.opening import open_weak
     from sleicl_chains.answering.solver import solver
-    from sleicl_chains.models.names import weak_model
 
-    model = weak_model(weak, home=home, **weak_options(task, None))
-    return solver(model, task, arm="zero-shot", journal=journal_of(home, no_journal))
+    return solver(open_weak(weak, task, home), task, arm="zero-shot", journal=journal_of(home, no_journal))

@@ -10,10 +10,7 @@ from sleicl_chains.errors import InputError, OptionError, SleiclError, StoreErro
 from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
-    from langchain_core.embeddings import Embeddings
-
     from sleicl_chains.grimoires.grimoire import Grimoire
-    from sleicl_chains.grimoires.store import GrimoireStore
     from sleicl_chains.models.journal import Journal
     from sleicl_chains.tasks.cards import Task
     from sleicl_chains.tasks.rows import Example
@@ -33,65 +30,21 @@ def journal_of(home: Home, off: bool) -> "Journal | None":
 
 def keep_written(grimoire: "Grimoire", home: Home) -> None:
     """Put what a strong model wrote into the library; where it cannot be, say so and go on: it was paid for."""
+    from sleicl_chains.answering.opening import open_store
+
     try:
-        say([f"The grimoire is kept as {store_of(home).add(grimoire)}."])
+        say([f"The grimoire is kept as {open_store(home).add(grimoire)}."])
     except StoreError as problem:
         say([f"Warning: what was written is used, but is not in the library: {str(problem).rstrip('.')}."])
 
 
-def space_of(name: str, home: Home, journal: "Journal | None") -> "Embeddings":
-    """Return embeddings that are asked once a text: by the journal, or without one as long as the command runs."""
-    from sleicl_chains.models.embedders import Remembered, embedder
-
-    return embedder(name, home=home, journal=journal) if journal else Remembered(embedder(name, home=home))
-
-
 def read(card: Path, rows: Path) -> tuple["Task", list["Example"]]:
     """Return a card's task and its rows."""
+    from sleicl_chains.answering.opening import open_task
     from sleicl_chains.tasks.rows import load_examples
 
-    task = read_card(card)
+    task = open_task(card)
     return task, load_examples(rows, task)
-
-
-def read_card(card: Path) -> "Task":
-    """Return a card's task, with a warning while its description is still the one that `init` wrote."""
-    from sleicl_chains.tasks.cards import load_task
-    from sleicl_chains.tasks.infer import PLACEHOLDER
-
-    task = load_task(card)
-    if task.description == PLACEHOLDER:
-        say([f"Warning: {card} still has the description that `sleicl init` wrote; models are shown it as it stands."])
-    return task
-
-
-def store_of(home: Home, embeddings: str | None = None) -> "GrimoireStore":
-    """Return the home's store under the embeddings its index was last built with, or under new ones."""
-    from sleicl_chains.grimoires.store import GrimoireStore
-    from sleicl_chains.models.embedders import embedder
-
-    return GrimoireStore(home, embedder(embeddings or home.index_embeddings, home=home))
-
-
-def find_grimoire(name: str | None, task: "Task", home: Home) -> "Grimoire | None":
-    """Return the grimoire of a file or an id."""
-    from sleicl_chains.grimoires.grimoire import load_grimoire
-    from sleicl_chains.models.template_tokens import TOKENS_REMOVED
-
-    if name is None:
-        return None
-    found = load_grimoire(Path(name), task) if Path(name).is_file() else store_of(home).get(name)
-    said = found.provenance.warnings if Path(name).is_file() else ()
-    say(f"Warning: {name}: {warning}." for warning in said if TOKENS_REMOVED in warning)
-    if task.labels and found.labels and set(found.labels) != set(task.labels):
-        say([f"Warning: the grimoire {found.id} is for other labels: {', '.join(found.labels)}."])
-    return found
-
-
-def weak_options(task: "Task", given: list[str] | None, base_url: str | None = None) -> dict[str, Any]:
-    """Return the options of the weak model; open-ended answers may be longer than a label."""
-    limit = {} if task.labels else {"max_tokens": 512}
-    return limit | model_options(given, base_url)
 
 
 def model_options(given: list[str] | None, base_url: str | None = None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 
 from sleicl_chains.answering.arms import BASELINES, READINGS, RECIPE, Arm
+from sleicl_chains.answering.consent import stays_here
 from sleicl_chains.answering.priors import MEAN_ROWS, prior_texts
 from sleicl_chains.answering.readings import Mode, Prior
 from sleicl_chains.answering.solver import solver
@@ -174,7 +175,9 @@ class ArmBuilder:
         if self.recipe is None:
             raise InputError("The arm 'recipe' needs a recipe; give one with --recipe")
         self._note(f"recipe: {self.recipe.name}, learned from {self.recipe.rows} labelled rows")
-        return solver(self.recipe, model=self.weak, journal=self.journal, home=self.home)
+        # Embeddings of a provider are the caller's, which the probe reads too; others the recipe opens itself.
+        space = None if stays_here(self.recipe.embeddings) else self.embeddings
+        return solver(self.recipe, model=self.weak, embeddings=space, journal=self.journal, home=self.home)
 
     @cached_property
     def examples(self) -> list[Example]:

@@ -61,7 +61,7 @@ def learn(
             short for that.
         strong_name: recorded as the grimoire's writer.
         keep: called with the grimoire that `strong` wrote, at once: it was paid for, whatever the verdict.
-        options: what the model was opened with, for the recipe; keys and passwords are left out.
+        options: what the model was opened with, for the recipe, which keeps the plain ones: no key, no address.
         embeddings: name of the embeddings for `knn`, `fusion`, `blend` and the probe.
         space: those embeddings, if they are open already.
         journal: keeps every call, so that a stopped run goes on.

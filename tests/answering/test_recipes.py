@@ -1,8 +1,9 @@
 """Recipes: one file that answers by itself, and refuses what it was not learned for."""
 
 import json
+import math
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
@@ -128,12 +129,29 @@ def test_what_is_no_recipe_is_refused_in_one_line(tmp_path: Path, text: str, com
         ("reader", {"kind": "oracle"}, "a fitted reader cannot be read (unknown kind 'oracle')"),
         ("reader", {"kind": "prior", "prior": {"happy": 1.0}}, "the reader"),
         ("reader", {"kind": "affine", "labels": ["happy"], "slopes": [1.0], "offsets": [0.0]}, "the reader"),
-        ("reader", SCORED | {"mean": [0.0] * 3}, "the reader gives no shares over the labels happy, sad"),
-        ("reader", SCORED | {"weights": [["much"] * 2] * 2}, "the reader gives no shares"),
+        ("reader", SCORED | {"mean": [0.0] * 3}, "a fitted reader cannot be read (means, scales and weights of 2 diff"),
+        ("reader", SCORED | {"weights": [["much"] * 2] * 2}, "a fitted reader cannot be read (weights.0.0: Input"),
+        ("reader", SCORED | {"weights": [[1.0] * 2]}, "a fitted reader cannot be read (2 labels with 1 rows"),
+        ("reader", SCORED | {"offsets": [0.0]}, "a fitted reader cannot be read (2 labels with 2 rows of weigh"),
+        ("reader", SCORED | {"scale": [1.0, 0.0]}, "a fitted reader cannot be read (scale.1: Input should be greater"),
+        ("reader", SCORED | {"scale": [1.0, 1e-300]}, "a fitted reader cannot be read (scale.1: Input should be gr"),
+        ("reader", SCORED | {"mean": [0.0, math.nan]}, "a fitted reader cannot be read (mean.1: Input should be a fin"),
+        ("reader", SCORED | {"offsets": [0.0, math.inf]}, "a fitted reader cannot be read (offsets.1: Input should"),
+        ("reader", SCORED | {"weights": [[1e308] * 2] * 2}, "a fitted reader cannot be read (weights.0.0: Input"),
+        ("reader", SCORED | {"labels": ["sad", "sad"]}, "a fitted reader cannot be read (2 labels with"),
+        ("reader", SCORED | {"blocks": ["scores", "scores"]}, "a fitted reader cannot be read (means, scales"),
+        ("reader", SCORED | {"blocks": ["mood"]}, "a fitted reader cannot be read (blocks.0: Input should be 'scor"),
+        ("reader", {"kind": "prior", "prior": {"happy": 1.5, "sad": 0.1}}, "a fitted reader cannot be read (prior.h"),
+        ("reader", {"kind": "affine", "labels": list(LABELS), "slopes": [1.0], "offsets": [0.0] * 2}, "a fitted rea"),
+        ("calibration", [math.nan, 0.0], "calibration.0: Input should be"),
+        ("calibration", [1.0, 1e308], "calibration.1: Input should be"),
+        ("calibration", [-1.0, 0.0], "calibration.0: Input should be"),
+        ("rows", math.inf, "rows: Input should be"),
         ("reader", LINEAR, "the reader reads the state, which the mode 'score' does not look at"),
         ("reader", {"kind": "blend", "parts": [LINEAR, "more"]}, "a fitted reader cannot be read (a blend"),
-        ("reader", {"kind": "blend"}, "the reader"),
-        ("reader", {"kind": "blend", "parts": []}, "the reader"),
+        ("reader", {"kind": "blend"}, "a fitted reader cannot be read (a blend of no parts)"),
+        ("reader", {"kind": "blend", "parts": []}, "a fitted reader cannot be read (a blend of no parts)"),
+        ("reader", {"kind": "blend", "parts": 7}, "a fitted reader cannot be read ("),
     ],
 )
 def test_a_spoilt_recipe_is_refused_when_it_is_loaded(tmp_path: Path, key: str, value: Any, complaint: str) -> None:
@@ -148,7 +166,7 @@ def test_a_recipe_of_states_comes_back(tmp_path: Path) -> None:
     blend = {"kind": "blend", "parts": [LINEAR, LINEAR | {"blocks": ["vector"]}]}
     readers = {"hidden": LINEAR, "fusion": fusion, "blend": blend}
     for mode, reader in readers.items():
-        first = recipe(Stater, mode=mode, prior="none", reader=reader)
+        first = recipe(Stater, mode=mode, prior="none", reader=reader, embeddings="wordllama")
         assert Recipe.load(saved(first, tmp_path)) == first
     with pytest.raises(InputError, match="the reader reads the vector, which the mode 'hidden' does not look at"):
         Recipe.load(saved(recipe(Stater, mode="hidden", prior="none", reader=blend), tmp_path))
@@ -178,6 +196,39 @@ def test_another_model_is_refused_before_it_is_asked() -> None:
 def test_other_embeddings_of_the_same_name_are_refused() -> None:
     with pytest.raises(RecipeMismatch, match="learned with other embeddings of the name wordllama"):
         recipe(embeddings="wordllama", embeddings_fingerprint="256-abc").steps(weak())
+
+
+def test_the_sizes_of_the_evidence_are_checked_before_the_first_question(tmp_path: Path) -> None:
+    """An embedding has as many numbers as its fingerprint says, a state as many as the model says."""
+    told: dict[str, Any] = {"mode": "fusion", "prior": "none", "embeddings": "wordllama"}
+    reader = LINEAR | {"blocks": ["vector"]}
+    with pytest.raises(InputError, match=r"the reader reads 4 numbers of an embedding; the embeddings give 256"):
+        Recipe.load(saved(recipe(reader=reader, embeddings_fingerprint="256-abc", **told), tmp_path))
+    with pytest.raises(InputError, match="the reader reads an embedding; the recipe names no embeddings"):
+        Recipe.load(saved(recipe(reader=reader, **{**told, "embeddings": ""}), tmp_path))
+
+    class Sized(Stater):
+        state_size: ClassVar[int] = 6
+
+    model = Sized(think=lambda prompt: {})
+    found = recipe(Sized, mode="hidden", prior="none", reader=LINEAR, model=model.identity)
+    with pytest.raises(RecipeMismatch, match="reads 4 numbers of the model's state; fake gives 6"):
+        solver(found, model=model)
+    assert model.calls == []
+
+
+def test_evidence_of_another_size_is_no_answer() -> None:
+    """NumPy would stretch one number over all."""
+    short = recipe(Stater, mode="hidden", prior="none", reader=LINEAR, calibration=None)
+    with pytest.raises(InputError, match="the reader reads 4 numbers; the model and the embeddings give 2"):
+        solver(short, model=Stater(feel=lambda prompt: [0.5])).invoke("It rains.")
+
+
+@pytest.mark.parametrize(("offset", "chance"), [(-1e6, 0.0), (1e6, 1.0)])
+def test_the_largest_numbers_that_a_recipe_may_hold_do_not_overflow(offset: float, chance: float) -> None:
+    said = solver(recipe(calibration=(1e6, offset)), model=weak()).invoke("It rains.")
+    assert said.probability is not None and 0 <= said.probability <= 1
+    assert solver(recipe(calibration=(0.0, offset)), model=weak()).invoke("It rains.").probability == chance
 
 
 # ------------------------------------------------------------------ the prompt

@@ -233,6 +233,24 @@ def test_sources_that_are_none_are_as_good_as_missing(noted: Path, text: str) ->
     assert len(find_texts(noted, read_run(noted)).missing) == 1
 
 
+@pytest.mark.parametrize("which", ["card", "rows", "file", "recipe", "store"])
+def test_a_strangers_run_puts_no_word_of_another_file_on_the_page(noted: Path, which: str, tmp_path: Path) -> None:
+    """Its folder says which files are read, and complaints quote what is wrong in them; only known hashes get in."""
+    secret = tmp_path / "secret.json"
+    secret.write_text('{"description": 1, "task": "hunter2", "hunter2": "hunter2"}', encoding="utf-8")
+    (tmp_path / "grimoires").mkdir()
+    (tmp_path / "grimoires" / "hunter2.md").write_text("---\nhunter2: 1\n---\n", encoding="utf-8")
+    found = json.loads((noted / SOURCES).read_text(encoding="utf-8"))
+    if which in ("card", "rows"):
+        found[which] = str(secret)
+    else:
+        place = {"store": "hunter3"}.get(which, str(secret))
+        found |= {"home": str(tmp_path), "grimoires": {SEEN: {"kind": which, "place": place, "sha256": "0"}}}
+    (noted / SOURCES).write_text(json.dumps(found), encoding="utf-8")
+    texts = find_texts(noted, read_run(noted))
+    assert texts.missing and "hunter2" not in repr(texts)
+
+
 def test_texts_that_have_moved_or_changed_are_missing_and_said_to_be(noted: Path, table: Path, card: Path) -> None:
     run = read_run(noted)
     table.rename(table.with_name("moved.jsonl"))

@@ -1,5 +1,6 @@
 """Learning a recipe: the verdict on a grimoire where the truth is known, and what the recipe then holds."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -290,11 +291,15 @@ def test_the_plan_names_no_fewer_questions_than_are_asked(said: Any) -> None:
 # ------------------------------------------------------------------ what is kept
 
 
-def test_keys_and_passwords_do_not_get_into_the_recipe() -> None:
-    options = {"api_key": "sk-secret", "base_url": "http://me:pass@host/v1", "num_ctx": 8192}
+def test_keys_and_addresses_do_not_get_into_the_recipe() -> None:
+    options = {
+        "api_key": "sk-secret", "base_url": "http://me:pass@host/v1", "num_ctx": 8192, "temperature": 0.5,
+        "default_headers": {"x": "secret"}, "extra_body": {"x": "secret"}, "openai_proxy": "http://host",
+        "http_client": object(), "client_kwargs": {"proxy": "http://host"}, "seed": "secret", "top_p": math.nan,
+    }  # fmt: skip
     recipe = learned(scorer(knows), 40, options=options)
-    assert recipe.options == {"base_url": "http://host/v1", "num_ctx": 8192}
-    assert "secret" not in recipe.model_dump_json() and "pass@" not in recipe.model_dump_json()
+    assert (recipe.options, recipe.address) == ({"num_ctx": 8192, "temperature": 0.5}, "")
+    assert "secret" not in recipe.model_dump_json() and "host" not in recipe.model_dump_json()
 
 
 def test_a_recipe_knows_the_rows_that_its_figures_are_owed_to() -> None:

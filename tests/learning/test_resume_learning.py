@@ -94,7 +94,8 @@ def test_evaluate_with_a_recipe_goes_on_after_kill_9(tmp_path: Path) -> None:
 
     def command(home: str) -> list[object]:
         source = ["--task", desk.card, "--rows", desk.test, "--recipe", tmp_path / "recipe.json"]
-        return ["evaluate", *source, "--arms", "recipe", *server.options, "--home", tmp_path / home, "--json"]
+        weak = ["--weak", "openai:m", *server.options]
+        return ["evaluate", *source, "--arms", "recipe", *weak, "--home", tmp_path / home, "--json"]
 
     with Parrot(by_length) as server:
         learned = learning(desk, tmp_path / "recipe.json", "--weak", "openai:m", *server.options)

@@ -77,7 +77,8 @@ def find_texts(folder: Path, run: Run, home: Home | None = None) -> Texts:
         try:
             grimoires[id] = _grimoire(id, sources, card, place)
         except SleiclError as problem:
-            missing.append(f"The grimoire {id} could not be found: {_sentence(problem)}")
+            place_of = [Path(sources[id].place)] if id in sources and sources[id].kind != "store" else []
+            missing.append(f"The grimoire {id} could not be found: {_sentence(problem, place_of)}")
     return Texts(questions, grimoires, [line for line in missing if line])
 
 
@@ -87,7 +88,7 @@ def _questions(rows: Path, card: Path, run: Run) -> tuple[dict[str, str], str]:
     try:
         examples = load_examples(rows, load_task(card))
     except SleiclError as problem:
-        return {}, f"The questions could not be found: {_sentence(problem)}"
+        return {}, f"The questions could not be found: {_sentence(problem, [rows, card])}"
     found = {key: example.text for key, example in zip(row_keys(examples), examples, strict=True)}
     if lost := sum(key not in found for key in wanted):
         return {}, f"The questions could not be found: {rows} has changed and lacks {lost} of the {len(wanted)} rows."
@@ -120,5 +121,13 @@ def _digest(grimoire: Grimoire) -> str:
     return hashlib.sha256("\0".join([grimoire.profound, grimoire.simple]).encode()).hexdigest()
 
 
-def _sentence(problem: Exception) -> str:
-    return f"{str(problem).rstrip('.')}."
+def _sentence(problem: Exception, files: Sequence[Path]) -> str:
+    """Return a complaint for the page, without a word of what stands in the files.
+
+    The run's folder says which files are read, and it may be a stranger's: what `load_task` and others quote from a
+    file that is none of theirs would get onto a page that is passed on.
+    """
+    if isinstance(problem, RunError) or any(not file.exists() for file in files):
+        return f"{str(problem).rstrip('.')}."
+    where = " and ".join(map(str, files)) or "the library"
+    return f"{where} cannot be read as what the run was shown."

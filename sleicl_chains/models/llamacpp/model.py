@@ -10,7 +10,7 @@ import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
@@ -23,7 +23,7 @@ from sleicl_chains.errors import ModelError, ModelNotFound, Unsupported
 from sleicl_chains.files import open_file
 from sleicl_chains.models.abilities import LabelScores, State
 from sleicl_chains.models.layouts import STOP, completion
-from sleicl_chains.models.llamacpp.engine import Engine, engine_for
+from sleicl_chains.models.llamacpp.engine import PROBE_TOKENS, Engine, engine_for
 from sleicl_chains.models.weights import sha256_of
 
 _BIAS = 10.0
@@ -55,6 +55,9 @@ class EmbeddedModel(BaseChatModel):
     temperature: float = 0.0
     max_tokens: int = 64
     seed: int = 0
+
+    state_size: ClassVar[int] = 2 * PROBE_TOKENS
+    """Numbers of the state that are read of one question: in two places, see `Observation.state`."""
 
     _digest: str = PrivateAttr(default="")
 
