@@ -13,7 +13,8 @@ from langchain_core.runnables import Runnable, RunnableLambda
 
 from sleicl_chains.answers import Answer
 from sleicl_chains.grimoires.grimoire import Grimoire
-from sleicl_chains.models.journal import Journal, ask
+from sleicl_chains.models.asking import ask
+from sleicl_chains.models.journal import Journal
 from sleicl_chains.tasks.cards import Task
 
 

@@ -1,7 +1,7 @@
 """What a solver gives back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 NO_STRONG_ANSWER = "the strong model gave no answer"
@@ -43,6 +43,10 @@ class Answer:
     """What a reader should know: the reply was cut, or why there is none."""
     deferred: bool = False
     """Whether a strong model answered, since the weak one was not sure enough; not where it was asked in vain."""
+
+    def __add__(self, later: "Answer") -> "Answer":
+        """Return one answer of two pieces of a stream: their texts one after the other, all else of the later."""
+        return replace(later, text=self.text + later.text)
 
     @property
     def answer(self) -> str | None:

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.messages import messages_to_dict
 from langchain_core.runnables import Runnable, RunnableLambda
-from langchain_core.runnables.config import run_in_executor
+from langchain_core.runnables.config import RunnableConfig, ensure_config, run_in_executor
 
 from sleicl_chains.answering.cues import CUES, LISTING, Cue
 from sleicl_chains.answering.evidence import Observation
@@ -98,9 +99,41 @@ def chain_of(solver: Solver, fit: Fit | None = None) -> Runnable[str, Answer]:
         fit.check(solver.task, solver.mode, solver.prior)
     asked = FittedWhenAsked(solver, fit) if fit is not None and lacks_reader else solver
     name = solver.name or solver.observer.arm.name
-    chain: Runnable[str, Answer] = RunnableLambda(asked.answer, afunc=asked.aanswer, name=name)
+    chain: Runnable[str, Answer] = (
+        StreamedSolver(solver, name) if solver.streams else RunnableLambda(asked.answer, afunc=asked.aanswer, name=name)
+    )
     metadata = {"arm": name, "mode": solver.mode, "prior": solver.prior, "settings": settings(solver, fit)}
     return chain.with_config(run_name=name, metadata=metadata)
+
+
+class StreamedSolver(RunnableLambda[str, Answer]):
+    """A solver of open-ended questions whose `stream` gives the text as it comes.
+
+    A plain `RunnableLambda` streams one piece; that of a generator would add up its pieces in `invoke` as well.
+    """
+
+    def __init__(self, solver: Solver, name: str) -> None:
+        super().__init__(solver.answer, afunc=solver.aanswer, name=name)
+        self.solver = solver
+
+    def transform(self, input: Iterator[str], config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Answer]:
+        """Yield the pieces of an answer."""
+        return self._transform_stream_with_config(input, self._pieces, ensure_config(config), **kwargs)
+
+    async def atransform(
+        self, input: AsyncIterator[str], config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Answer]:
+        """Do the same without blocking."""
+        async for piece in self._atransform_stream_with_config(input, self._apieces, ensure_config(config), **kwargs):
+            yield piece
+
+    def _pieces(self, input: Iterator[str]) -> Iterator[Answer]:
+        yield from self.solver.stream("".join(input))
+
+    async def _apieces(self, input: AsyncIterator[str]) -> AsyncIterator[Answer]:
+        async with aclosing(self.solver.astream("".join([part async for part in input]))) as pieces:
+            async for piece in pieces:
+                yield piece
 
 
 class FittedWhenAsked:

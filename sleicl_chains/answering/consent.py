@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sleicl_chains.errors import RecipeRefused
-from sleicl_chains.models.journal import without_secrets
+from sleicl_chains.models.secrets import without_secrets
 
 _NUMBERS = frozenset(
     "n_ctx num_ctx num_batch num_keep max_tokens num_predict temperature seed top_k top_p min_p typical_p "

@@ -16,4 +16,5 @@ class Observation:
     vector: Sequence[float] = field(default=(), repr=False)
     """The question's embedding."""
     prompt_tokens: int = 0
+    """Read in all requests together."""
     seconds: float = 0.0

@@ -29,7 +29,9 @@ from sleicl_chains.models.abilities import (
     scoring_problem,
     shows_few_tokens,
 )
-from sleicl_chains.models.journal import Journal, former_identity, identity
+from sleicl_chains.models.asking import as_child_run
+from sleicl_chains.models.identity import former_identity, identity
+from sleicl_chains.models.journal import Journal
 from sleicl_chains.prompts import Templates
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
@@ -85,7 +87,7 @@ class Observer:
             return self.given_cue
         if not self.few_alternatives:
             return CUE
-        return choose_cue(lambda cue, text: self._scores(self._render(text, cue))[0], self.cue_texts)
+        return choose_cue(lambda cue, text: self._scores(text, self._render(text, cue), cue)[0], self.cue_texts)
 
     @cached_property
     def chats(self) -> bool:
@@ -123,24 +125,30 @@ class Observer:
         found = Observation(vector=self._vector(question) if "vector" in blocks else ())
         prompt = self.prompt(question) if {"state", "scores"} & set(blocks) else ""
         if "state" in blocks:
-            kept = self._state(prompt)
+            kept = self._state(question, prompt)
             state = [value for part in kept["state"] for value in _unpacked(part)]
             found = replace(found, state=state, prompt_tokens=kept["prompt_tokens"], seconds=kept["seconds"])
         if "scores" in blocks:
-            scores, seconds = self._scores(prompt)
-            found = replace(found, scores=scores, prompt_tokens=scores.prompt_tokens, seconds=found.seconds + seconds)
+            scores, seconds = self._scores(question, prompt, self.cue)
+            read = found.prompt_tokens + scores.prompt_tokens
+            found = replace(found, scores=scores, prompt_tokens=read, seconds=found.seconds + seconds)
         return found
 
-    def _scores(self, prompt: str) -> tuple[LabelScores, float]:
+    def _scores(self, question: str, prompt: str, cue: Cue) -> tuple[LabelScores, float]:
         def ask() -> dict[str, Any]:
-            assert isinstance(self.weak, LabelScorer)
-            return {"scores": asdict(self.weak.score_labels(prompt, self.task.labels))}
+            weak = self.weak
+            assert isinstance(weak, LabelScorer)
+            found = as_child_run(
+                self.weak, self.messages(question, cue), lambda: weak.score_labels(prompt, self.task.labels),
+                prompt_tokens=lambda scores: scores.prompt_tokens, op="score_labels", labels=list(self.task.labels),
+            )  # fmt: skip
+            return {"scores": asdict(found)}
 
         # The op gets another name when scoring changes; old entries then answer no more.
         kept = self._kept({"op": "score_labels", "prompt": prompt, "labels": self.task.labels}, ask)
         return LabelScores(**kept["scores"]), kept["seconds"]
 
-    def _state(self, prompt: str) -> dict[str, Any]:
+    def _state(self, question: str, prompt: str) -> dict[str, Any]:
         """Read the state where the question ends and at the cue: the first tells what it is about, the second more.
 
         In this order each evaluation goes on from the one before.
@@ -148,9 +156,14 @@ class Observer:
         place = len(prompt[: -self._after_question].rstrip())
 
         def ask() -> dict[str, Any]:
-            assert isinstance(self.weak, StateReader)
-            states: list[State] = [self.weak.read_state(prompt[:end]) for end in (place, len(prompt))]
-            return {"state": [_packed(one.values) for one in states], "prompt_tokens": states[-1].prompt_tokens}
+            weak = self.weak
+            assert isinstance(weak, StateReader)
+            states: list[State] = as_child_run(
+                self.weak, self.messages(question, self.cue),
+                lambda: [weak.read_state(prompt[:end]) for end in (place, len(prompt))],
+                prompt_tokens=_tokens_of, op="read_state",
+            )  # fmt: skip
+            return {"state": [_packed(one.values) for one in states], "prompt_tokens": _tokens_of(states)}
 
         return self._kept({"op": "read_state", "prompt": prompt, "place": place}, ask)
 
@@ -178,6 +191,10 @@ class Observer:
             return timed()
         whole = {**request, "model": self.identity}
         return self.journal.once(whole, timed, former=lambda: {**request, "model": former_identity(self.weak)})
+
+
+def _tokens_of(states: Sequence[State]) -> int:
+    return sum(state.prompt_tokens for state in states)
 
 
 def mode_problem(weak: BaseChatModel, mode: Mode) -> str:

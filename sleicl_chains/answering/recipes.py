@@ -23,7 +23,9 @@ from sleicl_chains.errors import InputError, RecipeMismatch
 from sleicl_chains.files import RECIPE_LIMIT, Home, parse_json, read_text, write_whole
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.models.abilities import Renderer
-from sleicl_chains.models.journal import Journal, identity, without_secrets
+from sleicl_chains.models.identity import identity
+from sleicl_chains.models.journal import Journal
+from sleicl_chains.models.secrets import without_secrets
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example, among
 

@@ -1,11 +1,12 @@
 """The steps from a question to an `Answer`: the prompt, the evidence or the reply, and what is read in it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables.config import run_in_executor
 
 from sleicl_chains.answering.cues import CUE, NO_CUE, Cue
@@ -15,8 +16,8 @@ from sleicl_chains.answering.readings import GROUPS, Mode, Prior
 from sleicl_chains.answering.schemas import held_to_labels, label_of, refusals_told
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError
+from sleicl_chains.models.asking import aask, ask, astream, stream, used
 from sleicl_chains.models.budget import as_journalled
-from sleicl_chains.models.journal import aask, ask, used
 from sleicl_chains.models.replies import check_label, check_said, check_whole, cut_by
 from sleicl_chains.models.thinking import without_thinking
 from sleicl_chains.tasks.cards import Task
@@ -76,6 +77,31 @@ class Solver:
         speaker = await run_in_executor(None, self._asked, messages)
         with refusals_told():
             return self._read(await aask(speaker, messages, self.observer.journal, check=self.check_answer))
+
+    @property
+    def streams(self) -> bool:
+        """Whether answers come piece by piece: text does, a label is one piece."""
+        return not self.task.labels and self.mode == "generate"
+
+    def stream(self, question: str) -> Iterator[Answer]:
+        """Yield the text as it comes, and at last how it was come by; the sum of the pieces is the answer."""
+        messages, shown = self.messages(_text(question)), _Shown()
+        for reply in stream(self._asked(messages), messages, self.observer.journal, check=self.check_answer):
+            if not isinstance(reply, AIMessageChunk):
+                yield shown.rest(self._read(reply))
+            elif piece := shown.more(reply.text):
+                yield Answer(label=None, text=piece, valid=False, **self._about)
+
+    async def astream(self, question: str) -> AsyncGenerator[Answer, None]:
+        """Do the same without blocking."""
+        messages = await run_in_executor(None, self.messages, _text(question))
+        speaker, shown = await run_in_executor(None, self._asked, messages), _Shown()
+        async with aclosing(astream(speaker, messages, self.observer.journal, check=self.check_answer)) as replies:
+            async for reply in replies:
+                if not isinstance(reply, AIMessageChunk):
+                    yield shown.rest(self._read(reply))
+                elif piece := shown.more(reply.text):
+                    yield Answer(label=None, text=piece, valid=False, **self._about)
 
     def _asked(self, messages: Sequence[BaseMessage]) -> Any:
         """The model, and where whole replies alone count, one that finds those bought under another limit of length."""
@@ -146,6 +172,29 @@ class Solver:
         shown = self.observer
         id = shown.grimoire.id if shown.grimoire and shown.arm.form else None
         return {"arm": self.name or shown.arm.name, "mode": self.mode, "prior": self.prior, "grimoire": id}
+
+
+class _Shown:
+    """How much of a streamed reply was shown, its thinking left out."""
+
+    def __init__(self) -> None:
+        self._whole = self._shown = ""
+
+    def more(self, text: str) -> str:
+        """Return what can be shown now that this has come; the beginning of a tag waits for its end."""
+        self._whole += text
+        found = without_thinking(self._whole)
+        ready = found[: found.rfind("<")] if "<" in found and ">" not in found[found.rfind("<") :] else found
+        piece = ready[len(self._shown) :] if ready.startswith(self._shown) else ""
+        self._shown += piece
+        return piece
+
+    def rest(self, answer: Answer) -> Answer:
+        """Return the last piece."""
+        if answer.text.startswith(self._shown):
+            return replace(answer, text=answer.text[len(self._shown) :])
+        # A template that opens the thinking itself is told only by the closing tag.
+        return replace(answer, text=f"\n\n{answer.text}", note="what came before was thinking")
 
 
 def _text(question: str) -> str:

@@ -28,7 +28,7 @@ from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, PromptTooLong, RejectedReply, RunError
 from sleicl_chains.evaluation.answered import AnsweredRow, read_rows
 from sleicl_chains.files import REPORT_LIMIT, ROWS_LIMIT, parse_json, read_file, read_text, write_whole
-from sleicl_chains.models.journal import identity
+from sleicl_chains.models.identity import identity
 from sleicl_chains.statistics import (
     expected_calibration_error,
     macro_f1,

@@ -14,7 +14,9 @@ from sleicl_chains.learning.gate import Cut, Gate, Notice, cut
 from sleicl_chains.learning.judging import Candidate
 from sleicl_chains.learning.survey import Progress
 from sleicl_chains.models.abilities import name_of
-from sleicl_chains.models.journal import Journal, plain, without_secrets
+from sleicl_chains.models.journal import Journal
+from sleicl_chains.models.plain import plain
+from sleicl_chains.models.secrets import without_secrets
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example, check_answers, text_id
 

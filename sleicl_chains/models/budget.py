@@ -11,7 +11,8 @@ from sleicl_chains.models.tokens import estimate_tokens
 if TYPE_CHECKING:  # LangChain's messages take a quarter of a second to load
     from langchain_core.messages import AIMessage, BaseMessage
 
-    from sleicl_chains.models.journal import Journal, Model
+    from sleicl_chains.models.identity import Model
+    from sleicl_chains.models.journal import Journal
 
 _LIMITS = ("max_tokens", "num_predict", "max_output_tokens")
 """Names under which models know the most tokens of a reply."""
@@ -140,7 +141,7 @@ def as_journalled(
     """
     if journal is None or not getattr(model, "journalled", True):
         return model.bind(**options) if options else model
-    from sleicl_chains.models.journal import identity, request_of
+    from sleicl_chains.models.identity import identity, request_of
 
     own = identity(model)
     for known in (own, *(_relimited(own, limit) for limit in _DEFAULTS)):

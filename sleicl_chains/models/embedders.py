@@ -138,6 +138,10 @@ class MiniLM(Embeddings):
         vector: list[float] = (mean / np.linalg.norm(mean)).tolist()
         return vector
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the open model out: embeddings are pickled and deep-copied with the chains that use them."""
+        return {"_folder": self._folder, "_threads": self._threads}
+
     @cached_property
     def _session(self) -> "InferenceSession":
         from onnxruntime import InferenceSession, SessionOptions
@@ -209,7 +213,7 @@ class Remembered(Embeddings):
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
-        from sleicl_chains.models.journal import embedder_identity
+        from sleicl_chains.models.identity import embedder_identity
 
         return embedder_identity(self.inner)
 

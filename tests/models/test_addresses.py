@@ -11,7 +11,7 @@ import pytest
 from sleicl_chains.errors import KeyMissing, ModelError, OptionError
 from sleicl_chains.models.addresses import is_loopback
 from sleicl_chains.models.embedders import embedder
-from sleicl_chains.models.journal import identity
+from sleicl_chains.models.identity import identity
 from sleicl_chains.models.names import strong_model, weak_model
 from tests.support.command import Desk, sleicl
 from tests.support.ollama_server import OllamaServer

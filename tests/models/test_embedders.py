@@ -15,7 +15,8 @@ from tokenizers.pre_tokenizers import Whitespace
 from sleicl_chains.errors import ModelError, ModelNotFound
 from sleicl_chains.files import Home
 from sleicl_chains.models.embedders import MiniLM, Remembered, WordVectors, embed, embedder, fingerprint, task_text
-from sleicl_chains.models.journal import Journal, embedder_identity
+from sleicl_chains.models.identity import embedder_identity
+from sleicl_chains.models.journal import Journal
 
 
 class Given(Embeddings):

@@ -19,7 +19,9 @@ from ollama._types import Logprob
 from pydantic import BaseModel, SecretStr
 
 from sleicl_chains.errors import RejectedReply, SleiclError
-from sleicl_chains.models.journal import Journal, aask, ask, identity, request_of
+from sleicl_chains.models.asking import aask, ask
+from sleicl_chains.models.identity import identity, request_of
+from sleicl_chains.models.journal import Journal
 from tests.support.openai_server import OpenAIServer, Reply
 
 ASKED = {"model": {"class": "M"}, "messages": ["é \ud83d"], "options": {}}

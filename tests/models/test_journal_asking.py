@@ -27,7 +27,8 @@ from sleicl_chains.answering.solver import solver
 from sleicl_chains.errors import RejectedReply, SleiclError
 from sleicl_chains.files import Home
 from sleicl_chains.models.abilities import LabelScores
-from sleicl_chains.models.journal import Journal, aask, ask
+from sleicl_chains.models.asking import aask, ask
+from sleicl_chains.models.journal import Journal
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 from tests.support.command import SCRIPT, Desk, Parrot, environment, sleicl
@@ -514,10 +515,10 @@ def test_processes_ask_once_and_a_killed_one_holds_nobody_up(path: Path) -> None
 
 def formerly_kept(model: Any, journal: Journal) -> None:
     """Put what version 0.1.0 would have."""
-    from sleicl_chains.models.journal import _former_request
+    from sleicl_chains.models.identity import former_request
 
     message = {"type": "ai", "data": {"content": "old", "type": "ai"}}
-    asked = _former_request(model, QUESTION, {})
+    asked = former_request(model, QUESTION, {})
     journal.put(asked, {"message": message, "seconds": 1.0, "asked_at": "2026-01-01T00:00:00+00:00"})
 
 

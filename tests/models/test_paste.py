@@ -7,7 +7,8 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
 from sleicl_chains.errors import InputError, ModelError, ReplyNeeded
 from sleicl_chains.grimoires.writing.write import WriteInput, grimoire_writer
-from sleicl_chains.models.journal import Journal, ask
+from sleicl_chains.models.asking import ask
+from sleicl_chains.models.journal import Journal
 from sleicl_chains.models.paste import PasteModel
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example

@@ -12,7 +12,8 @@ from sleicl_chains.answering.steps import Solver
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import RejectedReply
 from sleicl_chains.files import Home
-from sleicl_chains.models.journal import Journal, ask
+from sleicl_chains.models.asking import ask
+from sleicl_chains.models.journal import Journal
 from sleicl_chains.models.replies import check_label
 from sleicl_chains.tasks.cards import Task
 from tests.support.command import Desk, sleicl

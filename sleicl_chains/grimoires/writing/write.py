@@ -67,7 +67,7 @@ def grimoire_writer(
     from langchain_core.runnables.config import run_in_executor
 
     from sleicl_chains.models.abilities import name_of
-    from sleicl_chains.models.journal import aask, ask
+    from sleicl_chains.models.asking import aask, ask
 
     name = strong_name or name_of(strong)
 

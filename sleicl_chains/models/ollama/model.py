@@ -122,6 +122,14 @@ class OllamaModel(ChatOllama):
         copied._connect()
         return copied
 
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Return a copy that asks its own server."""
+        return self.model_copy()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be pickled as the settings: a copy connects itself, and asks what the weights are."""
+        return _opened, (type(self), {name: getattr(self, name) for name in self.model_fields_set})
+
     @property
     def _llm_type(self) -> str:
         return "sleicl-ollama"
@@ -420,6 +428,10 @@ class OllamaModel(ChatOllama):
         tokens = read_tokens(reply)
         self._arrival.check(tokens.prompt_tokens, len(prompt), self._server.version)
         return tokens
+
+
+def _opened(kind: type[OllamaModel], settings: dict[str, Any]) -> OllamaModel:
+    return kind(**settings)
 
 
 def _broke_off(problem: BaseException) -> bool:

@@ -22,7 +22,7 @@ from sleicl_chains.errors import (
     ServerDown,
     SleiclError,
 )
-from sleicl_chains.models.journal import identity
+from sleicl_chains.models.identity import identity
 from sleicl_chains.models.names import strong_model, weak_model
 from sleicl_chains.models.ollama.model import OllamaModel
 from tests.support.ollama_server import (

@@ -14,7 +14,7 @@ from sleicl_chains.errors import (
     SleiclError,
     Unsupported,
 )
-from sleicl_chains.models.journal import identity
+from sleicl_chains.models.identity import identity
 from sleicl_chains.models.names import weak_model
 from sleicl_chains.models.ollama.model import OllamaModel
 from tests.support.ollama_server import (

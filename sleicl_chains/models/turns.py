@@ -1,0 +1,140 @@
+"""Turns: of equal requests in flight one is asked, and the others wait for its reply."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from sleicl_chains.errors import RejectedReply
+from sleicl_chains.models.plain import as_json, key_of
+
+if TYPE_CHECKING:
+    from sleicl_chains.models.journal import Journal
+
+Reply = dict[str, Any]
+"""What a model gave, as JSON data."""
+Request = Mapping[str, Any]
+
+PAUSES_S = (0.005, 0.1)
+"""Between two looks for the reply that is waited for: the first, and the longest."""
+
+_HELD: ContextVar[frozenset[tuple[str, str]]] = ContextVar("_HELD", default=frozenset())
+"""The journals and keys of the requests that are being asked around here: waiting for one would never end."""
+
+
+class Turn:
+    """One request's place in the queue of equal ones."""
+
+    def __init__(
+        self,
+        journal: "Journal",
+        request: Request,
+        check: Callable[[Reply], object] | None = None,
+        former: Callable[[], Request] | None = None,
+    ) -> None:
+        self.journal, self.check = journal, check
+        self.request = as_json(request)
+        self.key = key_of(self.request)
+        self.mark = (str(journal.path), self.key)
+        self.reply: Reply | None = None
+        self.over = False
+        """Whether nothing is claimed any more."""
+        self._former = former
+        self._within = self.mark in _HELD.get()
+        self._claimed: tuple[str, float] | None = None
+        self._lock = threading.RLock()
+
+    @property
+    def known(self) -> Reply:
+        """The reply, once there is one."""
+        assert self.reply is not None
+        return self.reply
+
+    def ready(self) -> bool:
+        """Return whether there is nothing to wait for: there is a `reply`, or it is this one's turn to ask."""
+        with self._lock:
+            if self.over or self._found():
+                return True
+            if not self._within:
+                self._claimed = self.journal._claim(self.key)
+                if self._claimed is None:
+                    return False
+                self.journal._absorb()
+                self._found()  # another may have answered between the look and the claim
+            return True
+
+    def _found(self) -> bool:
+        self.reply = self.journal._find(self.key)
+        if self.reply is None and self._former:
+            before, self._former = key_of(as_json(self._former())), None
+            self.reply = self.journal._find(before) if before != self.key else None
+        if self.reply is not None and self._is_good(self.reply):
+            self.leave()
+        return self.over
+
+    def _is_good(self, reply: Reply) -> bool:
+        """Say whether a kept reply passes the check; one that was accepted before there was this check is rejected."""
+        try:
+            if self.check:
+                self.check(reply)
+        except RejectedReply as problem:
+            self.journal.reject(self.key, str(problem))
+            self.reply = None
+        return self.reply is not None
+
+    def keep(self, reply: Reply) -> None:
+        """Keep what was asked for, and let the next one look.
+
+        Raises:
+            Exception: by the check; the reply is kept as rejected.
+        """
+        with self._lock:
+            try:
+                if self.check:
+                    self.check(reply)
+            except Exception as problem:
+                self.journal._keep(self.key, self.request, reply, rejected=str(problem))
+                raise
+            else:
+                self.reply = self.journal._keep(self.key, self.request, reply)
+            finally:
+                self.leave()
+
+    def leave(self) -> None:
+        """Let the next one ask, if nothing is kept."""
+        with self._lock:
+            claimed, self._claimed, self.over = self._claimed, None, True
+            if claimed:
+                self.journal._give_back(self.key, claimed)
+
+
+@contextmanager
+def held(turns: Sequence[Turn]) -> Iterator[None]:
+    """Let what is asked within use the journal for these very requests without waiting for itself."""
+    before = _HELD.set(_HELD.get() | {turn.mark for turn in turns})
+    try:
+        yield
+    finally:
+        _HELD.reset(before)
+
+
+def settle(turns: Sequence[Turn], ask: Callable[[list[int]], Sequence[Reply]]) -> None:
+    """Ask for what is nobody's, together, and wait for the rest; nothing is held while waiting."""
+    waiting, pause = list(range(len(turns))), PAUSES_S[0]
+    try:
+        while waiting:
+            ready = [at for at in waiting if turns[at].ready()]
+            if mine := [at for at in ready if turns[at].reply is None]:
+                with held([turns[at] for at in mine]):
+                    replies = ask(mine)
+                for at, reply in zip(mine, replies, strict=True):
+                    turns[at].keep(reply)
+            waiting = [at for at in waiting if at not in set(ready)]
+            if waiting and not ready:
+                time.sleep(pause)
+                pause = min(2 * pause, PAUSES_S[1])
+    finally:
+        for turn in turns:
+            turn.leave()
