@@ -127,7 +127,8 @@ class EmbeddedModel(BaseChatModel):
         A label is followed token by token until no other label begins alike, and its first tokens up
         to there stand for it: " Ab" for " Abbreviation". So there is one request a question, and one
         more for each beginning that labels share ("very positive", "very negative"), within which
-        they are scored against each other. No randomness.
+        they are scored against each other. A label that begins another ("hate", "hate speech") has what the
+        others leave of all that may follow it, as in `ollama.scoring`. No randomness.
 
         Raises:
             PromptTooLong: the prompt does not fit the context.
@@ -147,14 +148,18 @@ class EmbeddedModel(BaseChatModel):
 
     def _descend(self, start: list[str | int], spelled: dict[str, list[int]], depth: int) -> LabelScores:
         """Share out probability at the first token where the labels differ, then within each branch."""
+        ended = [label for label, tokens in spelled.items() if len(tokens) == depth]
         branches: dict[int, dict[str, list[int]]] = {}
         for label, tokens in spelled.items():
-            step = tokens[depth] if depth < len(tokens) else self.engine.end_token
-            branches.setdefault(step, {})[label] = tokens
-        if len(branches) == 1 and len(spelled) > 1 and depth:
+            if label not in ended:
+                branches.setdefault(tokens[depth], {})[label] = tokens
+        if len(branches) == 1 and len(spelled) > 1 and depth and not ended:
             return self._descend([*start, next(iter(branches))], spelled, depth + 1)
-        masses, coverage, read = self._label_masses(start, list(branches))
-        probabilities: dict[str, float] = {}
+        if ended:
+            masses, coverage, read = self._beside_an_end(start, list(branches))
+        else:
+            masses, coverage, read = self._label_masses(start, list(branches))
+        probabilities = dict.fromkeys(ended, max(0.0, 1.0 - sum(masses.values())) / max(1, len(ended)))
         requests = 1
         for step, members in branches.items():
             inner: Mapping[str, float] = dict.fromkeys(members, 1.0)
@@ -164,6 +169,14 @@ class EmbeddedModel(BaseChatModel):
             probabilities |= {label: masses[step] * share for label, share in inner.items()}
         return LabelScores(probabilities, coverage, read, requests)
 
+    def _beside_an_end(self, start: list[str | int], tokens: list[int]) -> tuple[dict[int, float], float, int]:
+        """Return the probabilities of `tokens` among all, where a label has ended and has the rest."""
+        if not tokens:  # the tokenizer writes two labels alike
+            return {}, 1.0, 0
+        shares, read = self._exact(start, tokens)
+        total = max(1.0, sum(shares.values()))
+        return {token: share / total for token, share in shares.items()}, 1.0, read
+
     def _label_masses(self, start: list[str | int], tokens: list[int]) -> tuple[dict[int, float], float, int]:
         """Return the probabilities of `tokens` among themselves, their share of all tokens, and the prompt's length.
 
@@ -172,26 +185,72 @@ class EmbeddedModel(BaseChatModel):
         them into the short list that the engine returns, and m = s / (e^b (1 - s) + s).
         """
         found, read = self._biased(start, tokens, _BIAS, max(64, 4 * len(tokens)))
-        lifted = sum(found.values())
-        coverage = lifted / (math.exp(_BIAS) * max(0.0, 1 - lifted) + lifted) if lifted else 0.0
-        if len(found) < len(tokens):  # one is too unlikely even so: leave nothing else on the list
-            found, _ = self._biased(start, tokens, _ALONE, len(tokens))
+        if found is not None:
+            lifted = sum(found.values())
+            coverage = lifted / (math.exp(_BIAS) * max(0.0, 1 - lifted) + lifted) if lifted else 0.0
+            if len(found) < len(tokens):  # one is too unlikely even so: leave nothing else on the list
+                found, _ = self._biased(start, tokens, _ALONE, len(tokens))
+        if found is None:
+            found, read = self._exact(start, tokens)
+            coverage = sum(found.values())
         total = sum(found.values())
         return {token: found.get(token, 0.0) / total for token in tokens}, min(1.0, coverage), read
 
     def _biased(
         self, start: list[str | int], tokens: list[int], bias: float, alternatives: int
-    ) -> tuple[dict[int, float], int]:
-        """Return the next token's probabilities with some tokens lifted, and the tokens of the prompt."""
+    ) -> tuple[dict[int, float] | None, int]:
+        """Return the next token's probabilities with some tokens lifted, and the tokens of the prompt.
+
+        None for the probabilities where the token that the engine drew is a piece of a character: it
+        keeps that one back until the character is whole, and its alternatives with it.
+        """
+        listed, read = self._next(start, dict.fromkeys(tokens, bias), alternatives, biased=True)
+        if listed is None:
+            return None, read
+        shares = {entry["id"]: entry["prob"] for entry in listed}
+        return {token: shares[token] for token in tokens if token in shares}, read
+
+    def _exact(self, start: list[str | int], tokens: list[int]) -> tuple[dict[int, float], int]:
+        """Return the probabilities of `tokens` among all tokens, and the tokens of the prompt; two requests or more.
+
+        Another token, one that is whole text, is made the one that is drawn. Its own probability p is given
+        without the bias; under a bias that is g smaller for `tokens`, one of them has p e^g times its ratio to the other.
+        """
+        plain = self.engine.tokens("a", special=False)[-1]
+        listed, read = self._next(start, {plain: _ALONE}, max(64, 4 * len(tokens)), biased=False)
+        assert listed is not None
+        drawn = next((entry for entry in listed if entry["id"] not in tokens and _is_whole(entry)), None)
+        if drawn is None:
+            raise ModelError(f"{self.model_name} shows no next token that is text, so labels cannot be scored here")
+        for gap in (15.0, 30.0, 45.0):  # wider where one of `tokens` was drawn all the same
+            bias = {drawn["id"]: _ALONE} | dict.fromkeys(tokens, _ALONE - gap)
+            lifted, read = self._next(start, bias, max(64, 4 * len(tokens)), biased=True)
+            if lifted is not None:
+                break
+        else:
+            raise ModelError(f"{self.model_name}: the engine gave no probabilities for the tokens {tokens}")
+        shares = {entry["id"]: entry["prob"] for entry in lifted}
+        unit = math.exp(drawn["logprob"] + gap) / shares[drawn["id"]]
+        return {token: shares.get(token, 0.0) * unit for token in tokens}, read
+
+    def _next(
+        self, start: list[str | int], bias: Mapping[int, float], alternatives: int, *, biased: bool
+    ) -> tuple[list[dict[str, Any]] | None, int]:
+        """Return the likeliest next tokens, and the tokens of the prompt.
+
+        `biased` says whether their probabilities are given with the bias or without, then as logarithms.
+        """
         reply = self.engine.post("/completion", {
             # A list of texts alone would be several prompts.
             "prompt": start[0] if len(start) == 1 else start,
             "n_predict": 1, "cache_prompt": True, "temperature": 1.0, "samplers": [], "seed": 0,
-            "post_sampling_probs": True, "n_probs": alternatives, "logit_bias": [[token, bias] for token in tokens],
+            "post_sampling_probs": biased, "n_probs": alternatives, "logit_bias": [*map(list, bias.items())],
             "response_fields": ["completion_probabilities", "tokens_evaluated", "timings"],
         })  # fmt: skip
-        listed = {entry["id"]: entry["prob"] for entry in reply["completion_probabilities"][0]["top_probs"]}
-        return {token: listed[token] for token in tokens if token in listed}, reply["tokens_evaluated"]
+        found, read = reply.get("completion_probabilities"), reply["tokens_evaluated"]
+        if not found:
+            return None, read
+        return found[0]["top_probs"] if biased else [*found[0]["top_logprobs"], found[0]], read
 
     # ------------------------------------------------------------------ the model's state
 
@@ -208,6 +267,7 @@ class EmbeddedModel(BaseChatModel):
         """
         tokens = self.engine.probe_tokens
         found, read = self._biased([prompt], tokens, _ALONE, len(tokens))
+        assert found is not None, "probe tokens are whole text"
         logits = [math.log(max(found.get(token, 0.0), 1e-30)) for token in tokens]
         mean = sum(logits) / len(logits)
         return State([logit - mean for logit in logits], read)
@@ -292,6 +352,14 @@ def _idle_cores() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     busy = round(os.getloadavg()[0]) if hasattr(os, "getloadavg") else 1
     return min(8, max(1, cores - busy))
+
+
+def _is_whole(entry: Mapping[str, Any]) -> bool:
+    """Tell whether a listed token is text and no piece of a character."""
+    try:
+        return bool(bytes(entry["bytes"]).decode().strip())
+    except UnicodeDecodeError:
+        return False
 
 
 def _usage(reply: Mapping[str, Any]) -> UsageMetadata:

@@ -138,12 +138,6 @@ class Engine:
         text: str = self.post("/apply-template", {"messages": turns})["prompt"]
         return text
 
-    @functools.cached_property
-    def end_token(self) -> int:
-        """The token that ends a turn."""
-        text = self._get("/props")["eos_token"]
-        return self.tokens(text, special=True)[-1]
-
     def spell(self, tail: str, labels: tuple[str, ...]) -> tuple[int, list[list[int]]]:
         """Return how many of the last tokens of `tail` change before a label, and the labels' tokens.
 
