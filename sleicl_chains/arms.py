@@ -16,6 +16,7 @@ from sleicl_chains.errors import InputError, OptionError
 from sleicl_chains.evaluation import Progress, Report, evaluate, run_name
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal
+from sleicl_chains.labels import prefixed
 from sleicl_chains.observations import GROUPS
 from sleicl_chains.observer import scoring_problem
 from sleicl_chains.priors import MEAN_ROWS, prior_texts
@@ -141,6 +142,11 @@ class ArmBuilder:
             raise OptionError(f"An arm stands twice in {','.join(chosen)}; give each once")
         if self._unscored:
             self._note(f"answers are generated and parsed: {self._unscored}")
+        for shorter, longer in prefixed(self.task.labels)[:1]:
+            self._note(
+                f"the label {shorter!r} begins {longer!r}: where labels are scored, it has what the longer leaves; "
+                "names that begin otherwise are told apart better"
+            )
         if not self.task.labels:
             self._note("open-ended: right is what equals the gold text but for case, white space and a final full stop")
         return {name: self._arm(name) for name in chosen}

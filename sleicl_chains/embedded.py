@@ -3,27 +3,31 @@
 It renders its own prompts, so the exact text sent is known, and gives exact label probabilities.
 """
 
+import asyncio
 import functools
 import importlib.metadata
 import math
 import mmap
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import ConfigDict, PrivateAttr
 
+from sleicl_chains._folders import Home
 from sleicl_chains.answers import LabelScores, State
-from sleicl_chains.engine import Engine, engine_for
+from sleicl_chains.engine import Engine, check_unchanged, engine_for
 from sleicl_chains.errors import ModelError, ModelNotFound, Unsupported
 from sleicl_chains.layouts import STOP, completion
-from sleicl_chains.weights import sha256_of
+from sleicl_chains.literals import MARK, may_hold_control
+from sleicl_chains.weights import FileState, fetched_again, remembered_sha256
 
 _BIAS = 10.0
 """Added to the logits of a label's tokens; see `_label_masses`."""
@@ -35,7 +39,8 @@ class EmbeddedModel(BaseChatModel):
     """A GGUF file as a LangChain chat model, with rendered prompts and label probabilities.
 
     The engine starts at the first use (0.4 s for a 100 MB file) and is shared within the process.
-    It answers one request at a time; more callers wait their turn.
+    It answers one request at a time; more callers wait their turn. A model keeps to the file that lay at its path at
+    the first use: the engine goes on with it when another is put in its place, which a new model then takes.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -55,7 +60,12 @@ class EmbeddedModel(BaseChatModel):
     max_tokens: int = 64
     seed: int = 0
 
+    prefix_rule: ClassVar[str] = "remainder"
+    """How a label that begins another is scored; part of the journal's key of such labels alone."""
+
     _digest: str = PrivateAttr(default="")
+    _file: FileState | None = PrivateAttr(default=None)
+    _home: Home | None = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any, /) -> None:
         """Refuse at once what is not a GGUF file."""
@@ -83,9 +93,15 @@ class EmbeddedModel(BaseChatModel):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All that decides an answer, for the journal."""
+        """All that decides an answer, for the journal.
+
+        Raises:
+            ModelError: another file lies at the path than at the first use.
+        """
         if not self._digest:
-            self._digest = sha256_of(self.path)
+            digest = remembered_sha256(self.path, self._home or Home.at())
+            check_unchanged(self.path, self._opened)
+            self._digest = digest
         engine = importlib.metadata.version("xllamacpp")
         settings = self.model_dump(include={"n_ctx", "temperature", "max_tokens", "seed"})
         return {"engine": f"xllamacpp {engine}", "weights": self._digest, **settings}
@@ -94,13 +110,22 @@ class EmbeddedModel(BaseChatModel):
     def engine(self) -> Engine:
         """The running engine, started if need be."""
         threads = self.threads or int(os.environ.get("SLEICL_THREADS", 0)) or _idle_cores()
-        return engine_for(self.path, n_ctx=self.n_ctx, threads=threads)
+        return engine_for(self.path, self._opened, n_ctx=self.n_ctx, threads=threads)
+
+    @property
+    def _opened(self) -> FileState:
+        """The file that lay at the path at the first use."""
+        if self._file is None:
+            self._file = FileState.of(self.path)
+        return self._file
 
     @functools.cached_property
     def has_template(self) -> bool:
         """Whether the file says how a chat is to be written down; base models do not."""
         with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return data.find(b"tokenizer.chat_template") >= 0
+            found = data.find(b"tokenizer.chat_template") >= 0
+        check_unchanged(self.path, self._opened)
+        return found
 
     # ------------------------------------------------------------------ prompts
 
@@ -108,16 +133,27 @@ class EmbeddedModel(BaseChatModel):
         """Return the exact text that the model is given; a trailing AI message is left open.
 
         Without a chat template it is laid out by `layouts.completion`. The engine would silently
-        take a template that the model was not trained on.
+        take a template that the model was not trained on. Control tokens in the messages stand between marks, see
+        `literals`: the model is given them as text.
         """
         if unknown := [message.type for message in messages if message.type not in _ROLES]:
             raise Unsupported(
                 f"{self.model_name} takes system, human and AI messages; found one of type {unknown[0]!r}"
             )
+        messages = [self._plain(message) for message in messages]
         turns = [{"role": _ROLES[message.type], "content": message.text} for message in messages]
         if not self.has_template:
             return completion(messages)
         return self.engine.fronts.render(turns)
+
+    def _plain(self, message: BaseMessage) -> BaseMessage:
+        """Return a message whose control tokens are marked as text."""
+        text = self.engine.as_text(message.text) if may_hold_control(message.text) else message.text
+        return message if text == message.text else message.model_copy(update={"content": text})
+
+    def _sent(self, prompt: str) -> list[str | int]:
+        """Return a rendered prompt as the engine takes it: the text, or its tokens where some of it is marked."""
+        return [*self.engine.prompt_tokens(prompt)] if MARK in prompt else [prompt]
 
     # ------------------------------------------------------------------ label probabilities
 
@@ -141,9 +177,10 @@ class EmbeddedModel(BaseChatModel):
 
         The prompt stays a text, which spares a request, unless a label changes how its last tokens are written.
         """
-        changed, spelled = self.engine.spell(prompt.rpartition("\n")[2][-40:], labels)
+        tail = prompt.rpartition("\n")[2].replace(MARK, "")
+        changed, spelled = self.engine.spell(tail[-40:], labels)
         if not changed:
-            return [prompt], spelled
+            return self._sent(prompt), spelled
         return [*self.engine.prompt_tokens(prompt)[:-changed]], spelled
 
     def _descend(self, start: list[str | int], spelled: dict[str, list[int]], depth: int) -> LabelScores:
@@ -214,7 +251,8 @@ class EmbeddedModel(BaseChatModel):
         """Return the probabilities of `tokens` among all tokens, and the tokens of the prompt; two requests or more.
 
         Another token, one that is whole text, is made the one that is drawn. Its own probability p is given
-        without the bias; under a bias that is g smaller for `tokens`, one of them has p e^g times its ratio to the other.
+        without the bias; under one that is g smaller for `tokens`, a token of probability q is listed with q e^-g / p
+        of what the drawn one has.
         """
         plain = self.engine.tokens("a", special=False)[-1]
         listed, read = self._next(start, {plain: _ALONE}, max(64, 4 * len(tokens)), biased=False)
@@ -250,7 +288,10 @@ class EmbeddedModel(BaseChatModel):
         found, read = reply.get("completion_probabilities"), reply["tokens_evaluated"]
         if not found:
             return None, read
-        return found[0]["top_probs"] if biased else [*found[0]["top_logprobs"], found[0]], read
+        listed = found[0]["top_probs"] if biased else [*found[0]["top_logprobs"], found[0]]
+        if any(entry["prob" if biased else "logprob"] is None for entry in listed):
+            raise ModelError(f"{self.path}: it gives probabilities that are no numbers; {fetched_again(self.path)}")
+        return listed, read
 
     # ------------------------------------------------------------------ the model's state
 
@@ -266,7 +307,7 @@ class EmbeddedModel(BaseChatModel):
             PromptTooLong: the prompt does not fit the context.
         """
         tokens = self.engine.probe_tokens
-        found, read = self._biased([prompt], tokens, _ALONE, len(tokens))
+        found, read = self._biased(self._sent(prompt), tokens, _ALONE, len(tokens))
         assert found is not None, "probe tokens are whole text"
         logits = [math.log(max(found.get(token, 0.0), 1e-30)) for token in tokens]
         mean = sum(logits) / len(logits)
@@ -285,8 +326,9 @@ class EmbeddedModel(BaseChatModel):
             raise ModelError(f"{self.model_name} does not know the option {sorted(unknown)[0]!r}")
         temperature = options.get("temperature", self.temperature)
         ends = stop or ([] if self.has_template else [STOP])
+        prompt = self._sent(self.render(messages))
         body = {
-            "prompt": self.render(messages),
+            "prompt": prompt[0] if len(prompt) == 1 else prompt,
             "n_predict": options.get("max_tokens", self.max_tokens), "cache_prompt": True,
             "temperature": temperature, "seed": options.get("seed", self.seed), "stop": ends,
         }  # fmt: skip
@@ -303,7 +345,21 @@ class EmbeddedModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        reply = self.engine.post("/completion", self._body(messages, stop, kwargs))
+        return self._result(self.engine.post("/completion", self._body(messages, stop, kwargs)))
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        """Do the same as `_generate` without blocking; when it is cancelled, the engine stops within a second."""
+        # The engine may have to start, which must not hold the event loop up.
+        body = await asyncio.to_thread(self._body, messages, stop, kwargs)
+        return self._result(await self.engine.apost("/completion", body))
+
+    def _result(self, reply: Mapping[str, Any]) -> ChatResult:
         message = AIMessage(
             content=reply["content"], usage_metadata=_usage(reply), response_metadata=self._metadata(reply)
         )
@@ -317,19 +373,46 @@ class EmbeddedModel(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         ended = False
-        for event in self.engine.stream("/completion", self._body(messages, stop, kwargs)):
-            ended = bool(event.get("stop"))
-            message = AIMessageChunk(content=event["content"])
-            if ended:
-                message.usage_metadata = _usage(event)
-                message.response_metadata = self._metadata(event)
-                message.chunk_position = "last"
-            chunk = ChatGenerationChunk(message=message)
-            if run_manager:
-                run_manager.on_llm_new_token(event["content"], chunk=chunk)
-            yield chunk
+        # The connection is closed where no more is taken, and the engine stops.
+        with closing(self.engine.stream("/completion", self._body(messages, stop, kwargs))) as events:
+            for event in events:
+                ended = bool(event.get("stop"))
+                chunk = self._chunk(event)
+                if run_manager:
+                    run_manager.on_llm_new_token(event["content"], chunk=chunk)
+                yield chunk
         if not ended:
-            raise ModelError(f"{self.model_name}: the reply broke off before its end")
+            raise self._broke_off()
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        ended = False
+        body = await asyncio.to_thread(self._body, messages, stop, kwargs)
+        async with aclosing(self.engine.astream("/completion", body)) as events:
+            async for event in events:
+                ended = bool(event.get("stop"))
+                chunk = self._chunk(event)
+                if run_manager:
+                    await run_manager.on_llm_new_token(event["content"], chunk=chunk)
+                yield chunk
+        if not ended:
+            raise self._broke_off()
+
+    def _chunk(self, event: Mapping[str, Any]) -> ChatGenerationChunk:
+        message = AIMessageChunk(content=event["content"])
+        if event.get("stop"):
+            message.usage_metadata = _usage(event)
+            message.response_metadata = self._metadata(event)
+            message.chunk_position = "last"
+        return ChatGenerationChunk(message=message)
+
+    def _broke_off(self) -> ModelError:
+        return ModelError(f"{self.model_name}: the reply broke off before its end")
 
     def _metadata(self, reply: Mapping[str, Any]) -> dict[str, Any]:
         cut = reply.get("stop_type") == "limit" or reply.get("truncated")

@@ -9,6 +9,9 @@ from sleicl_chains.errors import ModelNotFound, OptionError, one_line
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
+    from pydantic import ValidationError
+
+    from sleicl_chains.embedded import EmbeddedModel
 
 
 _LIST = "see `sleicl models list`"
@@ -68,13 +71,13 @@ def _embedded(name: str, home: Home, options: dict[str, Any]) -> "BaseChatModel"
     from sleicl_chains.embedded import EmbeddedModel
     from sleicl_chains.weights import KNOWN, fetch
 
-    if unknown := set(options) - set(EmbeddedModel.model_fields):
+    if unknown := set(options) - set(EmbeddedModel.model_fields) | set(options) & {"name", "path"}:
         raise OptionError(f"embedded:{name}: an embedded model has no {', '.join(sorted(unknown))}; leave it out")
     if name in KNOWN:
         found = sorted(fetch(name, home).glob("*.gguf"))
         if not found:
             raise ModelNotFound(f"embedded:{name}: these weights are no chat model; there is embedded:smollm2")
-        return EmbeddedModel(name=name, path=found[0], **options)
+        return _opened(found[0], home, options, name)
     if name.startswith("ollama/"):
         from sleicl_chains.ollama.address import server_address
         from sleicl_chains.ollama.installed import weights_file
@@ -84,7 +87,7 @@ def _embedded(name: str, home: Home, options: dict[str, Any]) -> "BaseChatModel"
         server, model = Server(server_address()), name.removeprefix("ollama/")
         if not model:
             raise ModelNotFound(f"embedded:ollama/ names no model; expected embedded:ollama/NAME, {_LIST}")
-        opened = EmbeddedModel(name=name, path=weights_file(server, model), **options)
+        opened = _opened(weights_file(server, model), home, options, name)
         if has_template(server.show(model)) and not opened.has_template:
             warnings.warn(f"embedded:{name}: Ollama has a chat template that the file lacks; {_NO_CHAT}", stacklevel=2)
         return opened
@@ -94,7 +97,27 @@ def _embedded(name: str, home: Home, options: dict[str, Any]) -> "BaseChatModel"
             f"embedded:{name}: found neither packaged weights nor a file of that name; "
             "expected embedded:smollm2 or embedded:PATH.gguf"
         )
-    return EmbeddedModel(path=path, **options)
+    return _opened(path, home, options)
+
+
+def _opened(path: Path, home: Home, options: dict[str, Any], name: str | None = None) -> "EmbeddedModel":
+    from pydantic import ValidationError
+
+    from sleicl_chains.embedded import EmbeddedModel
+
+    try:
+        model = EmbeddedModel(name=name, path=path, **options)
+    except ValidationError as problem:
+        raise _refused(f"embedded:{name or path}", problem) from None
+    model._home = home
+    return model
+
+
+def _refused(name: str, problem: "ValidationError") -> OptionError:
+    """Say on one line what is wrong with an option."""
+    found = problem.errors()[0]
+    where = f"{found['loc'][0]}={found['input']!r}: " if found["loc"] else ""
+    return OptionError(f"{name}: {where}{found['msg']}")
 
 
 def _ollama(name: str, options: dict[str, Any]) -> "BaseChatModel":
@@ -113,9 +136,7 @@ def _ollama(name: str, options: dict[str, Any]) -> "BaseChatModel":
     try:
         return OllamaModel(model=name, **options)
     except ValidationError as problem:
-        found = problem.errors()[0]
-        where = f"{found['loc'][0]}={found['input']!r}: " if found["loc"] else ""
-        raise OptionError(f"ollama:{name}: {where}{found['msg']}") from None
+        raise _refused(f"ollama:{name}", problem) from None
 
 
 def _from_provider(name: str, options: dict[str, Any]) -> "BaseChatModel":

@@ -16,6 +16,7 @@ from sleicl_chains.chats import Chat, form_shown
 from sleicl_chains.cues import CUE, Cue, choose_cue
 from sleicl_chains.grimoires import Grimoire
 from sleicl_chains.journal import Journal, identity
+from sleicl_chains.labels import prefixed
 from sleicl_chains.neighbours import Neighbours
 from sleicl_chains.observations import EVIDENCE, GROUPS, Block, Observation, looks_at
 from sleicl_chains.tasks import Example, Task
@@ -146,7 +147,9 @@ class Observer:
             return {"scores": asdict(self.weak.score_labels(prompt, self.task.labels))}
 
         # The op gets another name when scoring changes; old entries then answer no more.
-        kept = self._kept({"op": "score_labels", "prompt": prompt, "labels": self.task.labels}, ask)
+        rule = getattr(self.weak, "prefix_rule", "") if prefixed(self.task.labels) else ""
+        request = {"op": "score_labels", "prompt": prompt, "labels": self.task.labels}
+        kept = self._kept(request | ({"prefixed": rule} if rule else {}), ask)
         return LabelScores(**kept["scores"]), kept["seconds"]
 
     def _state(self, prompt: str) -> dict[str, Any]:
