@@ -248,14 +248,17 @@ class EmbeddedModel(BaseChatModel):
         return {token: shares[token] for token in tokens if token in shares}, read
 
     def _exact(self, start: list[str | int], tokens: list[int]) -> tuple[dict[int, float], int]:
-        """Return the probabilities of `tokens` among all tokens, and the tokens of the prompt; two requests or more.
+        """Return the probabilities of `tokens` among all tokens, and the tokens of the prompt; three requests or more.
 
         Another token, one that is whole text, is made the one that is drawn. Its own probability p is given
         without the bias; under one that is g smaller for `tokens`, a token of probability q is listed with q e^-g / p
         of what the drawn one has.
         """
         plain = self.engine.tokens("a", special=False)[-1]
-        listed, read = self._next(start, {plain: _ALONE}, max(64, 4 * len(tokens)), biased=False)
+        # Twice: a prompt that is in the cache is evaluated by its last token, a new one at once, and after pieces of
+        # characters their logits differ by up to .08. What is compared below must come from one kind of evaluation.
+        for _ in range(2):
+            listed, read = self._next(start, {plain: _ALONE}, max(64, 4 * len(tokens)), biased=False)
         assert listed is not None
         drawn = next((entry for entry in listed if entry["id"] not in tokens and _is_whole(entry)), None)
         if drawn is None:

@@ -4,14 +4,25 @@
 when the prompt is rendered, and what stands between marks is read as plain text when the prompt is tokenized.
 """
 
+import re
+
 MARK = "\ufdd0"
 """Not a character: Unicode leaves it to programs. The model never sees it."""
 _BEGINNINGS = "<["
+_USUAL = re.compile(
+    r"<\|[^|<>\s]{1,40}\|>|</?s>|<(?:bos|eos|pad|unk)>|<(?:start|end)_of_turn>|\[/?INST\]|<｜[^｜<>]{1,40}｜>"
+)
 
 
 def may_hold_control(text: str) -> bool:
     """Tell whether a text may hold a control token, or the mark; in all known vocabularies they begin with < or [."""
     return MARK in text or any(character in text for character in _BEGINNINGS)
+
+
+def usual_control(text: str) -> str:
+    """Return what looks like a control token of some model in a text; empty where nothing does."""
+    found = _USUAL.search(text)
+    return found[0] if found else ""
 
 
 def without_marks(text: str) -> str:
@@ -21,8 +32,6 @@ def without_marks(text: str) -> str:
 
 def marked(text: str, words: set[str]) -> str:
     """Return a text with each of `words` between marks, the longest where they overlap."""
-    import re
-
     either = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
     return re.sub(f"(?:{either})+", lambda found: MARK + found[0] + MARK, text) if words else text
 

@@ -74,6 +74,8 @@ def model_options(given: list[str] | None, base_url: str | None = None) -> dict[
         name, equals, value = pair.partition("=")
         if not equals or not name.isidentifier():
             raise OptionError(f"--option: found {pair!r}; expected NAME=VALUE, such as n_ctx=8192")
+        if name in ("name", "home"):  # arguments of what opens a model, and no options of any
+            raise OptionError(f"--option: a model has no option {name!r}; leave it out")
         try:
             options[name] = json.loads(value)
         except ValueError:
