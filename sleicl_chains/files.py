@@ -245,6 +245,11 @@ class Home:
         return self.root / "weights"
 
     @property
+    def digests(self) -> Path:
+        """Digests of files of weights, each for as long as its file stays as it is."""
+        return self.root / "digests"
+
+    @property
     def runs(self) -> Path:
         """One folder an evaluation."""
         return self.root / "runs"

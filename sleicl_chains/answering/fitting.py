@@ -32,6 +32,8 @@ STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 TRUSTS = (0.01, 0.1, 1.0)
 """How strongly an affine correction is held to that of the prior `mean`."""
 _LEAST = 1e-12
+_CONSTANT = 1e-6
+"""Spread of a feature, as a share of the largest value of its block, up to which it counts as constant."""
 
 
 @contextmanager
@@ -168,7 +170,10 @@ def _standardised(
     raw = features(seen, blocks, labels)
     mean, spread = raw.mean(axis=0), raw.std(axis=0)
     sizes = [len(features(seen[:1], (block,), labels)[0]) for block in blocks]
-    scale = np.where(spread > 1e-9, spread, 1.0) * np.sqrt(np.repeat(sizes, sizes))
+    # A spread that rounding may have made tells nothing; scaled up, it would decide the answer.
+    largest = [np.abs(part).max(initial=0.0) for part in np.split(raw, np.cumsum(sizes)[:-1], axis=1)]
+    least = np.maximum(1e-9, _CONSTANT * np.repeat(largest, sizes))
+    scale = np.where(spread > least, spread, 1.0) * np.sqrt(np.repeat(sizes, sizes))
     return (raw - mean) / scale, mean, scale
 
 

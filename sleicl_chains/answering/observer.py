@@ -26,6 +26,7 @@ from sleicl_chains.models.abilities import (
     StateReader,
     knows_chats,
     name_of,
+    prefix_rule,
     scoring_problem,
     shows_few_tokens,
 )
@@ -34,6 +35,7 @@ from sleicl_chains.models.identity import former_identity, identity
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.prompts import Templates
 from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.labels import prefixed
 from sleicl_chains.tasks.rows import Example
 
 if TYPE_CHECKING:
@@ -145,7 +147,9 @@ class Observer:
             return {"scores": asdict(found)}
 
         # The op gets another name when scoring changes; old entries then answer no more.
-        kept = self._kept({"op": "score_labels", "prompt": prompt, "labels": self.task.labels}, ask)
+        rule = prefix_rule(self.weak) if prefixed(self.task.labels) else ""
+        request = {"op": "score_labels", "prompt": prompt, "labels": self.task.labels}
+        kept = self._kept(request | ({"prefixed": rule} if rule else {}), ask)
         return LabelScores(**kept["scores"]), kept["seconds"]
 
     def _state(self, question: str, prompt: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from sleicl_chains.answering.steps import Solver
 from sleicl_chains.errors import InputError, RecipeMismatch
 from sleicl_chains.files import RECIPE_LIMIT, Home, parse_json, read_text, write_whole
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
-from sleicl_chains.models.abilities import Renderer
+from sleicl_chains.models.abilities import Renderer, state_size
 from sleicl_chains.models.identity import identity
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.models.secrets import without_secrets
@@ -303,7 +303,7 @@ class Recipe(BaseModel):
                 "The recipe's prompt is no longer the one that it was learned with: its card or cue was changed, or "
                 "this version writes prompts otherwise; run `sleicl learn` again"
             )
-        reader, given = self._reader(), getattr(weak, "state_size", None)
+        reader, given = self._reader(), state_size(weak)
         read = sizes_read(reader, len(self.task.labels), self._vector_size).get("state") if reader else None
         if read and given and read != given:
             raise RecipeMismatch(

@@ -24,7 +24,7 @@ from sleicl_chains.grimoires.samplers import few_shot_examples
 from sleicl_chains.models.abilities import scoring_problem
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.tasks.cards import Task
-from sleicl_chains.tasks.labels import fold
+from sleicl_chains.tasks.labels import fold, prefixed
 from sleicl_chains.tasks.rows import Example, among, text_id
 
 if TYPE_CHECKING:
@@ -117,6 +117,11 @@ class ArmBuilder:
             raise OptionError(f"An arm stands twice in {','.join(chosen)}; give each once")
         if self._unscored:
             self._note(f"answers are generated and parsed: {self._unscored}")
+        for shorter, longer in prefixed(self.task.labels)[:1]:
+            self._note(
+                f"the label {shorter!r} begins {longer!r}: where labels are scored, it has what the longer leaves; "
+                "names that begin otherwise are told apart better"
+            )
         if not self.task.labels:
             self._note("open-ended: right is what equals the gold text but for case, white space and a final full stop")
         return {name: self._arm(name) for name in chosen}

@@ -20,6 +20,7 @@ class LabelScores:
     coverage: float
     """The share of all next tokens, 0 to 1, that begin a label; small when the model wants to say something else."""
     prompt_tokens: int
+    """Read in all requests together."""
     requests: int
     unseen: tuple[str, ...] = ()
     """Labels whose tokens the server did not show: their probability is a guess, not a measurement."""
@@ -104,6 +105,16 @@ def knows_chats(model: object) -> bool:
 def shows_few_tokens(model: object) -> bool:
     """Say whether a model shows its likeliest tokens alone, so that labels may be out of sight."""
     return getattr(model, "alternatives", None) is not None
+
+
+def prefix_rule(model: object) -> str:
+    """Return by which rule a model scores a label that begins another; empty where there is only one."""
+    return str(getattr(model, "prefix_rule", ""))
+
+
+def state_size(model: object) -> int | None:
+    """Return how many numbers of its state a model gives a question; None where it does not say."""
+    return getattr(model, "state_size", None)
 
 
 def is_journalled(model: object) -> bool:

@@ -13,6 +13,8 @@ from sleicl_chains.models.addresses import no_proxies, openai_options, proxy_pro
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
+    from sleicl_chains.models.llamacpp.model import EmbeddedModel
+
 Model = TypeVar("Model", bound="BaseChatModel")
 
 # These think before they write, which counts as a part of the reply; of older models some refuse more than 4,096.
@@ -89,7 +91,7 @@ def _embedded(name: str, home: Home, options: dict[str, Any]) -> "BaseChatModel"
         found = sorted(fetch(name, home).glob("*.gguf"))
         if not found:
             raise ModelNotFound(f"embedded:{name}: these weights are no chat model; there is embedded:smollm2")
-        return _opened(f"embedded:{name}", EmbeddedModel, name=name, path=found[0], **options)
+        return _of_file(f"embedded:{name}", home, name=name, path=found[0], **options)
     if name.startswith("ollama/"):
         from sleicl_chains.models.ollama.address import server_address
         from sleicl_chains.models.ollama.installed import weights_file
@@ -100,7 +102,7 @@ def _embedded(name: str, home: Home, options: dict[str, Any]) -> "BaseChatModel"
         if not model:
             raise ModelNotFound(f"embedded:ollama/ names no model; expected embedded:ollama/NAME, {_LIST}")
         path = weights_file(server, model)
-        opened = _opened(f"embedded:{name}", EmbeddedModel, name=name, path=path, **options)
+        opened = _of_file(f"embedded:{name}", home, name=name, path=path, **options)
         if has_template(server.show(model)) and not opened.has_template:
             warnings.warn(f"embedded:{name}: Ollama has a chat template that the file lacks; {_NO_CHAT}", stacklevel=2)
         return opened
@@ -110,7 +112,15 @@ def _embedded(name: str, home: Home, options: dict[str, Any]) -> "BaseChatModel"
             f"embedded:{name}: found neither packaged weights nor a file of that name; "
             "expected embedded:smollm2 or embedded:PATH.gguf"
         )
-    return _opened(f"embedded:{name}", EmbeddedModel, path=path, **options)
+    return _of_file(f"embedded:{name}", home, path=path, **options)
+
+
+def _of_file(called: str, home: Home, **options: Any) -> "EmbeddedModel":
+    from sleicl_chains.models.llamacpp.model import EmbeddedModel
+
+    model = _opened(called, EmbeddedModel, **options)
+    model._home = home  # where the digest of its file is remembered
+    return model
 
 
 def _ollama(name: str, options: dict[str, Any]) -> "BaseChatModel":

@@ -50,6 +50,15 @@ def mentioned(text: str, labels: Sequence[str]) -> list[str]:
     return [labels[place] for place in _places(_coded(text, labels))]
 
 
+def prefixed(labels: Sequence[str]) -> list[tuple[str, str]]:
+    """Return each label that begins another, with the first that it begins: ("hate", "hate speech").
+
+    Where such labels are scored, the shorter has what the longer ones leave of all that may follow it.
+    """
+    found = ((one, next((other for other in labels if other != one and other.startswith(one)), "")) for one in labels)
+    return [(one, other) for one, other in found if other]
+
+
 def parse_label(reply: str, labels: Sequence[str]) -> str | None:
     """Return the one label that a reply means, or None when it names none or several.
 

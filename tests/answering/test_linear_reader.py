@@ -215,3 +215,14 @@ def test_many_labels_are_no_regression() -> None:
     reader = fit_linear(seen, answers, ("state",), labels)
     assert answered(reader, seen) == answers
     assert len(held_out_linear(seen, answers, ("state",), labels)) == len(seen)
+
+
+def test_a_feature_that_hardly_varies_decides_nothing() -> None:
+    """Beside a feature of size 1, one of spread 2e-9 is what rounding leaves; standardised, it gave probability 1."""
+    rows, answers = clouds({"a": 12, "b": 12}, 2, width=2.0)
+    tiny = [state(*seen.state, 0.5 + 4e-9 * (answer == "a")) for seen, answer in zip(rows, answers, strict=True)]
+    plain = [state(*seen.state, 0.5) for seen in rows]
+    wanted, found = (fit_linear(seen, answers, ("state",), AB) for seen in (plain, tiny))
+    new = state(0.3, 0.2, 0.6)
+    assert found.shares(new) == pytest.approx(wanted.shares(new), abs=1e-6)
+    assert max(found.shares(new).values()) < 0.9

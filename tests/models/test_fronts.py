@@ -1,6 +1,8 @@
 """Prompts that differ in their question alone, against the template itself: a made-up one and the real engine's."""
 
+import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -82,3 +84,22 @@ def test_the_real_template_is_met_to_the_letter(weak: EmbeddedModel) -> None:
         roles = ["system", "user", "assistant", "user", "assistant"]
         sent = [{"role": role, "content": turn.text} for role, turn in zip(roles, chat(question), strict=True)]
         assert text == weak.engine.post("/apply-template", {"messages": sent})["prompt"]
+
+
+def test_threads_share_fronts() -> None:
+    """More fronts than are kept, in eight threads: none trips over what another one forgets."""
+    template = Template(trims=True)
+    fronts = Fronts(template)
+
+    def ask(at: int) -> bool:
+        chat = turns(f"case {at}", f"example {at * 7 % 90}", "yes")
+        return fronts.render(chat) == template(chat)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(ask, range(3000)))
+    finally:
+        sys.setswitchinterval(before)
+    assert len(fronts._known) <= 64

@@ -12,6 +12,7 @@ from sleicl_chains.files import Home
 from sleicl_chains.models.llamacpp.model import EmbeddedModel
 from sleicl_chains.models.names import strong_model, weak_model
 from sleicl_chains.models.paste import PasteModel
+from tests.support.command import sleicl
 from tests.support.openai_server import OpenAIServer
 
 
@@ -36,6 +37,24 @@ def test_a_file_of_weights(tmp_path: Path) -> None:
     file.write_bytes(b"GGUF")
     model = weak_model(f"embedded:{file}")
     assert isinstance(model, EmbeddedModel) and (model.path, model.model_name) == (file, "embedded:own.gguf")
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("n_ctx=abc", "own.gguf: n_ctx='abc': Input should be a valid integer"),
+        ("temperature=warm", "own.gguf: temperature='warm': Input should be a valid number"),
+        ("path=/x", "own.gguf: an embedded model has no path; leave it out"),
+        ("name=x", "--option: a model has no option 'name'; leave it out"),
+    ],
+)
+def test_an_option_that_is_no_number_is_one_line(tmp_path: Path, option: str, said: str) -> None:
+    file = tmp_path / "own.gguf"
+    file.write_bytes(b"GGUF")
+    card = tmp_path / "task.toml"
+    card.write_text('name = "sky"\ndescription = "Name its colour."\nlabels = ["blue", "green"]\n', encoding="utf-8")
+    done = sleicl("ask", "--task", card, "--weak", f"embedded:{file}", "--option", option, "Hello")
+    assert done.status == 2 and said in done.err and len(done.err.strip().splitlines()) == 1, done.err
 
 
 def test_a_file_in_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

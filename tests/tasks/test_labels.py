@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from sleicl_chains.tasks.labels import mentioned, parse_label
+from sleicl_chains.tasks.labels import mentioned, parse_label, prefixed
 
 TOPICS = ("World", "Sports", "Business", "Sci/Tech")
 KINDS = ("Abbreviation", "Entity", "Description", "Person", "Location", "Number")
@@ -208,3 +208,12 @@ def test_a_reply_of_100_kilobytes_is_read_at_once(reply: str, label: str | None)
     started = time.process_time()
     assert parse_label(reply, [*TOPICS, *HATE]) == label
     assert time.process_time() - started < 5
+
+
+def test_labels_that_begin_others() -> None:
+    assert prefixed(["hate", "hate speech", "hate mail", "no hate", "no"]) == [
+        ("hate", "hate speech"),
+        ("no", "no hate"),
+    ]
+    assert prefixed(["hate", "no hate", "HATE x", "hat"]) == [("hat", "hate")]
+    assert prefixed([]) == prefixed(["a"]) == []

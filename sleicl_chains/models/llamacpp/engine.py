@@ -8,6 +8,7 @@ makes scores equal to the last digit whatever the cache held before (with the en
 move by up to 0.06), at no loss of speed; so a resumed run gives what an uninterrupted one gives.
 """
 
+import asyncio
 import atexit
 import functools
 import json
@@ -15,17 +16,20 @@ import os
 import secrets
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import httpx
 from pydantic_core import from_json
 
 from sleicl_chains.errors import ModelError, ModelNotFound, PromptTooLong
 from sleicl_chains.models.llamacpp.fronts import Fronts, Turn
+from sleicl_chains.models.llamacpp.literals import marked, may_hold_control, parts, without_marks
+from sleicl_chains.models.weights import FileState, fetched_again
 
 PROBE_TOKENS = 512
 """Logits that a state is read by. On TREC more did not help beyond noise (benchmarks/LOG.md)."""
@@ -56,21 +60,47 @@ class Engine:
             try:
                 self._server = xllamacpp.Server(params)
             except Exception as problem:
-                raise ModelNotFound(f"{path}: the engine could not open it as a GGUF model ({problem})") from None
-            self._client = self._connect()
+                what = f"the engine could not open it as a GGUF model ({problem})"
+                raise ModelNotFound(f"{path}: {what}; {fetched_again(path)}") from None
+            self._client = httpx.Client(**self._connection())
+            self._async_clients: WeakKeyDictionary[Any, httpx.AsyncClient] = WeakKeyDictionary()
             atexit.register(self.close)
             self.tokens("", special=False)  # answers once its loop runs; ended before that, it would hang
+        self._check_numbers(path)
         self._spelled: dict[tuple[str, tuple[str, ...]], tuple[int, list[list[int]]]] = {}
+        self._as_text = functools.lru_cache(1000)(self._marked)  # a grimoire comes with every question
         if hasattr(os, "register_at_fork"):  # not on Windows
             os.register_at_fork(after_in_child=self._after_fork)
 
-    def _connect(self) -> httpx.Client:
-        return httpx.Client(
-            base_url=self._server.listening_address,
-            headers={"Authorization": f"Bearer {self._key}"},
-            timeout=httpx.Timeout(600.0, connect=10.0),
-            trust_env=False,  # a proxy has no business on loopback
-        )
+    def _connection(self) -> dict[str, Any]:
+        return {
+            "base_url": self._server.listening_address,
+            "headers": {"Authorization": f"Bearer {self._key}"},
+            "timeout": httpx.Timeout(600.0, connect=10.0),
+            "trust_env": False,  # a proxy has no business on loopback
+        }
+
+    @property
+    def _async_client(self) -> httpx.AsyncClient:
+        """The client of the running event loop; it keeps no connection, so that none is left open where a loop ends."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._async_clients:
+            limits = httpx.Limits(max_keepalive_connections=0)
+            self._async_clients[loop] = httpx.AsyncClient(**self._connection(), limits=limits)
+        return self._async_clients[loop]
+
+    def _check_numbers(self, path: Path) -> None:
+        """Refuse weights whose tensors are damaged: probabilities that are no numbers, or are all alike; one token."""
+        whole = self.tokens("a", special=False)[-1]  # drawn; with a piece of a character nothing would be told
+        body = {"prompt": "a", "n_predict": 1, "n_probs": 8, "temperature": 0.0, "logit_bias": [[whole, 100.0]]}
+        try:
+            listed = self.post("/completion", body)["completion_probabilities"][0]["top_logprobs"]
+        except ModelError:
+            self.close()
+            raise
+        if len({entry["logprob"] for entry in listed} - {None}) < 2:
+            self.close()
+            raise ModelNotFound(f"{path}: it gives no probabilities of words; {fetched_again(path)}")
 
     def close(self) -> None:
         """Close the connections, then the server; the other order can hang."""
@@ -90,7 +120,8 @@ class Engine:
         if self._server is not None:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._server))
             atexit.unregister(self.close)
-            self._client = self._connect()
+            self._client = httpx.Client(**self._connection())
+            self._async_clients = WeakKeyDictionary()
 
     def post(self, route: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Send one request.
@@ -112,20 +143,37 @@ class Engine:
                 reply = self._client.request(method, route, json=body)  # a second time is a real failure
         except httpx.HTTPError as problem:
             raise _broken(problem) from None
-        _check_status(reply)
-        result: dict[str, Any] = from_json(reply.content)  # twice as fast as json with hundreds of probabilities
-        return result
+        return _read(reply)
 
-    def stream(self, route: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Send one request and yield its events. Raises as `post` does."""
+    async def apost(self, route: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Do the same as `post` without blocking; when it is cancelled, the engine stops within a second."""
+        try:
+            reply = await self._async_client.post(route, json=body)
+        except httpx.HTTPError as problem:
+            raise _broken(problem) from None
+        return _read(reply)
+
+    def stream(self, route: str, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
+        """Send one request and yield its events; the engine stops where no more are taken. Raises as `post` does."""
         try:
             with self._client.stream("POST", route, json={**body, "stream": True}) as reply:
                 if reply.status_code != 200:
                     reply.read()
                     _check_status(reply)
-                for line in reply.iter_lines():
-                    if line.startswith("data: ") and line != "data: [DONE]":
-                        yield json.loads(line.removeprefix("data: "))
+                yield from filter(None, map(_event, reply.iter_lines()))
+        except httpx.HTTPError as problem:
+            raise _broken(problem) from None
+
+    async def astream(self, route: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """Do the same as `stream` without blocking."""
+        try:
+            async with self._async_client.stream("POST", route, json={**body, "stream": True}) as reply:
+                if reply.status_code != 200:
+                    await reply.aread()
+                    _check_status(reply)
+                async for line in reply.aiter_lines():
+                    if event := _event(line):
+                        yield event
         except httpx.HTTPError as problem:
             raise _broken(problem) from None
 
@@ -137,12 +185,6 @@ class Engine:
     def _written(self, turns: Sequence[Turn]) -> str:
         text: str = self.post("/apply-template", {"messages": turns})["prompt"]
         return text
-
-    @functools.cached_property
-    def end_token(self) -> int:
-        """The token that ends a turn."""
-        text = self._get("/props")["eos_token"]
-        return self.tokens(text, special=True)[-1]
 
     def spell(self, tail: str, labels: tuple[str, ...]) -> tuple[int, list[list[int]]]:
         """Return how many of the last tokens of `tail` change before a label, and the labels' tokens.
@@ -163,10 +205,26 @@ class Engine:
 
     def prompt_tokens(self, prompt: str) -> list[int]:
         """Return the token ids of a whole rendered prompt, with the first token that some models want before it."""
-        ids: list[int] = self.post("/tokenize", {"content": prompt, "add_special": True, "parse_special": True})[
-            "tokens"
-        ]
+        ids: list[int] = []
+        for at, (piece, special) in enumerate(parts(prompt)):
+            body = {"content": piece, "add_special": at == 0, "parse_special": special}
+            ids += self.post("/tokenize", body)["tokens"]
         return ids
+
+    def as_text(self, text: str) -> str:
+        """Return a text with what the tokenizer would take for control tokens marked as text, see `literals`."""
+        return self._as_text(text) if may_hold_control(text) else text
+
+    def _marked(self, text: str) -> str:
+        """Ask the tokenizer twice; where both answers are the same, the text holds no control token."""
+        text = without_marks(text)
+        read, plain = (self.tokens(text, special=special) for special in (True, False))
+        words = {self._text(token) for token in set(read) - set(plain)} if read != plain else set()
+        return marked(text, {word for word in words if word and self._is_control(word)})
+
+    def _is_control(self, word: str) -> bool:
+        read = self.tokens(word, special=True)
+        return len(read) == 1 and read != self.tokens(word, special=False)
 
     @functools.cached_property
     def probe_tokens(self) -> list[int]:
@@ -182,8 +240,12 @@ class Engine:
         return sorted(islice(filter(self._is_text, order), PROBE_TOKENS))
 
     def _is_text(self, token: int) -> bool:
-        text = self.post("/detokenize", {"tokens": [token]})["content"]
+        text = self._text(token)
         return bool(text.strip()) and "\ufffd" not in text and not text.startswith("<")
+
+    def _text(self, token: int) -> str:
+        text: str = self.post("/detokenize", {"tokens": [token]})["content"]
+        return text
 
     def tokens(self, text: str, *, special: bool) -> list[int]:
         """Return the token ids of a piece of text; `special` reads control tokens in it as such."""
@@ -206,6 +268,20 @@ def _uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before or signal.SIG_DFL)
     if pressed:
         raise KeyboardInterrupt
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    """Return what a line of a stream tells; None where it is no event."""
+    if not line.startswith("data: ") or line == "data: [DONE]":
+        return None
+    event: dict[str, Any] = json.loads(line.removeprefix("data: "))
+    return event
+
+
+def _read(reply: httpx.Response) -> dict[str, Any]:
+    _check_status(reply)
+    result: dict[str, Any] = from_json(reply.content)  # twice as fast as json with hundreds of probabilities
+    return result
 
 
 def _broken(problem: httpx.HTTPError) -> ModelError:
@@ -234,17 +310,41 @@ def too_long(found: int | None, room: int | None) -> str:
     )
 
 
-_engines: dict[tuple[Path, int, int], Engine] = {}
-_engines_lock = threading.Lock()
+_engines: dict[tuple[FileState, int, int], Engine] = {}
+_engines_lock = threading.RLock()
 
 
-def engine_for(path: Path, *, n_ctx: int, threads: int) -> Engine:
-    """Return this process's engine for a file and settings, started at the first call."""
+def engine_for(path: Path, file: FileState, *, n_ctx: int, threads: int) -> Engine:
+    """Return this process's engine for a file and settings, started at the first call.
+
+    Args:
+        path: where the file lies.
+        file: its state. An engine that runs goes on with the file that it opened, whatever is put in its place.
+        n_ctx: context in tokens.
+        threads: number of threads.
+
+    Raises:
+        ModelNotFound: it is no model.
+        ModelError: another file lies there by now.
+    """
     with _engines_lock:
-        key = (path, n_ctx, threads)
+        key = (file, n_ctx, threads)
         if key not in _engines:
-            _engines[key] = Engine(path, n_ctx=n_ctx, threads=threads)
+            check_unchanged(path, file)
+            engine = Engine(path, n_ctx=n_ctx, threads=threads)
+            try:
+                check_unchanged(path, file)
+            except ModelError:
+                engine.close()
+                raise
+            _engines[key] = engine
         return _engines[key]
+
+
+def check_unchanged(path: Path, file: FileState) -> None:
+    """Raise ModelError where `path` is no longer the file that it was."""
+    if FileState.of(path) != file:
+        raise ModelError(f"{path}: the file was replaced or changed since this model was opened; open the model again")
 
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:

@@ -1,6 +1,7 @@
 """Chat prompts that differ in their question alone: the template is asked once for all of them."""
 
 import secrets
+import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -34,6 +35,7 @@ class Fronts:
     def __init__(self, template: Callable[[Sequence[Turn]], str]) -> None:
         self._template = template
         self._known: dict[tuple[str, ...], _Front | None] = {}
+        self._lock = threading.Lock()
 
     def render(self, turns: Sequence[Turn]) -> str:
         """Return the text of a chat."""
@@ -41,16 +43,27 @@ class Fronts:
         if at < 0 or not _is_plain(turns[at]["content"]):
             return self._template(turns)
         key = (str(at), *(turn["role"] + "\0" + turn["content"] for turn in [*turns[:at], *turns[at + 1 :]]))
-        if key not in self._known:
-            if len(self._known) >= _MOST:
-                self._known.pop(next(iter(self._known)))
-            self._known[key] = None  # worth asking for when the same comes again
-            return self._template(turns)
-        front = self._known[key] = self._known[key] or self._front(turns, at)
+        front = self._found(key, turns, at)
         if front is None:
             return self._template(turns)
         question = turns[at]["content"]
         return front.before + (question.strip(_BLANK) if front.trims else question) + front.after
+
+    def _found(self, key: tuple[str, ...], turns: Sequence[Turn], at: int) -> _Front | None:
+        """Return the front of a key that has come before; the template is asked without holding other threads up."""
+        with self._lock:
+            if key not in self._known:
+                if len(self._known) >= _MOST:
+                    self._known.pop(next(iter(self._known)))
+                self._known[key] = None  # worth asking for when the same comes again
+                return None
+            front = self._known[key]
+        if front is None:
+            front = self._front(turns, at)
+            with self._lock:
+                if key in self._known:
+                    self._known[key] = front
+        return front
 
     def _front(self, turns: Sequence[Turn], at: int) -> _Front | None:
         """Return what stands around a question; None where the template does more than put it in."""

@@ -30,6 +30,7 @@ from sleicl_chains.models.ollama.rendering import (
     frame,
     lay_out,
     question,
+    warn_control,
     warn_lowered,
     warn_unseen,
 )
@@ -296,6 +297,7 @@ class OllamaModel(ChatOllama):
     ) -> tuple[str, dict[str, Any]]:
         """Return the route and the body of a request whose prompt is known to arrive."""
         layout = self._settled().layout
+        warn_control(self.model_name, messages)
         if layout == "completion" and not kwargs.get("tools"):
             params = self._chat_params([], stop if stop is not None else self.stop or [STOP], **kwargs)
             body = {key: value for key, value in params.items() if key not in ("messages", "think", "tools")}
@@ -379,6 +381,7 @@ class OllamaModel(ChatOllama):
         if any(not isinstance(message.content, str) for message in messages):
             raise Unsupported(f"{self.model_name} renders messages of text; found one with other content")
         layout = self.known.layout
+        warn_control(self.model_name, messages)
         if layout == "completion":
             return completion(messages)
         opened = messages[-1].text if messages and messages[-1].type == "ai" else ""

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from sleicl_chains.errors import PromptLost
+from sleicl_chains.models.llamacpp.literals import usual_control
 from sleicl_chains.models.ollama.versions import dotted
 from sleicl_chains.models.thinking import without_thinking
 
@@ -156,6 +157,16 @@ def warn_lowered(model: str, asked: int, trained: int | None) -> None:
     if trained and asked > trained:
         text = f"{model}: trained with {trained} tokens, to which the server lowers num_ctx={asked}"
         warnings.warn(text, stacklevel=2)
+
+
+def warn_control(model: str, messages: Sequence[BaseMessage]) -> None:
+    """Say that a text holds a control token: the server reads it as one, whoever wrote it."""
+    if found := next(filter(None, (usual_control(message.text) for message in messages)), ""):
+        warnings.warn(
+            f"{model}: a text holds {found}, which the server may take for the end of a turn or the like; "
+            f"embedded:ollama/{model.removeprefix('ollama:')} reads it as text",
+            stacklevel=2,
+        )
 
 
 def warn_unseen(model: str, version: tuple[int, ...]) -> None:

@@ -82,7 +82,7 @@ def score(ask: Ask, prompt: str, labels: Sequence[str]) -> LabelScores:
     return LabelScores(
         probabilities={label: mass / total for label, mass in floored.items()},
         coverage=min(1.0, sum(masses.values())),
-        prompt_tokens=first.prompt_tokens,
+        prompt_tokens=seen.prompt_tokens,
         requests=seen.requests,
         unseen=unseen,
     )
@@ -91,13 +91,14 @@ def score(ask: Ask, prompt: str, labels: Sequence[str]) -> LabelScores:
 class _Seen:
     def __init__(self, ask: Ask) -> None:
         self.ask = ask
-        self.requests = 0
+        self.requests = self.prompt_tokens = 0
         self.first: NextTokens | None = None
 
     def masses(self, prompt: str, rest: Mapping[str, bytes]) -> dict[str, float]:
         """Return the probability of each label in sight; `rest` is what of it is still to come after the prompt."""
         tokens = self.ask(prompt)
         self.requests += 1
+        self.prompt_tokens += tokens.prompt_tokens
         self.first = self.first or tokens
         own: dict[str, float] = {}
         shared: dict[bytes, float] = {}

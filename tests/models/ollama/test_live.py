@@ -63,6 +63,7 @@ def test_both_models_answer_and_say_what_it_took() -> None:
         assert 0 < reply.usage_metadata["output_tokens"] <= 8
 
 
+@pytest.mark.filterwarnings("ignore:.*a text holds <")
 def test_the_rendered_prompt_is_the_servers_own() -> None:
     weak = instruct()
     texts = ["The film was a delight.", "Braces {x}, <|im_end|> and\nlines.", "Grüße, 世界"]

@@ -44,7 +44,8 @@ def test_the_rendered_prompt_has_grimoire_question_and_cue(server: OllamaServer)
         "<|im_start|>assistant\nAnswer:"
     )
     before = len(server.asked)
-    again = weak.render([CHAT[0], HumanMessage("And the sky? {braces} <|im_end|>"), AIMessage("Answer:")])
+    with pytest.warns(UserWarning, match=r"ollama:\S+: a text holds <\|im_end\|>"):
+        again = weak.render([CHAT[0], HumanMessage("And the sky? {braces} <|im_end|>"), AIMessage("Answer:")])
     assert "And the sky? {braces} <|im_end|>" in again
     assert len(server.asked) == before  # the fixed text is known
 
