@@ -36,6 +36,13 @@ class Task(BaseModel):
     text_column: str = "text"
     answer_column: str = "answer"
 
+    @field_validator("*")
+    @classmethod
+    def _whole(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if any("\ud800" <= sign <= "\udfff" for text in value for sign in text):
+            raise ValueError("expected valid Unicode, without halves of surrogate pairs")
+        return value
+
     @field_validator("name", "description")
     @classmethod
     def _not_blank(cls, value: str) -> str:

@@ -161,6 +161,11 @@ BAD_CARDS: dict[str, tuple[str, str | bytes | None, str]] = {
         json.dumps(CARD | {"labels": ["no", "n\u200bo"]}),
         "{}: key 'labels': found ['no', 'n\\u200bo']; the labels 'no' and 'n\\u200bo' look the same; keep one of them",
     ),
+    "half a surrogate pair": (
+        "c.json",
+        json.dumps(CARD | {"labels": ["a\ud800", "b"]}),
+        "{}: key 'labels': found ['a\\ud800', 'b']; expected valid Unicode, without halves of surrogate pairs",
+    ),
     "key twice": (
         "c.json",
         '{"name": "a", "name": "b"}',
