@@ -28,6 +28,11 @@ A message says what was wanted, what was found and what helps, on one line. The 
 it as it stands and exits with 1, or with 2 for an OptionError.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sleicl_chains.answers import Answer
+
 
 class SleiclError(Exception):
     """Root of all errors of this package."""
@@ -59,6 +64,9 @@ class PromptLost(ModelError):
 
 class RejectedReply(ModelError):
     """A reply failed its checks and was not accepted."""
+
+    answer: "Answer | None" = None
+    """What a solver read in it and what it cost: for a record, never as an answer."""
 
 
 class CutReply(RejectedReply):

@@ -304,7 +304,8 @@ def _attempt(chain: Runnable[str, Answer], text: str) -> Answer:
 
 def _failed(problem: Exception) -> Answer:
     if isinstance(problem, PromptTooLong | RejectedReply):
-        return Answer(label=None, text="", valid=False, note=f"failed: {problem}")
+        found = getattr(problem, "answer", None) or Answer(label=None, text="", valid=False)
+        return replace(found, note=f"failed: {problem}")
     raise problem
 
 

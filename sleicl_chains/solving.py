@@ -4,7 +4,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,7 @@ from sleicl_chains.answers import Answer, Mode, Prior
 from sleicl_chains.budget import as_journalled
 from sleicl_chains.chats import form_shown
 from sleicl_chains.cues import CUE, CUES, LISTING, NO_CUE, Cue
-from sleicl_chains.errors import InputError, PromptTooLong, Unsupported
+from sleicl_chains.errors import InputError, PromptTooLong, RejectedReply, Unsupported
 from sleicl_chains.fitting import fit_reader
 from sleicl_chains.journal import aask, ask
 from sleicl_chains.labels import parse_label
@@ -31,7 +31,7 @@ from sleicl_chains.thinking import without_thinking
 
 _NONE_IN_SIGHT = "no label was among the tokens that the server shows; embedded:ollama/NAME scores them all"
 
-_READING = 4
+_READING = 5
 """Counted up when replies are parsed or scores corrected differently, so that no run mixes both."""
 
 
@@ -178,10 +178,14 @@ class Solver:
         Raises:
             RejectedReply: it is empty, was withheld, is thinking alone, or was cut before it named a label.
         """
-        if self.task.labels:
-            check_label(reply, self._label(reply), self.task.labels)
-        else:
-            (check_whole if self.whole else check_said)(reply)
+        try:
+            if self.task.labels:
+                check_label(reply, self._label(reply), self.task.labels)
+            else:
+                (check_whole if self.whole else check_said)(reply)
+        except RejectedReply as problem:
+            problem.answer = replace(self._read(reply), label=None, valid=False)
+            raise
 
     def _label(self, reply: AIMessage) -> str | None:
         read = label_of if self.mode == "schema" else parse_label
