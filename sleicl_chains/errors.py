@@ -80,6 +80,8 @@ class RejectedReply(ModelError):
 
     usage: Mapping[str, int] = MappingProxyType({})
     """What it cost all the same, `prompt_tokens` and `reply_tokens`; empty where that is not known."""
+    answer: object = None
+    """The `Answer` that a solver read in it: for a record, never as an answer."""
 
 
 class CutReply(RejectedReply):

@@ -15,7 +15,7 @@ from sleicl_chains.answering.readers import Calibration, Reader, likeliest
 from sleicl_chains.answering.readings import GROUPS, Mode, Prior
 from sleicl_chains.answering.schemas import held_to_labels, label_of, refusals_told
 from sleicl_chains.answers import Answer
-from sleicl_chains.errors import InputError
+from sleicl_chains.errors import InputError, RejectedReply
 from sleicl_chains.models.asking import aask, ask, astream, stream, used
 from sleicl_chains.models.budget import as_journalled
 from sleicl_chains.models.replies import check_label, check_said, check_whole, cut_by
@@ -123,10 +123,14 @@ class Solver:
         Raises:
             RejectedReply: it is empty, was withheld, is thinking alone, or was cut before it named a label.
         """
-        if self.task.labels:
-            check_label(reply, self._label(reply), self.task.labels)
-        else:
-            (check_whole if self.whole else check_said)(reply)
+        try:
+            if self.task.labels:
+                check_label(reply, self._label(reply), self.task.labels)
+            else:
+                (check_whole if self.whole else check_said)(reply)
+        except RejectedReply as problem:
+            problem.answer = replace(self._read(reply), label=None, valid=False)
+            raise
 
     def _label(self, reply: AIMessage) -> str | None:
         read = label_of if self.mode == "schema" else parse_label

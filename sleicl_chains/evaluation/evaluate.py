@@ -407,7 +407,9 @@ def _attempt(chain: Runnable[str, Answer], text: str) -> Answer:
 def _failed(problem: Exception) -> Answer:
     if isinstance(problem, PromptTooLong | RejectedReply):
         cost = dict(getattr(problem, "usage", {}))
-        return Answer(label=None, text="", valid=False, usage=cost, note=f"failed: {problem}")
+        read = getattr(problem, "answer", None)
+        found = read if isinstance(read, Answer) else Answer(label=None, text="", valid=False, usage=cost)
+        return replace(found, note=f"failed: {problem}")
     raise problem
 
 

@@ -300,7 +300,7 @@ def test_a_prompt_that_is_laid_out_otherwise_is_refused(change: str, monkeypatch
     elif change == "cue":
         kept = kept.model_copy(update={"cue": "Answer:"})
     else:
-        monkeypatch.setattr("sleicl_chains.answering.prompt.fill", lambda name, **given: "Other words.")
+        monkeypatch.setattr("sleicl_chains.prompts._filled", lambda *given: "Other words.")
     with pytest.raises(RecipeMismatch, match="no longer the one that it was learned with"):
         solver(kept, model=weak())
 

@@ -111,6 +111,8 @@ def test_a_refused_reply_is_a_failed_row_of_a_table(desk: Desk, home: Home) -> N
     assert (table["n"], arm["valid"]) == (8, 0.75) and arm["accuracy"] <= 0.75
     said = [json.loads(line) for line in next(home.runs.glob("*/rows.jsonl")).read_text("utf-8").splitlines()]
     notes = sorted(row["note"] for row in said if row["prediction"] is None)
+    kept = sorted((row["reply"], row["mode"], row["usage"]["reply_tokens"]) for row in said if not row["prediction"])
+    assert kept == [("", "generate", 10), ("hm", "generate", 10)]
     assert [note.split(" (")[0] for note in notes] == [
         "failed: the reply is empty; ask in other words, or take a larger model", "failed: the reply was cut",
     ]  # fmt: skip
