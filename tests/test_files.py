@@ -469,12 +469,12 @@ def test_what_must_be_written_there_says_what_helps(closed: Home) -> None:
 
 
 ALLOWED = {
-    ("_folders.py", "os.open"): "the door itself, and `write_whole`",
+    ("files.py", "os.open"): "the door itself, and `write_whole`",
     ("prompts.py", "read_text"): "shipped with the package",
-    ("store.py", "read_text"): "a shipped file in a zipped package",
-    ("evaluation.py", "os.open"): "makes an empty file",
-    ("evaluation.py", "open"): "appends to the run's rows, which the door has read before",
-    ("journal.py", "os.open"): "makes an empty file",
+    ("grimoires/store.py", "read_text"): "a shipped file in a zipped package",
+    ("evaluation/evaluate.py", "os.open"): "makes an empty file",
+    ("evaluation/evaluate.py", "open"): "appends to the run's rows, which the door has read before",
+    ("models/journal.py", "os.open"): "makes an empty file",
 }
 
 

@@ -86,7 +86,7 @@ def test_the_unpacked_wheel_finds_its_own_files(unpacked: Path, tmp_path: Path) 
         import sleicl_chains
         from importlib.resources.abc import Traversable
         from sleicl_chains.files import data_folder
-        from sleicl_chains.demo import SHIPPED, _shipped_task
+        from sleicl_chains.cli.demo import SHIPPED, _shipped_task
         from sleicl_chains.prompts import template
         from sleicl_chains.grimoires.store import GrimoireStore
         assert sleicl_chains.__file__.startswith(sys.argv[1])

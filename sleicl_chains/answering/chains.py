@@ -20,7 +20,7 @@ from sleicl_chains.answering.priors import CONTENT_FREE, domain_texts, mean_shar
 from sleicl_chains.answering.readers import PriorReader, Reader
 from sleicl_chains.answering.readings import GROUPS, Mode, Prior, looks_at, needs_labelled_rows
 from sleicl_chains.answering.schemas import held_to_labels
-from sleicl_chains.answering.steps import Solver
+from sleicl_chains.answering.steps import Solver, checked_question
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, PromptTooLong, Unsupported
 from sleicl_chains.models.abilities import scoring_problem
@@ -145,10 +145,12 @@ class FittedWhenAsked:
 
     def answer(self, question: str) -> Answer:
         """Answer one question."""
+        question = checked_question(question)  # before anything is paid for the reader
         return self._fitted().answer(question)
 
     async def aanswer(self, question: str) -> Answer:
         """Do the same without blocking."""
+        question = checked_question(question)
         return await (await run_in_executor(None, self._fitted)).aanswer(question)
 
     def _fitted(self) -> Solver:

@@ -57,10 +57,15 @@ def stays_here(name: str, base_url: str | None = None) -> bool:
         return True
     if not name.startswith("ollama:"):
         return False
+    from sleicl_chains.errors import OptionError
     from sleicl_chains.models.ollama.address import server_address
 
+    try:
+        is_local = server_address(base_url).is_local
+    except OptionError:  # say, a key that would go there in clear
+        return False
     # A local server hands models of these names on to ollama.com, under the account that it is signed in with.
-    return server_address(base_url).is_local and not name.lower().endswith(("-cloud", ":cloud"))
+    return is_local and not name.lower().endswith(("-cloud", ":cloud"))
 
 
 def is_own_address(address: str) -> bool:

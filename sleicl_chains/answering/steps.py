@@ -22,7 +22,6 @@ from sleicl_chains.models.replies import check_label, check_said, check_whole, c
 from sleicl_chains.models.thinking import without_thinking
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import parse_label
-from sleicl_chains.tasks.texts import whole_text
 
 _NONE_IN_SIGHT = "no label was among the tokens that the server shows; embedded:ollama/NAME scores them all"
 
@@ -64,16 +63,18 @@ class Solver:
     def answer(self, question: str) -> Answer:
         """Answer one question."""
         if self.mode in GROUPS:
-            return self._observed(_text(question))
-        messages = self.messages(_text(question))
+            return self._observed(checked_question(question))
+        messages = self.messages(checked_question(question))
         with refusals_told():
             return self._read(ask(self._asked(messages), messages, self.observer.journal, check=self.check_answer))
 
     async def aanswer(self, question: str) -> Answer:
         """Do the same without blocking."""
         if self.mode in GROUPS:  # in a thread: the engine blocks, and Ollama answers one at a time as well
-            return await run_in_executor(None, self._observed, _text(question))
-        messages = await run_in_executor(None, self.messages, _text(question))  # a model may be asked what it is
+            return await run_in_executor(None, self._observed, checked_question(question))
+        messages = await run_in_executor(
+            None, self.messages, checked_question(question)
+        )  # a model may be asked what it is
         speaker = await run_in_executor(None, self._asked, messages)
         with refusals_told():
             return self._read(await aask(speaker, messages, self.observer.journal, check=self.check_answer))
@@ -85,7 +86,7 @@ class Solver:
 
     def stream(self, question: str) -> Iterator[Answer]:
         """Yield the text as it comes, and at last how it was come by; the sum of the pieces is the answer."""
-        messages, shown = self.messages(_text(question)), _Shown()
+        messages, shown = self.messages(checked_question(question)), _Shown()
         for reply in stream(self._asked(messages), messages, self.observer.journal, check=self.check_answer):
             if not isinstance(reply, AIMessageChunk):
                 yield shown.rest(self._read(reply))
@@ -94,7 +95,7 @@ class Solver:
 
     async def astream(self, question: str) -> AsyncGenerator[Answer, None]:
         """Do the same without blocking."""
-        messages = await run_in_executor(None, self.messages, _text(question))
+        messages = await run_in_executor(None, self.messages, checked_question(question))
         speaker, shown = await run_in_executor(None, self._asked, messages), _Shown()
         async with aclosing(astream(speaker, messages, self.observer.journal, check=self.check_answer)) as replies:
             async for reply in replies:
@@ -201,7 +202,12 @@ class _Shown:
         return replace(answer, text=f"\n\n{answer.text}", note="what came before was thinking")
 
 
-def _text(question: str) -> str:
+def checked_question(question: str) -> str:
+    """Return a question that is one.
+
+    Raises:
+        InputError: it is empty, no text, or holds half a character.
+    """
     if not isinstance(question, str) or not question.strip():
         found = "an empty one" if isinstance(question, str) else repr(question)
         raise InputError(f"A solver takes a question as text; found {found}")

@@ -102,11 +102,11 @@ def print_report(report: Report) -> None:
 
 def _print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
     """Print a table; on a terminal too narrow for it, each row as a paragraph. The first `left` columns hold words."""
-    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+    table = Table(title=cell(title), title_justify="left", box=None, pad_edge=False)
     for at, heading in enumerate(headings):
         table.add_column(heading, justify="left" if at < left else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(cell, row))
     console = Console()
     wide = Console(width=1000)
     if console.is_terminal and console.width < wide.measure(table).maximum:

@@ -377,11 +377,16 @@ class _Rows:
 
 def _manifest(file: Path) -> dict[str, Any]:
     """Return which rows and settings a run is of."""
-    found = parse_json(read_text(file, _MANIFEST, REPORT_LIMIT), file, _MANIFEST)
+    why = "expected rows and arms"
+    try:
+        found = parse_json(read_text(file, _MANIFEST, REPORT_LIMIT), file, _MANIFEST)
+    except InputError as problem:
+        found, why = None, str(problem).removeprefix(str(file)).lstrip(",: ")
     if isinstance(found, dict) and isinstance(found.get("rows"), str) and isinstance(found.get("arms"), dict):
         return {"rows": found["rows"], "arms": found["arms"]}
     raise RunError(
-        f"{file}: found no note of rows and settings. Put the file back as it was, or give another folder with --run"
+        f"{file}: found no note of rows and settings ({why}). Put the file back as it was, or give another folder "
+        "with --run"
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
 
+from sleicl_chains.answering.consent import plain_options
 from sleicl_chains.answering.readings import looks_at
 from sleicl_chains.answering.recipes import Recipe, stamped, told_by
 from sleicl_chains.grimoires.grimoire import Grimoire
@@ -15,8 +16,6 @@ from sleicl_chains.learning.judging import Candidate
 from sleicl_chains.learning.survey import Progress
 from sleicl_chains.models.abilities import name_of
 from sleicl_chains.models.journal import Journal
-from sleicl_chains.models.plain import plain
-from sleicl_chains.models.secrets import without_secrets
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example, check_answers, text_id
 
@@ -100,7 +99,7 @@ def learn(
     owed: dict[str, Any] = _learned(parts, found)
     recipe = Recipe(
         task=task, weak=weak_name or name_of(weak),
-        options=without_secrets(plain(dict(options or {}))), model=told_by(weak),
+        options=plain_options(options or {}), model=told_by(weak),
         embeddings=embeddings if uses_space else "", embeddings_fingerprint=fingerprint(space) if uses_space else "",
         seed=seed, rows=len(parts.rows), **owed, **gate.outcome(found), **stamped(),
     )  # fmt: skip

@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sleicl_chains.files import write_whole
+from sleicl_chains.errors import InputError
+from sleicl_chains.files import ROWS_LIMIT, read_file, write_whole
 
 _FIELDS = ("key", "request", "reply", "at", "rejected")
 """The columns of the journal's table."""
@@ -54,7 +55,7 @@ class Unsaved:
 def _read(file: Path) -> dict[str, Any] | None:
     """Return a row; None for what is none, such as a file that somebody has put there."""
     try:
-        row = json.loads(file.read_bytes())
+        row = json.loads(read_file(file, "a reply", ROWS_LIMIT))
         return row if set(_FIELDS) <= row.keys() and isinstance(json.loads(row["reply"]), dict) else None
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (InputError, OSError, ValueError, TypeError, AttributeError):
         return None

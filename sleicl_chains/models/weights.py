@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from sleicl_chains.errors import ModelNotFound, SleiclError
-from sleicl_chains.files import Home, open_file, write_whole
+from sleicl_chains.errors import InputError, ModelNotFound, SleiclError
+from sleicl_chains.files import Home, open_file, read_text, write_whole
 
 
 @dataclass(frozen=True)
@@ -198,10 +198,10 @@ def remembered_sha256(path: Path, home: Home) -> str:
     The time of the last change to its entry counts as well: whoever writes to a file can set back the other time alone.
     """
     note = home.digests / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]}.json"
-    with path.open("rb") as file:
+    with open_file(path) as file:
         before = _stamp(file.fileno())
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # none yet, or a damaged one
-            kept = json.loads(note.read_text(encoding="utf-8"))
+        with contextlib.suppress(InputError, ValueError, KeyError, TypeError):  # none yet, or a damaged one
+            kept = json.loads(read_text(note, "a digest"))
             if kept["file"] == before:
                 return str(kept["sha256"])
         digest = hashlib.file_digest(file, "sha256").hexdigest()

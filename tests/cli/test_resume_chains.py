@@ -38,7 +38,7 @@ def chain(base_url: str, *, system: str = "Say a mood.", **options: Any) -> Runn
 CHILD = """
 import sys
 from pathlib import Path
-from tests.test_resume_chains import ROWS, chain, evaluate
+from tests.cli.test_resume_chains import ROWS, chain, evaluate
 evaluate({"own": chain(sys.argv[1])}, ROWS, run=Path(sys.argv[2]))
 """
 

@@ -257,14 +257,16 @@ def test_the_same_run_gives_the_same_page_and_nothing_global_is_changed(
 
 
 def test_only_the_page_loads_matplotlib_and_jinja() -> None:
-    program = "import sys, sleicl_chains.cli.reporting, sleicl_chains.evaluation, sleicl_chains.pages;"
+    program = "import sys, sleicl_chains.cli.reporting, sleicl_chains.evaluation.evaluate;"
+    program += "import sleicl_chains.evaluation.report.pages;"
     program += "print([name for name in ('matplotlib', 'jinja2') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
 
 
 def test_neither_the_page_nor_its_words_load_what_the_terminal_needs() -> None:
     program = (
-        "import sys, sleicl_chains.pages; print([n for n in ('rich', 'typer', 'sleicl_chains.cli.console') if n in "
+        "import sys, sleicl_chains.evaluation.report.pages;"
+        "print([n for n in ('rich', 'typer', 'sleicl_chains.cli.console') if n in "
     )
     program += "sys.modules])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"

@@ -141,7 +141,7 @@ def test_a_text_with_a_line_separator_of_its_own_is_one_row(task: Task, tmp_path
         (lambda run: (run / "summary.json").write_text("{}"), "summary.json: found no report"),
         (lambda run: (run / "summary.json").write_text('{"arms": [1]}'), "summary.json: found no report"),
         (lambda run: (run / "summary.json").write_text('{"arms": []}'), "summary.json: found no report"),
-        (lambda run: (run / "rows.jsonl").unlink(), "rows.jsonl cannot be read"),
+        (lambda run: (run / "rows.jsonl").unlink(), "rows.jsonl: there is no such file"),
         (lambda run: (run / "rows.jsonl").write_text("[]\n"), "rows.jsonl, line 1: found no answered row"),
         (lambda run: (run / "summary.json").write_text('{"arms": [], "n": "few"}'), "no report (task: Field required)"),
         (lambda run: (run / "rows.jsonl").write_text(""), "found 0 rows of zero-shot; expected the 4 of the report"),

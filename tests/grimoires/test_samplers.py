@@ -124,7 +124,7 @@ async def test_runs_async_in_batches_and_under_its_name() -> None:
 
 CHOICES = """
 import json
-from sleicl_chains.samplers import sampler
+from sleicl_chains.grimoires.samplers import sampler
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 task = Task(name="mood", description="Which?", labels=("a", "b"))

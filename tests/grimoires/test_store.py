@@ -385,7 +385,7 @@ def test_a_home_that_is_a_file(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
-from sleicl_chains.grimoires import Grimoire, Provenance
+from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.grimoires.store import GrimoireStore
 home, name, count = sys.argv[1:]
 for number in range(int(count)):

@@ -417,8 +417,8 @@ START = """
 import sys, os
 from pathlib import Path
 from sleicl_chains.models.llamacpp.model import EmbeddedModel
-from sleicl_chains._folders import Home
-from sleicl_chains.embedded import EmbeddedModel
+from sleicl_chains.files import Home
+from sleicl_chains.models.llamacpp.model import EmbeddedModel
 model = EmbeddedModel(path=Path(sys.argv[1]), n_ctx=512)
 print(model.invoke("Say yes.", max_tokens=4).text, flush=True)
 """

@@ -457,7 +457,7 @@ def test_several_at_once_are_asked_for_together_and_overlapping_ones_wait(journa
 CHILD = """if True:
     import json, sys, urllib.request
     from pathlib import Path
-    from sleicl_chains.journal import Journal
+    from sleicl_chains.models.journal import Journal
 
     def ask():
         body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "q"}]}).encode()

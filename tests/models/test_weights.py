@@ -142,7 +142,7 @@ def test_two_processes_fetch_once(home: Home, log: Path) -> None:
     program = """if True:
         import sys
         from pathlib import Path
-        from sleicl_chains import weights
+        from sleicl_chains.models import weights
         from sleicl_chains.files import Home
         stub, home, digest = sys.argv[1:]
         file = weights.WeightFile("one==1.0", "one/data.bin", digest, "one.gguf")

@@ -169,7 +169,7 @@ BAD_CARDS: dict[str, tuple[str, str | bytes | None, str]] = {
     "key twice": (
         "c.json",
         '{"name": "a", "name": "b"}',
-        "{}: the key 'name' stands twice in one object; keep one",
+        "{}: not valid JSON (the key 'name' stands twice); expected an object with name, description and labels",
     ),
     "label blank": (
         "c.json",
@@ -343,7 +343,7 @@ BAD_ROWS: dict[str, tuple[str, str | bytes | None, str]] = {
     "object as answer": ("r.jsonl", jsonl({"text": "a", "answer": {"a": 1}}),
                          "{}, line 1: found an object in 'answer'; expected text. Join it into one text"),
     "key twice": ("r.jsonl", GOOD + '{"text": "a", "answer": "sad", "text": "b"}',
-                  "{}, line 2: the key 'text' stands twice in one object; keep one"),
+                  "{}, line 2: not valid JSON (the key 'text' stands twice); expected one object a line"),
     "lists beside other keys": ("r.json", '{"version": 1, "data": []}',
                                 "{}: found an object; expected a list of objects. Save the list under 'data' alone"),
     "list as text": ("r.jsonl", jsonl({"text": ["a"], "answer": "sad"}),
