@@ -22,6 +22,7 @@ from sleicl_chains.models.replies import check_label, check_said, check_whole, c
 from sleicl_chains.models.thinking import without_thinking
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import parse_label
+from sleicl_chains.tasks.texts import whole_text
 
 _NONE_IN_SIGHT = "no label was among the tokens that the server shows; embedded:ollama/NAME scores them all"
 
