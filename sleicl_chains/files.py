@@ -195,7 +195,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Home:
-    """The user's folder: `grimoires/`, `chroma/`, `journal.sqlite`, `weights/` and `runs/`."""
+    """The user's folder: `grimoires/`, `chroma/`, `journal.sqlite`, `weights/`, `digests/` and `runs/`."""
 
     root: Path
 

@@ -1,10 +1,14 @@
 """What a sensible reader takes a reply for; where there are two readings the parser must not guess."""
 
 import time
+from typing import Any, cast
 
 import pytest
 
+from sleicl_chains.evaluation.table import ArmBuilder
+from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import mentioned, parse_label, prefixed
+from tests.support.fake_models import Stater
 
 TOPICS = ("World", "Sports", "Business", "Sci/Tech")
 KINDS = ("Abbreviation", "Entity", "Description", "Person", "Location", "Number")
@@ -217,3 +221,12 @@ def test_labels_that_begin_others() -> None:
     ]
     assert prefixed(["hate", "no hate", "HATE x", "hat"]) == [("hat", "hate")]
     assert prefixed([]) == prefixed(["a"]) == []
+
+
+def test_a_table_says_that_a_label_begins_another() -> None:
+    for labels, notes in ((("hate", "no hate"), 0), (("hate", "hate speech"), 1)):
+        card = Task(name="tone", description="Classify the tone.", labels=labels)
+        builder = ArmBuilder(card, Stater(), cast(Any, None))
+        builder.build(["zero-shot"])
+        said = [note for note in builder.notes if note.startswith("the label 'hate' begins 'hate speech': ")]
+        assert len(said) == notes
