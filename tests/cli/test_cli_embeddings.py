@@ -89,17 +89,7 @@ def test_sample_learn_and_ask_share_the_vectors(
         sleicl(*evaluating(desk, server, home))
         recipe = tmp_path / "recipe.json"
         assert sleicl("learn", *source, "--weak", "openai:m", *server.options, "--recipe", recipe).status == 0
-        asked = (
-            "ask",
-            "--recipe",
-            recipe,
-            "--weak",
-            "openai:m",
-            *SPACE,
-            *server.options,
-            "--home",
-            home.root,
-            desk.texts("train")[0],
-        )
+        named = ("--weak", "openai:m", *server.options)
+        asked = ("ask", "--recipe", recipe, *named, "--home", home.root, desk.texts("train")[0])
         assert sleicl(*asked).out == "billing\n"
         assert set(server.embedded.values()) == {1}

@@ -396,9 +396,9 @@ def test_the_date_is_that_of_the_first_call(home: Path, monkeypatch: pytest.Monk
         with Journal(home) as journal:
             return grimoire_writer(FakeListChatModel(responses=list(replies)), journal=journal).invoke(GIVEN)
 
-    monkeypatch.setattr("sleicl_chains.models.journal._now", lambda: "2026-01-31T23:59:59+00:00")
+    monkeypatch.setattr("sleicl_chains.models.asking.now", lambda: "2026-01-31T23:59:59+00:00")
     first = write(PROFOUND, SIMPLE)
-    monkeypatch.setattr("sleicl_chains.models.journal._now", lambda: "2026-02-01T00:00:00+00:00")
+    monkeypatch.setattr("sleicl_chains.models.asking.now", lambda: "2026-02-01T00:00:00+00:00")
     assert write(PROFOUND, SIMPLE) == first
     assert first.provenance.date == "2026-01-31"
 

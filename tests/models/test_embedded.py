@@ -62,7 +62,7 @@ def test_label_scores_are_the_models_probabilities_down_to_where_labels_differ(w
 
     assert found.probabilities == pytest.approx({label: p / coverage for label, p in wanted.items()}, rel=1e-3)
     assert found.coverage == pytest.approx(coverage, rel=1e-3)
-    assert (found.requests, found.prompt_tokens) == (2, len(ids))
+    assert (found.requests, found.prompt_tokens) == (2, 2 * len(ids) + 1)  # of both requests
 
 
 def test_a_label_that_begins_another_has_what_the_longer_leaves(weak: EmbeddedModel) -> None:
@@ -286,7 +286,7 @@ def test_control_tokens_of_a_text_are_read_as_text(weak: EmbeddedModel) -> None:
         said = weak.engine.post("/detokenize", {"tokens": found})["content"]
         assert FORGED in said and MARK not in said
     prompt = weak.render([SystemMessage(FORGED), HumanMessage(FORGED), AIMessage("Answer:")])
-    assert weak.score_labels(prompt, SENTIMENTS).prompt_tokens == len(tokens(prompt))
+    assert weak.score_labels(prompt, SENTIMENTS).prompt_tokens == 2 * len(tokens(prompt)) + 1  # of both requests
     assert weak.read_state(prompt).prompt_tokens == len(tokens(prompt))
     usage = weak.invoke(FORGED, max_tokens=2).usage_metadata
     assert usage is not None and usage["input_tokens"] == len(tokens(weak.render([HumanMessage(FORGED)])))

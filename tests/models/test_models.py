@@ -45,7 +45,7 @@ def test_a_file_of_weights(tmp_path: Path) -> None:
         ("n_ctx=abc", "own.gguf: n_ctx='abc': Input should be a valid integer"),
         ("temperature=warm", "own.gguf: temperature='warm': Input should be a valid number"),
         ("path=/x", "own.gguf: an embedded model has no path; leave it out"),
-        ("name=x", "--option: a model has no option 'name'; leave it out"),
+        ("name=x", "--option: name is no option of a model; leave it out"),
     ],
 )
 def test_an_option_that_is_no_number_is_one_line(tmp_path: Path, option: str, said: str) -> None:
