@@ -30,8 +30,10 @@ check: install
 test: check
 	$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow and not ollama"
 
-# All of `test`, and what is slow or wants a real Ollama, which is built and started here; without one the tests fail.
+# All of `test`, and what is slow: docs, wheels, a browser and a real Ollama, which are installed or built here. Where
+# one cannot be had the tests fail.
 test-all: test
+	.ci/browser
 	OLLAMA_HOST=$$(.ci/ollama) && export OLLAMA_HOST && \
 	  SLEICL_NEEDS_OLLAMA=1 $(BIN)/pytest -q -m "slow or ollama"
 
