@@ -14,7 +14,8 @@ from langchain_core.messages import AIMessage
 
 from sleicl_chains.errors import InputError, RejectedReply
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance, grimoire_id, load_grimoire
-from sleicl_chains.grimoires.writing.write import WriteInput, grimoire_writer, missing_labels
+from sleicl_chains.grimoires.writing.calls import missing_labels
+from sleicl_chains.grimoires.writing.write import WriteInput, grimoire_writer
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.models.replies import check_reply
 from sleicl_chains.tasks.cards import Task
@@ -396,9 +397,9 @@ def test_the_date_is_that_of_the_first_call(home: Path, monkeypatch: pytest.Monk
         with Journal(home) as journal:
             return grimoire_writer(FakeListChatModel(responses=list(replies)), journal=journal).invoke(GIVEN)
 
-    monkeypatch.setattr("sleicl_chains.models.journal._now", lambda: "2026-01-31T23:59:59+00:00")
+    monkeypatch.setattr("sleicl_chains.models.asking.now", lambda: "2026-01-31T23:59:59+00:00")
     first = write(PROFOUND, SIMPLE)
-    monkeypatch.setattr("sleicl_chains.models.journal._now", lambda: "2026-02-01T00:00:00+00:00")
+    monkeypatch.setattr("sleicl_chains.models.asking.now", lambda: "2026-02-01T00:00:00+00:00")
     assert write(PROFOUND, SIMPLE) == first
     assert first.provenance.date == "2026-01-31"
 
