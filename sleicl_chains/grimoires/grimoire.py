@@ -126,8 +126,6 @@ def grimoire_id(task: str, profound: str, simple: str) -> str:
     return f"{slug}-{short_hash(task, profound.strip(), simple.strip())[:8]}"
 
 
-# ------------------------------------------------------------------ Markdown
-
 _HEADINGS = {"profound": "# Profound grimoire", "simple": "# Simple grimoire"}
 _ANY_CASE = re.MULTILINE | re.IGNORECASE
 _HEADING_LINE = re.compile(r"^# (Profound|Simple) grimoire[ \t\r]*$", _ANY_CASE)
@@ -222,9 +220,6 @@ def _complaint(problem: ValidationError) -> str:
 def _known(provenance: Provenance) -> dict[str, Any]:
     known = {key: value for key, value in asdict(provenance).items() if value not in ("", None, ())}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in known.items()}
-
-
-# ------------------------------------------------------------------ files
 
 
 class _Import(BaseModel):

@@ -256,9 +256,6 @@ def _of_provider(name: str) -> Embeddings:
         raise meant from None
 
 
-# ------------------------------------------------------------------ use
-
-
 def embed(embeddings: Embeddings, texts: Iterable[str], *, as_queries: bool = False) -> NDArray[np.float32]:
     """Return the vectors of texts: (n_texts, n_dims), rows of unit length.
 
