@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
 from sleicl_chains.models.llamacpp.model import EmbeddedModel
+from sleicl_chains.models.llamacpp.scoring import spell
 from sleicl_chains.models.names import weak_model
 from sleicl_chains.prompts import fill
 
@@ -39,7 +40,7 @@ class Scorer:
 
     def chances(self, ids: list[int], tokens: list[int]) -> dict[int, float]:
         """Return the probabilities of tokens among all."""
-        return self.model._exact([*ids], tokens)[0]
+        return self.model._next_tokens._beside_drawn([*ids], tokens)[0]
 
     def stops(self, ids: list[int]) -> float:
         """Return the probability that a text ends here, or goes on with a mark or a new line."""
@@ -58,7 +59,7 @@ class Scorer:
     def log_odds(self, text: str, short: str, long: str) -> tuple[float, float, float, bool]:
         """Return the longer label's log-odds by the three rules, and whether it is what the model writes."""
         prompt = self.prompt(text, (short, long))
-        start, (begun, whole) = self.model._spell(prompt, (short, long))
+        start, (begun, whole) = spell(self.engine, prompt, (short, long))
         ids = [*(self.engine.prompt_tokens(prompt) if start == [prompt] else map(int, start)), *begun]
         step, *rest = whole[len(begun) :]
         chances = self.chances(ids, [step, self.end])

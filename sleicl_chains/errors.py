@@ -31,9 +31,18 @@ it as it stands and exits with 1, or with 2 for an OptionError.
 """
 
 import re
+import reprlib
 import warnings
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+SHORT = reprlib.Repr()
+"""Writes values in complaints: nobody wants a whole book in one line."""
+SHORT.maxstring = 80
 
 
 class InputNote(UserWarning):
@@ -176,6 +185,29 @@ def _cut(text: str, most: int) -> str:
 def one_line(problem: Exception) -> str:
     """Return a foreign error's message on one line; its class where it says nothing."""
     return " ".join(str(problem).split()) or type(problem).__name__
+
+
+class Complaint(NamedTuple):
+    """What pydantic found wrong with data from outside, each part short enough for one line."""
+
+    kind: str
+    """Pydantic's word for it, such as "missing"."""
+    path: tuple[str, ...]
+    """Keys and places, from the outside in; empty for the whole."""
+    found: str
+    wanted: str
+
+    @property
+    def where(self) -> str:
+        """The path in one word."""
+        return ".".join(self.path)
+
+
+def first_complaint(problem: "ValidationError") -> Complaint:
+    """Return the first of pydantic's complaints."""
+    first = problem.errors(include_url=False)[0]
+    path = tuple(f"{part!s:.80}" for part in first["loc"])
+    return Complaint(first["type"], path, SHORT.repr(first["input"]), first["msg"].removeprefix("Value error, "))
 
 
 def note(text: str) -> None:

@@ -86,9 +86,6 @@ def refuse_unwritable(path: Path) -> None:
         ) from None
 
 
-# ------------------------------------------------------------------ the door
-
-
 def open_file(path: Path) -> BufferedReader:
     """Open a file to be read; what is none (a pipe, a device, a folder) is refused and not waited for.
 
@@ -188,9 +185,6 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
         raise InputError(f"the key {next(key for key in keys if keys.count(key) > 1)!r:.80} stands twice")
     return found
-
-
-# ------------------------------------------------------------------ home
 
 
 @dataclass(frozen=True)

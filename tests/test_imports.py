@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "sleicl_chains"
-FLOOR = ("errors", "answers", "files", "prompts", "statistics")
+FLOOR = ("errors", "answers", "hashes", "files", "prompts", "statistics")
 """Single modules that every room may use."""
 ROOMS = ("tasks", "models", "grimoires", "answering", "evaluation", "learning", "serving", "cli")
 STRANGERS = {("tasks", "models"), ("models", "tasks")}

@@ -54,13 +54,9 @@ def write(
     home: HomeOption = None,
 ) -> None:
     """Let a strong model write a grimoire from a few examples; store it and print its id."""
-    from sleicl_chains.grimoires.writing.write import (
-        check_budget,
-        examples_tokens,
-        grimoire_writer,
-        profound_prompt,
-        writing_tokens,
-    )
+    from sleicl_chains.grimoires.writing.calls import profound_prompt
+    from sleicl_chains.grimoires.writing.costs import check_budget, examples_tokens, writing_tokens
+    from sleicl_chains.grimoires.writing.write import grimoire_writer
     from sleicl_chains.models.names import strong_model
 
     place = Home.at(home)

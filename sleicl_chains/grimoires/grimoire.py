@@ -4,26 +4,23 @@ A grimoire is a Markdown file: YAML front matter, then the profound and the simp
 heading each.
 """
 
-import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sleicl_chains.errors import InputError, one_line
+from sleicl_chains.errors import InputError, first_complaint, one_line
 from sleicl_chains.files import parse_json, read_text
+from sleicl_chains.hashes import short_hash
 from sleicl_chains.models.replies import SURROGATE
 from sleicl_chains.models.template_tokens import TOKENS_REMOVED, without_template_tokens
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example, among
-
-if TYPE_CHECKING:  # LangChain's messages take a quarter of a second to load; reading a file needs none
-    pass
 
 _FORBID = ConfigDict(extra="forbid")
 
@@ -126,11 +123,8 @@ def grimoire_id(task: str, profound: str, simple: str) -> str:
     """Return an id that changes with the task's name and either text: a file name in ASCII."""
     plain = unicodedata.normalize("NFKD", task).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", plain)[:40].strip("-") or "task"
-    content = "\0".join([task, profound.strip(), simple.strip()]).encode(errors="surrogatepass")
-    return f"{slug}-{hashlib.sha256(content).hexdigest()[:8]}"
+    return f"{slug}-{short_hash(task, profound.strip(), simple.strip())[:8]}"
 
-
-# ------------------------------------------------------------------ Markdown
 
 _HEADINGS = {"profound": "# Profound grimoire", "simple": "# Simple grimoire"}
 _ANY_CASE = re.MULTILINE | re.IGNORECASE
@@ -219,17 +213,13 @@ def _yaml_complaint(problem: Exception) -> str:
 
 
 def _complaint(problem: ValidationError) -> str:
-    first = problem.errors()[0]
-    where = ".".join(f"{part:.80}" if isinstance(part, str) else str(part) for part in first["loc"]) or "the whole"
-    return f"{where}: found {first['input']!r:.80}; {first['msg']}"
+    first = first_complaint(problem)
+    return f"{first.where or 'the whole'}: found {first.found}; {first.wanted}"
 
 
 def _known(provenance: Provenance) -> dict[str, Any]:
     known = {key: value for key, value in asdict(provenance).items() if value not in ("", None, ())}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in known.items()}
-
-
-# ------------------------------------------------------------------ files
 
 
 class _Import(BaseModel):

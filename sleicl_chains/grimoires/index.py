@@ -3,7 +3,6 @@
 Whatever is here may be thrown away and made again.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from langchain_core.embeddings import Embeddings
 
 from sleicl_chains.errors import EmbedderChanged, InputError, StoreError
 from sleicl_chains.grimoires.grimoire import Grimoire
+from sleicl_chains.hashes import short_hash
 from sleicl_chains.models.embedders import embed, task_text
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _collection(client: "ClientAPI", fingerprint: str) -> "Collection":
 
 
 def _digest(content: object) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+    return short_hash(json.dumps(content))
 
 
 def _digests(collection: "Collection", size: int) -> dict[str, str]:

@@ -4,28 +4,25 @@ Every sampler takes the same number of rows of each label, interleaves the label
 rows' content and the seed alone: not on their order in the file, the process or the machine.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property, partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal, NotRequired, TypedDict, get_args
 
 from sleicl_chains.errors import InputError, OptionError, PromptTooLong, RejectedReply
+from sleicl_chains.grimoires.clusters import central, hierarchical, kmeans, most_like
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import fold
 from sleicl_chains.tasks.rows import Example
 from sleicl_chains.tasks.splits import distinct, shuffled
 
 if TYPE_CHECKING:
-    import numpy as np
     from langchain_core.embeddings import Embeddings
     from langchain_core.runnables import Runnable
-    from numpy.typing import NDArray
 
     from sleicl_chains.answers import Answer
+    from sleicl_chains.grimoires.clusters import Cluster, Vectors
     from sleicl_chains.grimoires.grimoire import Grimoire
-
-    Vectors = NDArray[np.float64]
-    Cluster = Callable[[Vectors, int], NDArray[np.int_]]
 
 SamplerName = Literal["random", "kmeans", "hierarchical", "hard", "similar", "none"]
 
@@ -89,9 +86,9 @@ def sampler(
 
     def ranked(rows: list[Example], given: SampleInput) -> list[Example]:
         if name == "kmeans":
-            return _central(rows, space, per_label, partial(_kmeans, seed=seed))
+            return _typical(rows, space, per_label, partial(kmeans, seed=seed))
         if name == "hierarchical":
-            return _central(rows[:_MOST_CLUSTERED], space, per_label, _hierarchical)
+            return _typical(rows[:_MOST_CLUSTERED], space, per_label, hierarchical)
         if name == "hard" and weak is not None:
             return _hard(rows[: max(pool_per_label, per_label)], weak, per_label, ratio)
         if name == "similar":
@@ -164,64 +161,30 @@ class _Space:
         return vector
 
 
-# ------------------------------------------------------------------ kmeans and hierarchical
-
-
-def _central(rows: list[Example], space: _Space, count: int, cluster: "Cluster") -> list[Example]:
-    """Return of each of `count` clusters the row nearest to its centre, the largest cluster first."""
-    import numpy as np
-
+def _typical(rows: list[Example], space: _Space, count: int, cluster: "Cluster") -> list[Example]:
     rows = sorted(rows, key=lambda row: row.id)  # the same clusters for every seed, as far as they can be
-    vectors = space.rows(rows)
-    # More clusters than different vectors would stay empty.
-    count = min(count, len(np.unique(vectors, axis=0)))
-    labels = cluster(vectors, count) if count > 1 else np.zeros(len(rows), dtype=int)
-    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    members.sort(key=lambda places: (-len(places), places[0]))
-    return [rows[places[_most_like(vectors[places], vectors[places].mean(axis=0))[0]]] for places in members]
-
-
-def _most_like(vectors: "Vectors", target: "Vectors") -> "NDArray[np.int_]":
-    """Return places of vectors (n, n_dims) by their cosine with a target (n_dims,); of equals the first first."""
-    import numpy as np
-
-    return np.argsort(-(vectors @ target).round(6), kind="stable")
-
-
-def _kmeans(vectors: "Vectors", count: int, *, seed: int) -> "NDArray[np.int_]":
-    from sklearn.cluster import KMeans
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it has no types
-
-    # For vectors of unit length the Euclidean distance orders as the cosine does. On one thread sums are
-    # formed in one order, however many cores there are.
-    with threadpool_limits(1):
-        labels: NDArray[np.int_] = KMeans(count, n_init=10, random_state=seed % 2**32).fit_predict(vectors)
-    return labels
-
-
-def _hierarchical(vectors: "Vectors", count: int) -> "NDArray[np.int_]":
-    from sklearn.cluster import AgglomerativeClustering
-
-    labels: NDArray[np.int_] = AgglomerativeClustering(count, metric="cosine", linkage="average").fit_predict(vectors)
-    return labels
-
-
-# ------------------------------------------------------------------ hard and similar
+    return central(rows, space.rows(rows), count, cluster)
 
 
 def _hard(rows: list[Example], weak: "Runnable[str, Answer]", count: int, ratio: float) -> list[Example]:
-    """Return rows by what the weak model made of them: hard and easy in the wanted ratio, then the rest."""
+    """Return rows by what the weak model made of them: hard and easy in the wanted ratio, then the rest.
+
+    HSS of the paper. Its official code takes replies without a label for hard rows; here they tell nothing.
+    """
+    # 1. Have the weak model answer each row zero-shot; an error that says nothing of the row ends all.
     hard: list[Example] = []
     easy: list[Example] = []
     unread: list[Example] = []
     answers = weak.batch([row.text for row in rows], return_exceptions=True)
+    # 2. Sort the rows by whether the answer is the right one.
     for row, answer in zip(rows, answers, strict=True):
         if isinstance(answer, Exception) and not isinstance(answer, PromptTooLong | RejectedReply):
             raise answer
         if isinstance(answer, Exception) or answer.answer is None:
-            unread.append(row)  # tells nothing about how hard the row is
+            unread.append(row)
         else:
             (easy if fold(answer.answer) == fold(row.answer) else hard).append(row)
+    # 3. Take the share of hard ones, rounded to the nearest row, and easy ones; each kind makes up for the other.
     wanted = int(ratio * count + 0.5)
     return hard[:wanted] + easy[: count - wanted] + hard[wanted:] + easy[count - wanted :] + unread
 
@@ -231,7 +194,7 @@ def _nearest(rows: list[Example], space: _Space, given: SampleInput) -> list[Exa
 
     task = given["task"]
     question = given.get("question") or task_text(task.name, task.task_type, task.description, task.labels)
-    return [rows[place] for place in _most_like(space.rows(rows), space.question(question))]
+    return [rows[place] for place in most_like(space.rows(rows), space.question(question))]
 
 
 FEW_SHOT_PER_LABEL = 4

@@ -76,8 +76,6 @@ class GrimoireStore:
         self._client = client
         self._lock_timeout_s = lock_timeout_s
 
-    # -------------------------------------------------------------- files
-
     def add(self, grimoire: Grimoire) -> str:
         """Write a grimoire's file, index it and return its id.
 
@@ -148,8 +146,6 @@ class GrimoireStore:
                 problems.append(str(problem))
         self.problems = problems
         return library
-
-    # -------------------------------------------------------------- the index
 
     def search(
         self, query: str | Task | Sequence[str], k: int = 4, filters: Mapping[str, str] | None = None
@@ -274,8 +270,6 @@ class GrimoireStore:
                 f"The index cannot be used ({said:.300}); {server}run `sleicl grimoires rebuild`, "
                 "which makes it anew from the Markdown files"
             ) from problem
-
-    # -------------------------------------------------------------- the rest
 
     def close(self) -> None:
         """Do nothing: no file or client is open between two calls. A given client is the caller's to close."""

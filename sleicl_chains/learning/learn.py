@@ -150,7 +150,7 @@ class Plan:
         Raises:
             InputError: the strong model would cost more tokens than the budget.
         """
-        from sleicl_chains.grimoires.writing.write import check_budget, examples_tokens, writing_tokens
+        from sleicl_chains.grimoires.writing.costs import check_budget, examples_tokens, writing_tokens
 
         each = 2 if parts.confirm else 1
         forms = sum(bool(form) for one in grimoires for form in (one.simple, one.profound)) + (2 if strong else 0)

@@ -93,9 +93,6 @@ def _host(url: str) -> str:
         return ""
 
 
-# ------------------------------------------------------------------ OpenAI-compatible servers
-
-
 def openai_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of langchain-openai's classes, with what the server's address asks for.
 

@@ -113,9 +113,6 @@ def limited_to(model: object, tokens: int) -> dict[str, Any]:
     return {name: tokens} | ({"extra_body": {**body, name: tokens}} if name in body else {})
 
 
-# ------------------------------------------------------------------ the journal's view
-
-
 @dataclass(frozen=True)
 class _Limited:
     """A model under other options, which the journal knows by the given identity."""

@@ -4,7 +4,6 @@ Everything here is a LangChain `Embeddings`; async use comes from its defaults.
 """
 
 import base64
-import hashlib
 import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from sleicl_chains.errors import ModelError, ModelNotFound, SleiclError, one_line
 from sleicl_chains.files import Home
+from sleicl_chains.hashes import short_hash
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -256,9 +256,6 @@ def _of_provider(name: str) -> Embeddings:
         raise meant from None
 
 
-# ------------------------------------------------------------------ use
-
-
 def embed(embeddings: Embeddings, texts: Iterable[str], *, as_queries: bool = False) -> NDArray[np.float32]:
     """Return the vectors of texts: (n_texts, n_dims), rows of unit length.
 
@@ -311,7 +308,7 @@ def fingerprint(embeddings: Embeddings) -> str:
     vector = embed(embeddings, ["A grimoire holds what a strong model has learned about a task."])[0]
     largest = sorted(np.argsort(-np.abs(vector), kind="stable")[:8].tolist())
     marks = [(place, bool(vector[place] > 0)) for place in largest]
-    return f"{len(vector)}-{hashlib.sha256(repr(marks).encode()).hexdigest()[:12]}"
+    return f"{len(vector)}-{short_hash(repr(marks))[:12]}"
 
 
 def task_text(name: str, task_type: str, description: str, labels: Sequence[str]) -> str:

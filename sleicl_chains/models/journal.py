@@ -194,8 +194,6 @@ class Journal:
             help = "move the file away, and a new one is begun"
             raise SleiclError(f"{self.path}: the journal is damaged ({problem}); {help}") from None
 
-    # -------------------------------------------------------------- rows
-
     def _find(self, key: str) -> Reply | None:
         query = "SELECT reply FROM calls WHERE key = ? AND rejected IS NULL"
         with self._lock, self._explained():
@@ -239,8 +237,6 @@ class Journal:
             pass  # it is found where it is
         finally:
             self._connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_S * 1000}")
-
-    # -------------------------------------------------------------- claims
 
     def _claim(self, key: str) -> tuple[str, float] | None:
         """Note that a request is being asked; None where another is at it. Proves that the journal can be written."""

@@ -6,7 +6,15 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sleicl_chains.errors import KeyMissing, ModelError, ModelNotFound, OptionError, SleiclError, one_line
+from sleicl_chains.errors import (
+    KeyMissing,
+    ModelError,
+    ModelNotFound,
+    OptionError,
+    SleiclError,
+    first_complaint,
+    one_line,
+)
 from sleicl_chains.files import Home
 from sleicl_chains.models.addresses import no_proxies, openai_options, proxy_problem
 
@@ -152,9 +160,9 @@ def _opened(called: str, kind: type[Model], /, **options: Any) -> Model:
     try:
         return kind(**options)
     except ValidationError as problem:
-        found = problem.errors()[0]
-        where = f"{found['loc'][0]}={found['input']!r:.80}: " if found["loc"] else ""
-        raise OptionError(f"{called}: {where}{found['msg']}") from None
+        first = first_complaint(problem)
+        where = f"{first.path[0]}={first.found}: " if first.path else ""
+        raise OptionError(f"{called}: {where}{first.wanted}") from None
 
 
 def _from_provider(name: str, options: dict[str, Any]) -> "BaseChatModel":

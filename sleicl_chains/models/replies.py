@@ -57,9 +57,6 @@ def cut_reply(text: str) -> CutReply:
     return problem
 
 
-# ------------------------------------------------------------------ texts of the strong model
-
-
 def check_reply(message: "AIMessage") -> str:
     """Return the text of a strong model's reply, without its thinking and cleaned as `cleaned` says.
 
@@ -142,9 +139,6 @@ def chat_around(text: str) -> list[str]:
     """Return a first and a last line that speak to a person, such as "Certainly! Here is ..."."""
     found = [pattern.search(text) for pattern in (_OPENING, _CLOSING)]
     return [" ".join(match[0].split())[:60] for match in found if match]
-
-
-# ------------------------------------------------------------------ answers
 
 
 def check_label(message: "AIMessage", label: str | None, labels: Sequence[str]) -> None:

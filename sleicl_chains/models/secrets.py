@@ -76,8 +76,6 @@ def _without_values(query: str) -> str:
     return "&".join(kept)
 
 
-# ------------------------------------------------------------------ as it was
-
 _FORMER_NAME = re.compile(r"(key|token|password|passwd|secret|credential|authorization|cookie)s?$", re.IGNORECASE)
 _FORMER_USER = re.compile(r"(?<=://)[^/@\s]+@")
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from sleicl_chains.errors import InputError, ModelNotFound, SleiclError
 from sleicl_chains.files import Home, open_file, read_text, write_whole
+from sleicl_chains.hashes import short_hash
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def remembered_sha256(path: Path, home: Home) -> str:
 
     The time of the last change to its entry counts as well: whoever writes to a file can set back the other time alone.
     """
-    note = home.digests / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]}.json"
+    note = home.digests / f"{short_hash(str(path.resolve()))}.json"
     with open_file(path) as file:
         before = _stamp(file.fileno())
         with contextlib.suppress(InputError, ValueError, KeyError, TypeError):  # none yet, or a damaged one

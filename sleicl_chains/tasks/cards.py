@@ -6,20 +6,16 @@ Every complaint is one line that names the file, the line, what was found and wh
 import json
 import math
 import re
-import reprlib
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from sleicl_chains.errors import InputError, note
+from sleicl_chains.errors import InputError, first_complaint, note
 from sleicl_chains.files import parse_json
 from sleicl_chains.tasks.labels import fold, plain
 from sleicl_chains.tasks.texts import read_encoded
-
-SHORT = reprlib.Repr()  # for complaints: nobody wants a whole book in one line
-SHORT.maxstring = 80
 
 
 class Task(BaseModel):
@@ -87,7 +83,7 @@ def load_task(path: str | Path) -> Task:
     try:
         task = Task.model_validate(card)
     except ValidationError as problem:
-        raise InputError(f"{path}: {_first_complaint(problem)}") from None
+        raise InputError(f"{path}: {_complaint(problem)}") from None
     if len(task.labels) == 1:
         note(f"{path}: there is one label alone, so every answer is {task.labels[0]!r}; name the others in labels")
     return task
@@ -98,17 +94,14 @@ def _listed_labels(card: dict[str, Any]) -> list[Any]:
     return labels if isinstance(labels, list) else []
 
 
-def _first_complaint(problem: ValidationError) -> str:
-    first = problem.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    known = ", ".join(Task.model_fields)
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {SHORT.repr(where)}; expected keys: {known}"
-    if first["type"] == "missing":
-        return f"key {where!r} is missing; expected keys: {known}"
+def _complaint(problem: ValidationError) -> str:
+    first, known = first_complaint(problem), ", ".join(Task.model_fields)
+    if first.kind == "extra_forbidden":
+        return f"unknown key {first.where!r}; expected keys: {known}"
+    if first.kind == "missing":
+        return f"key {first.where!r} is missing; expected keys: {known}"
     plain = {"string_type": "expected text", "tuple_type": "expected a list of texts"}
-    wanted = plain.get(first["type"], first["msg"].removeprefix("Value error, "))
-    return f"key {where!r}: found {SHORT.repr(first['input'])}; {wanted}"
+    return f"key {first.where!r}: found {first.found}; {plain.get(first.kind, first.wanted)}"
 
 
 _MANY_DOTS = re.compile(r"(?:[^\s.=,]{1,80}[ \t]*\.[ \t]*){100}")

@@ -3,7 +3,6 @@
 Every complaint is one line that names the file, the line, what was found and what was expected.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,9 +12,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sleicl_chains.errors import InputError, note
+from sleicl_chains.errors import SHORT, InputError, note
 from sleicl_chains.files import ROWS_LIMIT, parse_json
-from sleicl_chains.tasks.cards import SHORT, Task, kind, plain_text
+from sleicl_chains.hashes import short_hash
+from sleicl_chains.tasks.cards import Task, kind, plain_text
 from sleicl_chains.tasks.labels import fold, plain
 from sleicl_chains.tasks.tables import NAMES, separator, table_rows
 from sleicl_chains.tasks.texts import read_encoded, whole_text
@@ -28,7 +28,7 @@ Row = tuple[str, dict[str, Any]]  # where it stands ("rows.csv, line 3"), and it
 
 def text_id(text: str) -> str:
     """Return sixteen hex digits of a text as `fold` leaves it: the same for near-copies, whatever their answer."""
-    return hashlib.sha256(fold(text).encode()).hexdigest()[:16]
+    return short_hash(fold(text))
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Example:
     id: str = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        content = whole_text(f"{self.text}\0{self.answer}", "the example").encode()
-        object.__setattr__(self, "id", hashlib.sha256(content).hexdigest()[:16])
+        content = whole_text(f"{self.text}\0{self.answer}", "the example")
+        object.__setattr__(self, "id", short_hash(content))
 
 
 def among(rows: Iterable[Example], ids: Iterable[str], text_ids: Iterable[str]) -> list[Example]:

@@ -14,7 +14,8 @@ from langchain_core.messages import AIMessage
 
 from sleicl_chains.errors import InputError, RejectedReply
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance, grimoire_id, load_grimoire
-from sleicl_chains.grimoires.writing.write import WriteInput, grimoire_writer, missing_labels
+from sleicl_chains.grimoires.writing.calls import missing_labels
+from sleicl_chains.grimoires.writing.write import WriteInput, grimoire_writer
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.models.replies import check_reply
 from sleicl_chains.tasks.cards import Task

@@ -9,7 +9,9 @@ import pytest
 from langchain_core.messages import AIMessage
 
 from sleicl_chains.files import Home
-from sleicl_chains.grimoires.writing.write import examples_tokens, grimoire_writer, profound_prompt, writing_tokens
+from sleicl_chains.grimoires.writing.calls import profound_prompt
+from sleicl_chains.grimoires.writing.costs import examples_tokens, writing_tokens
+from sleicl_chains.grimoires.writing.write import grimoire_writer
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.models.names import strong_model
 from sleicl_chains.models.replies import check_reply, check_text

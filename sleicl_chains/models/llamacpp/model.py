@@ -6,7 +6,6 @@ It renders its own prompts, so the exact text sent is known, and gives exact lab
 import asyncio
 import functools
 import importlib.metadata
-import math
 import mmap
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -26,13 +25,10 @@ from sleicl_chains.files import Home, open_file
 from sleicl_chains.models.abilities import LabelScores, State
 from sleicl_chains.models.layouts import STOP, completion
 from sleicl_chains.models.llamacpp.engine import PROBE_TOKENS, Engine, check_unchanged, engine_for
-from sleicl_chains.models.llamacpp.literals import MARK, may_hold_control
-from sleicl_chains.models.weights import FileState, fetched_again, remembered_sha256
-
-_BIAS = 10.0
-"""Added to the logits of a label's tokens; see `_label_masses`."""
-_ALONE = 100.0
-"""Added to logits so that no other token is left any probability."""
+from sleicl_chains.models.llamacpp.literals import may_hold_control
+from sleicl_chains.models.llamacpp.next_tokens import NextTokens
+from sleicl_chains.models.llamacpp.scoring import score, sent
+from sleicl_chains.models.weights import FileState, remembered_sha256
 
 
 class EmbeddedModel(BaseChatModel):
@@ -129,8 +125,6 @@ class EmbeddedModel(BaseChatModel):
         check_unchanged(self.path, self._opened)
         return found
 
-    # ------------------------------------------------------------------ prompts
-
     def render(self, messages: Sequence[BaseMessage]) -> str:
         """Return the exact text that the model is given; a trailing AI message is left open.
 
@@ -153,152 +147,15 @@ class EmbeddedModel(BaseChatModel):
         text = self.engine.as_text(message.text) if may_hold_control(message.text) else message.text
         return message if text == message.text else message.model_copy(update={"content": text})
 
-    def _sent(self, prompt: str) -> list[str | int]:
-        """Return a rendered prompt as the engine takes it: the text, or its tokens where some of it is marked."""
-        return [*self.engine.prompt_tokens(prompt)] if MARK in prompt else [prompt]
-
-    # ------------------------------------------------------------------ label probabilities
-
     def score_labels(self, prompt: str, labels: Sequence[str]) -> LabelScores:
-        """Score each label as the continuation of a rendered prompt, at its usual tokens.
+        """Score each label as the continuation of a rendered prompt, see `scoring`.
 
-        A label is followed token by token until no other label begins alike, and its first tokens up
-        to there stand for it: " Ab" for " Abbreviation". So there is one request a question, and one
-        more for each beginning that labels share ("very positive", "very negative"), within which
-        they are scored against each other. A label that begins another ("hate", "hate speech") has what the
-        others leave of all that may follow it, as in `ollama.scoring`. No randomness.
+        One request, and one more for each beginning that labels share. No randomness.
 
         Raises:
             PromptTooLong: the prompt does not fit the context.
         """
-        start, spelled = self._spell(prompt, tuple(labels))
-        return self._descend(start, dict(zip(labels, spelled, strict=True)), 0)
-
-    def _spell(self, prompt: str, labels: tuple[str, ...]) -> tuple[list[str | int], list[list[int]]]:
-        """Return the prompt, and each label's tokens as the tokenizer writes them after it.
-
-        The prompt stays a text, which spares a request, unless a label changes how its last tokens are written.
-        """
-        tail = prompt.rpartition("\n")[2].replace(MARK, "")
-        changed, spelled = self.engine.spell(tail[-40:], labels)
-        if not changed:
-            return self._sent(prompt), spelled
-        return [*self.engine.prompt_tokens(prompt)[:-changed]], spelled
-
-    def _descend(self, start: list[str | int], spelled: dict[str, list[int]], depth: int) -> LabelScores:
-        """Share out probability at the first token where the labels differ, then within each branch."""
-        ended = [label for label, tokens in spelled.items() if len(tokens) == depth]
-        branches: dict[int, dict[str, list[int]]] = {}
-        for label, tokens in spelled.items():
-            if label not in ended:
-                branches.setdefault(tokens[depth], {})[label] = tokens
-        if len(branches) == 1 and len(spelled) > 1 and depth and not ended:
-            return self._descend([*start, next(iter(branches))], spelled, depth + 1)
-        if ended:
-            masses, coverage, read = self._beside_an_end(start, list(branches))
-        else:
-            masses, coverage, read = self._label_masses(start, list(branches))
-        probabilities = dict.fromkeys(ended, max(0.0, 1.0 - sum(masses.values())) / max(1, len(ended)))
-        requests = 1
-        for step, members in branches.items():
-            inner: Mapping[str, float] = dict.fromkeys(members, 1.0)
-            if len(members) > 1:
-                below = self._descend([*start, step], members, depth + 1)
-                inner, requests, read = below.probabilities, requests + below.requests, read + below.prompt_tokens
-            probabilities |= {label: masses[step] * share for label, share in inner.items()}
-        return LabelScores(probabilities, coverage, read, requests)
-
-    def _beside_an_end(self, start: list[str | int], tokens: list[int]) -> tuple[dict[int, float], float, int]:
-        """Return the probabilities of `tokens` among all, where a label has ended and has the rest."""
-        if not tokens:  # the tokenizer writes two labels alike
-            return {}, 1.0, 0
-        shares, read = self._exact(start, tokens)
-        total = max(1.0, sum(shares.values()))
-        return {token: share / total for token, share in shares.items()}, 1.0, read
-
-    def _label_masses(self, start: list[str | int], tokens: list[int]) -> tuple[dict[int, float], float, int]:
-        """Return the probabilities of `tokens` among themselves, their share of all tokens, and the prompt's length.
-
-        Adding a bias b to the logits of some tokens turns their joint probability m into
-        s = e^b m / (1 - m + e^b m), and leaves their ratios alone. So one request with b = 10 lifts
-        them into the short list that the engine returns, and m = s / (e^b (1 - s) + s).
-        """
-        found, read = self._biased(start, tokens, _BIAS, max(64, 4 * len(tokens)))
-        if found is not None:
-            lifted = sum(found.values())
-            coverage = lifted / (math.exp(_BIAS) * max(0.0, 1 - lifted) + lifted) if lifted else 0.0
-            if len(found) < len(tokens):  # one is too unlikely even so: leave nothing else on the list
-                found, _ = self._biased(start, tokens, _ALONE, len(tokens))
-        if found is None:
-            found, read = self._exact(start, tokens)
-            coverage = sum(found.values())
-        total = sum(found.values())
-        return {token: found.get(token, 0.0) / total for token in tokens}, min(1.0, coverage), read
-
-    def _biased(
-        self, start: list[str | int], tokens: list[int], bias: float, alternatives: int
-    ) -> tuple[dict[int, float] | None, int]:
-        """Return the next token's probabilities with some tokens lifted, and the tokens of the prompt.
-
-        None for the probabilities where the token that the engine drew is a piece of a character: it
-        keeps that one back until the character is whole, and its alternatives with it.
-        """
-        listed, read = self._next(start, dict.fromkeys(tokens, bias), alternatives, biased=True)
-        if listed is None:
-            return None, read
-        shares = {entry["id"]: entry["prob"] for entry in listed}
-        return {token: shares[token] for token in tokens if token in shares}, read
-
-    def _exact(self, start: list[str | int], tokens: list[int]) -> tuple[dict[int, float], int]:
-        """Return the probabilities of `tokens` among all tokens, and the tokens of the prompt; three requests or more.
-
-        Another token, one that is whole text, is made the one that is drawn. Its own probability p is given
-        without the bias; under one that is g smaller for `tokens`, a token of probability q is listed with q e^-g / p
-        of what the drawn one has.
-        """
-        plain = self.engine.tokens("a", special=False)[-1]
-        # Twice: a prompt that is in the cache is evaluated by its last token, a new one at once, and after pieces of
-        # characters their logits differ by up to .08. What is compared below must come from one kind of evaluation.
-        for _ in range(2):
-            listed, read = self._next(start, {plain: _ALONE}, max(64, 4 * len(tokens)), biased=False)
-        assert listed is not None
-        drawn = next((entry for entry in listed if entry["id"] not in tokens and _is_whole(entry)), None)
-        if drawn is None:
-            raise ModelError(f"{self.model_name} shows no next token that is text, so labels cannot be scored here")
-        for gap in (15.0, 30.0, 45.0):  # wider where one of `tokens` was drawn all the same
-            bias = {drawn["id"]: _ALONE} | dict.fromkeys(tokens, _ALONE - gap)
-            lifted, read = self._next(start, bias, max(64, 4 * len(tokens)), biased=True)
-            if lifted is not None:
-                break
-        else:
-            raise ModelError(f"{self.model_name}: the engine gave no probabilities for the tokens {tokens}")
-        shares = {entry["id"]: entry["prob"] for entry in lifted}
-        unit = math.exp(drawn["logprob"] + gap) / shares[drawn["id"]]
-        return {token: shares.get(token, 0.0) * unit for token in tokens}, read
-
-    def _next(
-        self, start: list[str | int], bias: Mapping[int, float], alternatives: int, *, biased: bool
-    ) -> tuple[list[dict[str, Any]] | None, int]:
-        """Return the likeliest next tokens, and the tokens of the prompt.
-
-        `biased` says whether their probabilities are given with the bias or without, then as logarithms.
-        """
-        reply = self.engine.post("/completion", {
-            # A list of texts alone would be several prompts.
-            "prompt": start[0] if len(start) == 1 else start,
-            "n_predict": 1, "cache_prompt": True, "temperature": 1.0, "samplers": [], "seed": 0,
-            "post_sampling_probs": biased, "n_probs": alternatives, "logit_bias": [*map(list, bias.items())],
-            "response_fields": ["completion_probabilities", "tokens_evaluated", "timings"],
-        })  # fmt: skip
-        found, read = reply.get("completion_probabilities"), reply["tokens_evaluated"]
-        if not found:
-            return None, read
-        listed = found[0]["top_probs"] if biased else [*found[0]["top_logprobs"], found[0]]
-        if any(entry["prob" if biased else "logprob"] is None for entry in listed):
-            raise ModelError(f"{self.path}: it gives probabilities that are no numbers; {fetched_again(self.path)}")
-        return listed, read
-
-    # ------------------------------------------------------------------ the model's state
+        return score(self._next_tokens, prompt, labels)
 
     def read_state(self, prompt: str) -> State:
         """Return the model's last-layer state at the end of a rendered prompt: 512 numbers.
@@ -311,14 +168,11 @@ class EmbeddedModel(BaseChatModel):
         Raises:
             PromptTooLong: the prompt does not fit the context.
         """
-        tokens = self.engine.probe_tokens
-        found, read = self._biased(self._sent(prompt), tokens, _ALONE, len(tokens))
-        assert found is not None, "probe tokens are whole text"
-        logits = [math.log(max(found.get(token, 0.0), 1e-30)) for token in tokens]
-        mean = sum(logits) / len(logits)
-        return State([logit - mean for logit in logits], read)
+        return State(*self._next_tokens.logits(sent(self.engine, prompt), self.engine.probe_tokens))
 
-    # ------------------------------------------------------------------ text
+    @property
+    def _next_tokens(self) -> NextTokens:
+        return NextTokens(self.engine, self.model_name, self.path)
 
     def schema_option(self, schema: Mapping[str, Any]) -> dict[str, Any]:
         """Return the option that holds a reply to a JSON schema."""
@@ -331,7 +185,7 @@ class EmbeddedModel(BaseChatModel):
             raise ModelError(f"{self.model_name} does not know the option {sorted(unknown)[0]!r}")
         temperature = options.get("temperature", self.temperature)
         ends = stop or ([] if self.has_template else [STOP])
-        prompt = self._sent(self.render(messages))
+        prompt = sent(self.engine, self.render(messages))
         body = {
             "prompt": prompt[0] if len(prompt) == 1 else prompt,
             "n_predict": options.get("max_tokens", self.max_tokens), "cache_prompt": True,
@@ -440,14 +294,6 @@ def _idle_cores() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     busy = round(os.getloadavg()[0]) if hasattr(os, "getloadavg") else 1
     return min(8, max(1, cores - busy))
-
-
-def _is_whole(entry: Mapping[str, Any]) -> bool:
-    """Tell whether a listed token is text and no piece of a character."""
-    try:
-        return bool(bytes(entry["bytes"]).decode().strip())
-    except UnicodeDecodeError:
-        return False
 
 
 def _usage(reply: Mapping[str, Any]) -> UsageMetadata:

@@ -149,8 +149,6 @@ class OllamaModel(ChatOllama):
         """Return the option that holds a reply to a JSON schema."""
         return {"format": dict(schema)}
 
-    # ------------------------------------------------------------------ identity
-
     @property
     def settings(self) -> dict[str, Any]:
         """All settings that decide an answer."""
@@ -186,8 +184,6 @@ class OllamaModel(ChatOllama):
     def get_num_tokens(self, text: str) -> int:
         """Estimate the number of tokens, from the length of those that the server counted; no call."""
         return self._arrival.estimate(len(text))
-
-    # ------------------------------------------------------------------ what is known of the model
 
     @property
     def known(self) -> Known:
@@ -253,8 +249,6 @@ class OllamaModel(ChatOllama):
             return f"Ollama {version} does not show rendered prompts; embedded:ollama/{self.model} scores exactly"
         return ""
 
-    # ------------------------------------------------------------------ requests
-
     def _options(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options of a call; every call gets them here."""
         return merged(self, given, self.model_name)
@@ -306,8 +300,6 @@ class OllamaModel(ChatOllama):
         if layout and not kwargs.get("tools"):
             self._frame(laid)
         return "/api/chat", {**self._chat_params(laid, stop, **kwargs), "stream": True}
-
-    # ------------------------------------------------------------------ text
 
     def _create_chat_stream(
         self, messages: list[BaseMessage], stop: list[str] | None = None, **kwargs: Any
@@ -366,8 +358,6 @@ class OllamaModel(ChatOllama):
     def _again(self) -> dict[str, Any]:
         """Once more, if any: what failed before the first part, the server has tried its number of times."""
         return {**self._server.retry_policy(_broke_off), "stop": stop_after_attempt(min(2, self.attempts))}
-
-    # ------------------------------------------------------------------ label probabilities
 
     def render(self, messages: Sequence[BaseMessage]) -> str:
         """Return the exact text that the model is given; a trailing AI message is left open.

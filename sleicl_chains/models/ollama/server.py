@@ -65,8 +65,6 @@ class Server:
         """The address to print."""
         return self.address.url
 
-    # ------------------------------------------------------------------ requests
-
     def get(self, route: str) -> dict[str, Any]:
         """Ask for `route`. Raises a SleiclError, see `failures`."""
         reply: dict[str, Any] = self._retry(self._once, "GET", route, None)
@@ -177,8 +175,6 @@ class Server:
         except SleiclError:
             return None  # the first failure is the one to tell
 
-    # ------------------------------------------------------------------ clients
-
     @functools.cached_property
     def _client(self) -> httpx.Client:
         return httpx.Client(**{"verify": _certificates(), **self._settings})
@@ -189,8 +185,6 @@ class Server:
         if loop not in self._async_clients:
             self._async_clients[loop] = httpx.AsyncClient(**{"verify": _certificates(), **self._settings})
         return self._async_clients[loop]
-
-    # ------------------------------------------------------------------ what is there
 
     @property
     def version(self) -> Version:

@@ -11,7 +11,7 @@ from sleicl_chains.errors import PromptTooLong
 from sleicl_chains.models.llamacpp.engine import Engine
 from sleicl_chains.models.llamacpp.model import EmbeddedModel
 from sleicl_chains.tasks.cards import Task
-from tests.models.test_embedded import CHAT, SENTIMENTS, full_distribution
+from tests.models.llamacpp.test_scoring import CHAT, SENTIMENTS, full_distribution
 from tests.support.fake_models import Stater
 
 
