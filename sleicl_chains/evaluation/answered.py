@@ -1,7 +1,7 @@
 """One answered row of a run, as it lies in `rows.jsonl`; the file's keys are named here alone."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from sleicl_chains.answering.readings import GROUPS
 from sleicl_chains.answers import NO_STRONG_ANSWER, Answer
 from sleicl_chains.errors import RunError
 from sleicl_chains.files import ROWS_LIMIT, read_file
+from sleicl_chains.tasks.rows import Example
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class AnsweredRow:
 
     arm: str
     row: str
-    """The row's key: its content hash, and a number from the second of equal rows on."""
+    """The row's key; see `row_keys`."""
     gold: str
     prediction: str | None
     valid: bool
@@ -74,6 +75,16 @@ class AnsweredRow:
 @cache
 def _checker() -> TypeAdapter[AnsweredRow]:
     return TypeAdapter(AnsweredRow)
+
+
+def row_keys(examples: Sequence[Example]) -> list[str]:
+    """Return a key for each row: its content hash, and a number from the second of equal rows on."""
+    seen: dict[str, int] = {}
+    keys = []
+    for example in examples:
+        seen[example.id] = seen.get(example.id, 0) + 1
+        keys.append(example.id if seen[example.id] == 1 else f"{example.id}#{seen[example.id]}")
+    return keys
 
 
 def read_rows(file: Path) -> list[AnsweredRow]:

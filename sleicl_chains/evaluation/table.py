@@ -17,7 +17,9 @@ from sleicl_chains.answering.solver import solver
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, OptionError
 from sleicl_chains.evaluation.baselines import majority, probe
-from sleicl_chains.evaluation.evaluate import Progress, Report, evaluate, run_name
+from sleicl_chains.evaluation.evaluate import evaluate, run_name
+from sleicl_chains.evaluation.progress import Progress
+from sleicl_chains.evaluation.summary import Report
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.grimoires.samplers import few_shot_examples

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from sleicl_chains.answering.arms import asks_a_model
-from sleicl_chains.evaluation.evaluate import ArmResult, Comparison, Report
+from sleicl_chains.evaluation.summary import ArmResult, Comparison, Report
 from sleicl_chains.statistics import wilson
 
 if TYPE_CHECKING:

@@ -21,10 +21,11 @@ from sleicl_chains.answering.priors import prior_texts
 from sleicl_chains.answering.readings import Mode, Prior
 from sleicl_chains.answering.recipes import Finding, Shown, Verdict
 from sleicl_chains.errors import InputError
+from sleicl_chains.evaluation.progress import Progress
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.grimoires.samplers import own_examples, typical_examples
 from sleicl_chains.learning.judging import Candidate, Judge, Judged
-from sleicl_chains.learning.survey import Progress, Survey, fresh_characters
+from sleicl_chains.learning.survey import Survey, fresh_characters
 from sleicl_chains.models.abilities import StateReader, scoring_problem
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.statistics import mcnemar, paired_difference

@@ -12,7 +12,7 @@ from sleicl_chains.answering.priors import mean_shares, prior_texts
 from sleicl_chains.answering.readers import Calibration, PriorReader, Reader, likeliest, pooled
 from sleicl_chains.answering.readings import Block, Mode, Prior, needs_labelled_rows
 from sleicl_chains.answering.recipes import Trial
-from sleicl_chains.evaluation.evaluate import is_right
+from sleicl_chains.evaluation.summary import is_right
 from sleicl_chains.learning.survey import Survey
 from sleicl_chains.statistics import macro_f1
 from sleicl_chains.tasks.cards import Task

@@ -9,11 +9,11 @@ from langchain_core.language_models import BaseChatModel
 from sleicl_chains.answering.consent import plain_options
 from sleicl_chains.answering.readings import looks_at
 from sleicl_chains.answering.recipes import Recipe, stamped, told_by
+from sleicl_chains.evaluation.progress import Progress
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.grimoires.samplers import FEW_SHOT_PER_LABEL, typical_examples
 from sleicl_chains.learning.gate import Cut, Gate, Notice, cut
 from sleicl_chains.learning.judging import Candidate
-from sleicl_chains.learning.survey import Progress
 from sleicl_chains.models.abilities import name_of
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.tasks.cards import Task

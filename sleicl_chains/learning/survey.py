@@ -1,7 +1,7 @@
 """The survey: what the weak model makes of labelled rows under several prompts, each asked once."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -11,11 +11,9 @@ from sleicl_chains.answering.observer import Observer
 from sleicl_chains.answering.readings import Block, Mode
 from sleicl_chains.answering.steps import Solver
 from sleicl_chains.errors import PromptTooLong, RejectedReply
+from sleicl_chains.evaluation.progress import Progress
 from sleicl_chains.tasks.labels import fold
 from sleicl_chains.tasks.rows import Example
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, the rows done and the rows to do, of all together."""
 
 
 @dataclass

@@ -5,7 +5,7 @@ from langchain_core.runnables import Runnable
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError
 from sleicl_chains.evaluation.baselines import majority, probe
-from sleicl_chains.evaluation.evaluate import settings_of
+from sleicl_chains.evaluation.settings import settings_of
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 

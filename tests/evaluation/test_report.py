@@ -16,11 +16,12 @@ from langchain_core.runnables import Runnable, RunnableLambda
 
 from sleicl_chains.answers import Answer
 from sleicl_chains.evaluation.baselines import majority
-from sleicl_chains.evaluation.evaluate import ArmResult, evaluate
+from sleicl_chains.evaluation.evaluate import evaluate
 from sleicl_chains.evaluation.report.pages import Page, render
 from sleicl_chains.evaluation.report.plots import front
 from sleicl_chains.evaluation.report.runs import Run, read_run
 from sleicl_chains.evaluation.report.sources import Texts
+from sleicl_chains.evaluation.summary import ArmResult
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.tasks.cards import Task

@@ -6,11 +6,11 @@ from functools import cached_property
 
 from sleicl_chains.answering.arms import asks_a_model
 from sleicl_chains.evaluation.answered import AnsweredRow
-from sleicl_chains.evaluation.evaluate import ArmResult
 from sleicl_chains.evaluation.report import plots
 from sleicl_chains.evaluation.report.plots import Kind
 from sleicl_chains.evaluation.report.runs import Run
 from sleicl_chains.evaluation.report.sources import Texts
+from sleicl_chains.evaluation.summary import ArmResult
 from sleicl_chains.evaluation.words import verdict
 from sleicl_chains.statistics import calibration_bins, expected_calibration_error, risk_coverage
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from sleicl_chains.evaluation.evaluate import ArmResult
+from sleicl_chains.evaluation.summary import ArmResult
 from sleicl_chains.statistics import Bin, wilson
 
 if TYPE_CHECKING:
