@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from langchain_core.language_models import BaseChatModel
 
@@ -24,79 +24,25 @@ from sleicl_chains.errors import InputError
 from sleicl_chains.evaluation.progress import Progress
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.grimoires.samplers import own_examples, typical_examples
+from sleicl_chains.learning.cut import Cut
 from sleicl_chains.learning.judging import Candidate, Judge, Judged
 from sleicl_chains.learning.survey import Survey, fresh_characters
 from sleicl_chains.models.abilities import StateReader, scoring_problem
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.statistics import mcnemar, paired_difference
 from sleicl_chains.tasks.cards import Task
-from sleicl_chains.tasks.labels import fold
 from sleicl_chains.tasks.rows import Example
-from sleicl_chains.tasks.splits import distinct, shuffled, stratified
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
 
-CHOOSE_SHARE = 0.6
-"""Of the labelled rows; the others confirm."""
-FEWEST_ROWS = 40
-"""Below this no test is made: on a dozen rows even a large gain cannot be told from chance."""
 LEVEL = 0.05
 """The chance of "helps" or "hurts" where there is no difference, both together."""
-FEWEST_CONFIRMED = 6
-"""Below this even a grimoire that mends every row is not shown to: McNemar's exact test of five gives p = .06."""
 _PILOT = 4
 """Questions by which the time is foretold."""
 
 Notice = Callable[[str], None]
 """Called with a line for the person who waits."""
-
-
-class Cut(NamedTuple):
-    """The labelled rows, cut once."""
-
-    choose: list[Example]
-    """All fitting, racing and choosing happens here."""
-    confirm: list[Example]
-    """The one test is made here; none where there are too few rows."""
-
-    @property
-    def rows(self) -> list[Example]:
-        """All labelled rows."""
-        return self.choose + self.confirm
-
-    @property
-    def untested(self) -> str:
-        """Why there is no test; empty if there is one."""
-        if self.confirm:
-            return ""
-        if len(self.choose) < FEWEST_ROWS:
-            return f"{len(self.choose)} labelled rows are too few for a verdict ({FEWEST_ROWS} are needed)"
-        return f"fewer than {FEWEST_CONFIRMED} labelled rows are left that no grimoire was written from"
-
-
-def cut(examples: Sequence[Example], seed: int, grimoires: Sequence[Grimoire] = ()) -> Cut:
-    """Cut the labelled rows, each text once, in a seeded order of which every beginning has the labels' shares.
-
-    Rows that a grimoire was written from are chosen on: a test on them would flatter it. Few rows are all chosen on.
-
-    Raises:
-        InputError: they are too few, or all have the same answer.
-    """
-    rows = stratified(distinct(shuffled(examples, seed)), seed)
-    answers = len({row.answer for row in rows})
-    if answers < 2 or len(rows) < 8:
-        raise InputError(
-            f"learn: found {len(rows)} labelled rows with {answers} different answers; expected at least 8 rows with "
-            f"2 answers, and {FEWEST_ROWS} rows for a verdict"
-        )
-    if len(rows) < FEWEST_ROWS:
-        return Cut(rows, [])
-    read = {fold(row.text) for one in grimoires for row in one.provenance.among(examples)}
-    count = round(CHOOSE_SHARE * len(rows))
-    choose = rows[:count] + [row for row in rows[count:] if fold(row.text) in read]
-    confirm = [row for row in rows[count:] if fold(row.text) not in read]
-    return Cut(choose, confirm) if len(confirm) >= FEWEST_CONFIRMED else Cut(choose + confirm, [])
 
 
 @dataclass
@@ -120,8 +66,6 @@ class Gate:
     def tested(self) -> bool:
         """Whether there are rows enough to set some aside for a test."""
         return bool(self.cut.confirm)
-
-    # ------------------------------------------------------------------ candidates
 
     @cached_property
     def setups(self) -> list[Observer]:
@@ -170,8 +114,6 @@ class Gate:
     def judge(self) -> Judge:
         """Fits and judges candidates."""
         return Judge(self.task, self.survey, self.seed)
-
-    # ------------------------------------------------------------------ the gate
 
     def run(self) -> Candidate:
         """Race, confirm and return the candidate that the recipe takes."""
@@ -285,8 +227,6 @@ class Gate:
 
         chain, rows = probe(self.task, self.cut.choose, self.space), self.cut.confirm
         return sum(chain.invoke(row.text).label == row.answer for row in rows) / len(rows)
-
-    # ------------------------------------------------------------------ the recipe
 
     def outcome(self, best: Candidate) -> dict[str, Any]:
         """Return the parts of the recipe that were learned, the reader fitted again on all rows."""
