@@ -1,4 +1,4 @@
-"""Honest tables: the same rows for every arm, every output counted, an interval beside each number.
+"""`evaluate`: every row answered by every arm, and the run folder that the answers lie in.
 
 Answers go to disk one row at a time and the summary is computed from the disk, so an interrupted
 run goes on where it stopped and a finished one can be read again.
@@ -71,17 +71,12 @@ def evaluate(
         SleiclError: whatever a solver raises, except that a prompt that is too long and a rejected
             reply are recorded as failed rows, which count as wrong.
     """
-    named = dict(solvers) if isinstance(solvers, Mapping) else {arm_name(chain): chain for chain in solvers}
-    if not examples or not named or len(named) < len(solvers):
-        raise InputError(
-            f"evaluate: found {len(examples)} rows and {len(named)} arms; expected at least one of each, "
-            "and arms of different names"
-        )
+    named = _named(solvers, examples)
     with nullcontext(run) if run else tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         with _alone(folder):
             rows = _Rows(folder, named, examples)
-            rows.answer_all(named, max_concurrency, progress or (lambda arm, done, total: None))
+            rows.answer_all(named, max_concurrency, progress or (lambda *_: None))
             found = summarise(rows.read(), examples, list(named), task, seen)
             report = Report(weak=weak, train_rows=train_rows, run=str(run or ""), notes=list(notes), **found)
             if report.majority is None:
@@ -90,9 +85,22 @@ def evaluate(
     return report
 
 
+def _named(
+    solvers: Mapping[str, Runnable[str, Answer]] | Sequence[Runnable[str, Answer]], examples: Sequence[Example]
+) -> dict[str, Runnable[str, Answer]]:
+    """Return the solvers by arm; without arms or rows, or with two arms of one name, there is no table."""
+    named = dict(solvers) if isinstance(solvers, Mapping) else {arm_name(chain): chain for chain in solvers}
+    if not examples or not named or len(named) < len(solvers):
+        raise InputError(
+            f"evaluate: found {len(examples)} rows and {len(named)} arms; expected at least one of each, "
+            "and arms of different names"
+        )
+    return named
+
+
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep a second evaluation out of the folder; both would write its rows."""
+    """Lock the folder against a second evaluation, which would write the same rows."""
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +120,7 @@ def _about_now() -> dict[str, Any]:
 
 
 def run_name(task: Task, solvers: Mapping[str, Runnable[str, Answer]], examples: Sequence[Example]) -> str:
-    """Return a folder name that the same command finds again, and no other evaluation."""
+    """Return a folder name made of the task, the rows and the arms' settings: the same for the same evaluation."""
     parts = [*row_keys(examples), *(f"{arm}:{settings_of(chain)}" for arm, chain in solvers.items())]
     slug = re.sub(r"[^a-z0-9]+", "-", task.name.lower())[:40].strip("-")
     return f"{slug}-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:12]}"
@@ -132,7 +140,7 @@ class _Rows:
         self.done = {(row.arm, row.row) for row in found}
 
     def _claim(self, manifest: Path, solvers: Mapping[str, Any], answered: set[str]) -> None:
-        """Note what this run is of, or make sure that it is what the folder was made for.
+        """Write the run's rows and settings to its manifest, or refuse a folder that holds others.
 
         Args:
             manifest: the file that says it.

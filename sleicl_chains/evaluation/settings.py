@@ -1,4 +1,4 @@
-"""What tells one chain from another, so that a run is not continued with answers of another chain."""
+"""The settings of a chain as digits, so that a run goes on only with the chains that it began with."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ def arm_name(chain: Runnable[str, Answer]) -> str:
 
 
 def settings_of(chain: Runnable[str, Answer]) -> str:
-    """Return the digits under which a solver's answers may be continued.
+    """Return a digest of a chain's settings; a run goes on only where it is the same.
 
     A chain of someone else's is told by its parts: models by their identity, a function by its name or text, but not
     by what it calls. An Ollama server is asked which weights it has.
@@ -31,7 +31,7 @@ def settings_of(chain: Runnable[str, Answer]) -> str:
 
 
 def former_settings(chain: Runnable[str, Answer]) -> str:
-    """Return the digits that versions up to 0.1.0 gave, the same in each process where no address is printed."""
+    """Return the digest of versions up to 0.1.0; it changes from run to run where a `repr` has a memory address."""
     return str(_metadata(chain).get("settings") or _digits(repr(chain)))
 
 
@@ -40,7 +40,7 @@ def _digits(text: str) -> str:
 
 
 def _told(part: object, above: tuple[int, ...] = ()) -> Any:
-    """Return what tells a chain's part from others, as JSON data; the same in each process."""
+    """Return a part of a chain as JSON data that is the same in each process and other for other settings."""
     if isinstance(part, Runnable) and (settings := _metadata(part).get("settings")):
         return settings
     if isinstance(part, BaseChatModel):

@@ -125,20 +125,18 @@ class Report:
 
 
 def summarise(
-    rows: Sequence[AnsweredRow], examples: Sequence[Example], arms: Sequence[str], task: Task | None = None,
+    rows: Sequence[AnsweredRow],
+    examples: Sequence[Example],
+    arms: Sequence[str],
+    task: Task | None = None,
     seen: Mapping[str, int] | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Compute the table from rows as they lie on disk; every arm must have answered every row.
+) -> dict[str, Any]:
+    """Return the table's part of a `Report`; every arm must have answered every row.
 
     `seen` says by arm how many of the rows it owes something to.
     """
     labels = task.labels if task else tuple(sorted({example.answer for example in examples}))
-    by_arm: dict[str, dict[str, AnsweredRow]] = {arm: {} for arm in arms}
-    for row in rows:
-        if row.arm in by_arm:
-            by_arm[row.arm][row.row] = row
-    keys = row_keys(examples)
-    ordered = {arm: [found[key] for key in keys] for arm, found in by_arm.items()}
+    ordered = _ordered(rows, row_keys(examples), arms)
     right = {arm: [is_right(row.prediction, row.gold, labels) for row in found] for arm, found in ordered.items()}
     found = [
         _summarise_arm(arm, found, labels, right[arm], less_zero_shot(arm, right)) for arm, found in ordered.items()
@@ -149,8 +147,17 @@ def summarise(
     return {"task": name, "n": len(examples), "majority": top, "arms": results, "grimoire": compare(right, results)}
 
 
+def _ordered(rows: Sequence[AnsweredRow], keys: Sequence[str], arms: Sequence[str]) -> dict[str, list[AnsweredRow]]:
+    """Return each arm's rows in the order of the keys; of two of one key the later counts."""
+    by_arm: dict[str, dict[str, AnsweredRow]] = {arm: {} for arm in arms}
+    for row in rows:
+        if row.arm in by_arm:
+            by_arm[row.arm][row.row] = row
+    return {arm: [found[key] for key in keys] for arm, found in by_arm.items()}
+
+
 def compare(right: Mapping[str, list[bool]], arms: Sequence[ArmResult]) -> Comparison | None:
-    """Set the best arm with a grimoire against the best one without; None where there is only one kind of arm.
+    """Return the best arm with a grimoire compared with the best without; None where either kind is missing.
 
     Two arms that owe nothing to the evaluated rows go before others, then two that are read in the same way: only
     between such arms is the difference the grimoire's. A tie goes to the earlier arm.
@@ -174,9 +181,9 @@ def compare(right: Mapping[str, list[bool]], arms: Sequence[ArmResult]) -> Compa
 
 
 def less_zero_shot(arm: str, right: Mapping[str, list[bool]]) -> Difference:
-    """Return an arm's accuracy less that of zero-shot, with its interval, from whether each answer is right, by arm.
+    """Return an arm's accuracy minus that of the arm `zero-shot`, with its interval.
 
-    None where there is no zero-shot, and for that arm itself.
+    `right` says by arm whether each answer is right. None where there is no zero-shot, and for that arm itself.
     """
     if arm == "zero-shot" or "zero-shot" not in right:
         return None, None, None
@@ -184,7 +191,7 @@ def less_zero_shot(arm: str, right: Mapping[str, list[bool]]) -> Difference:
 
 
 def is_right(prediction: str | None, gold: str, labels: Sequence[str]) -> bool:
-    """Say whether an answer is right; in an open-ended task but for case, white space and a final full stop."""
+    """Say whether an answer is right; in an open-ended task case, white space and a final full stop do not count."""
     if labels or prediction is None:
         return prediction == gold
     return fold(prediction).rstrip(".") == fold(gold).rstrip(".")
