@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class ArmBuilder:
-    """What the arms of one table have in common; `notes` gathers what a reader of the table should know."""
+    """Builds the arms of one table; `notes` gathers what a reader of the table should know."""
 
     task: Task
     weak: BaseChatModel
@@ -68,7 +68,7 @@ class ArmBuilder:
         ]
 
     def leaked(self, evaluated: Sequence[Example]) -> int:
-        """Return how many evaluated rows, near-copies too, grimoire or recipe have seen; note it under the table."""
+        """Return how many evaluated rows the grimoire or the recipe was made from, near-copies too, and note it."""
         written = self.grimoire.provenance.among(evaluated) if self.grimoire else []
         learned = self.recipe.among(evaluated) if self.recipe else []
         if written:

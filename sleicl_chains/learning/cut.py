@@ -18,7 +18,7 @@ FEWEST_CONFIRMED = 6
 
 
 class Cut(NamedTuple):
-    """The labelled rows, cut once."""
+    """The labelled rows in two parts."""
 
     choose: list[Example]
     """All fitting, racing and choosing happens here."""
@@ -48,6 +48,7 @@ def cut(examples: Sequence[Example], seed: int, grimoires: Sequence[Grimoire] = 
     Raises:
         InputError: they are too few, or all have the same answer.
     """
+    # In this order every beginning has the labels' shares, so the first CHOOSE_SHARE of the rows is a fair sample.
     rows = stratified(distinct(shuffled(examples, seed)), seed)
     answers = len({row.answer for row in rows})
     if answers < 2 or len(rows) < 8:

@@ -47,7 +47,7 @@ Notice = Callable[[str], None]
 
 @dataclass
 class Gate:
-    """Choosing and confirming; `learn` wraps it."""
+    """Chooses a prompt and a reading, and tests whether a grimoire helps; `learn` opens it and writes the recipe."""
 
     task: Task
     cut: Cut
@@ -106,7 +106,7 @@ class Gate:
 
     @cached_property
     def survey(self) -> Survey:
-        """What the weak model was asked so far."""
+        """The weak model's answers so far, and the way to more."""
         planned = len(self.setups) * len(self.cut.choose) + 2 * len(self.cut.confirm)
         return Survey(self.setups[0].evidence, self.progress, planned)
 
@@ -134,7 +134,7 @@ class Gate:
         return best_with.candidate if self.verdict.finding == "helps" else best_without.candidate
 
     def _expected_seconds(self) -> float:
-        """Return what all questions take, if each costs the same and so does each character that is read anew.
+        """Return the seconds that all questions take, at a price for each and for each character that is read anew.
 
         The first is measured on the shortest prompt, the second on one question under the longest.
         """
@@ -160,7 +160,7 @@ class Gate:
         return self.cut.untested or "no grimoire was given"  # a strong model is not asked where nothing can be tested
 
     def _only(self, best: Judged | None) -> Candidate:
-        """Take the best of the only kind that there is, and measure it."""
+        """Return the best candidate where only one kind fits, measured on the confirm rows but not tested."""
         if best is None:
             raise InputError("learn: no prompt fits the weak model's context; give a larger one (--option n_ctx=8192)")
         if self.tested:
@@ -172,15 +172,18 @@ class Gate:
 
     def race(self) -> None:
         """Judge all candidates on the first half of the choose rows, and those not clearly behind on all of them."""
+        # Round 1: every prompt, on the first half of the rows alone. Few rows without a test are not halved.
         rows = self.cut.choose
         half = rows[: len(rows) // 2] if self.tested else rows
         early = [one for setup in self.setups for one in self._judge(setup, half)]
         if half is rows:
             self.judged = early
             return
+        # Those leave that are two standard errors behind the best of their kind, with a grimoire or without.
         kept = [setup for setup in self.setups if not _clearly_behind(setup, early)]
         for one in early:
             one.dropped = one.candidate.setup not in kept
+        # Round 2: the others on all rows. Who left keeps its figures of the half, and is marked so.
         self.judged = [one for setup in kept for one in self._judge(setup, rows)]
         self.judged += [one for one in early if one.dropped]
 
@@ -232,9 +235,7 @@ class Gate:
         """Return the parts of the recipe that were learned, the reader fitted again on all rows."""
         setup, rows = best.setup, self.cut.rows
         reads = best.mode != "generate"
-        if (
-            setup.arm.examples == "knn"
-        ):  # the rows to choose neighbours from are all of them now; the cue is the tested one
+        if setup.arm.examples == "knn":  # neighbours come from all rows now; the cue is the one that was tested
             cue = setup.cue if reads else None
             setup = replace(setup, neighbours=Neighbours(rows, self.space), given_cue=cue)
         reader, calibration = None, None
@@ -268,7 +269,7 @@ def _least_loss(these: Sequence[Judged]) -> Judged | None:
 
 
 def _plain(these: Sequence[Judged]) -> Sequence[Judged]:
-    """Return the candidates to hold to: the pooled reading, and of its prompts the few-shot one, if it is there."""
+    """Return the candidates to take in doubt: those read by `blend`, and of these the few-shot one if it is there."""
     pooled = [one for one in these if one.candidate.mode == "blend"]
     return [one for one in pooled if one.candidate.setup.arm == Arm(examples="few-shot")] or pooled or these
 
@@ -280,6 +281,8 @@ def _clearly_behind(setup: Observer, early: Sequence[Judged]) -> bool:
         return True  # it does not fit the context
     rivals = [one for one in early if one.candidate.shows_grimoire == mine.candidate.shows_grimoire]
     best = _least_loss(rivals) or mine
+    # Equal prompts win each row that they differ on with chance 1/2, so won - lost has the standard deviation
+    # sqrt(won + lost): McNemar's test in its normal approximation.
     won = sum(a and not b for a, b in zip(best.right, mine.right, strict=True))
     lost = sum(b and not a for a, b in zip(best.right, mine.right, strict=True))
     return won - lost > 2 * math.sqrt(won + lost)

@@ -127,7 +127,7 @@ def _recipe(gate: Gate, found: Candidate, weak_name: str, options: Mapping[str, 
 
 
 def _learned(parts: Cut, found: Candidate) -> dict[str, list[str]]:
-    """Return the hashes of the rows that a candidate owes its figures to, and of their folded texts."""
+    """Return the hashes of the rows that recipe and grimoire were made from, and of their folded texts."""
     shown = found.setup.grimoire if found.shows_grimoire else None
     ids, texts = (shown.provenance.examples, shown.provenance.text_ids) if shown else ((), ())
     return {
