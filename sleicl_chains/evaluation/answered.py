@@ -46,12 +46,26 @@ class AnsweredRow:
     def of(cls, arm: str, key: str, gold: str, answer: Answer) -> "AnsweredRow":
         """Return the row of an answer."""
         return cls(
-            arm, key, gold, answer.answer, answer.valid, answer.mode, answer.prior, answer.grimoire, answer.note,
-            answer.probability, answer.coverage, dict(answer.scores),
+            arm=arm,
+            row=key,
+            gold=gold,
+            prediction=answer.answer,
+            valid=answer.valid,
+            mode=answer.mode,
+            prior=answer.prior,
+            grimoire=answer.grimoire,
+            note=answer.note,
+            probability=answer.probability,
+            coverage=answer.coverage,
+            scores=dict(answer.scores),
             reply=answer.text if answer.mode == "generate" else "",
-            cue=answer.cue, lists_labels=answer.lists_labels, unseen=answer.unseen, usage=dict(answer.usage),
-            seconds=answer.seconds, deferred=answer.deferred,
-        )  # fmt: skip
+            cue=answer.cue,
+            lists_labels=answer.lists_labels,
+            unseen=answer.unseen,
+            usage=dict(answer.usage),
+            seconds=answer.seconds,
+            deferred=answer.deferred,
+        )
 
     @classmethod
     def from_dict(cls, found: object) -> "AnsweredRow":

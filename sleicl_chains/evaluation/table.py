@@ -129,9 +129,16 @@ class ArmBuilder:
         return {name: self._arm(name) for name in chosen}
 
     def evaluate(
-        self, solvers: Mapping[str, Runnable[str, Answer]], examples: Sequence[Example], weak_name: str, *,
-        run: Path | None = None, runs: Path | None = None, max_concurrency: int = 1, progress: Progress | None = None,
-    ) -> Report:  # fmt: skip
+        self,
+        solvers: Mapping[str, Runnable[str, Answer]],
+        examples: Sequence[Example],
+        weak_name: str,
+        *,
+        run: Path | None = None,
+        runs: Path | None = None,
+        max_concurrency: int = 1,
+        progress: Progress | None = None,
+    ) -> Report:
         """Evaluate the arms, in `run` or else in a folder of `runs` that the same evaluation finds again.
 
         The report's majority is filled in even where the table has no such arm.
@@ -142,10 +149,18 @@ class ArmBuilder:
         if self.train and "majority" not in solvers:
             floor = evaluate({"majority": majority(self.task, self.train)}, examples, task=self.task).majority
         return evaluate(
-            solvers, examples, run=folder, task=self.task, weak=weak_name, train_rows=len(self.train),
-            max_concurrency=max_concurrency, progress=progress, notes=self.notes,
-            seen={name: self.seen(name, examples) for name in solvers}, majority=floor,
-        )  # fmt: skip
+            solvers,
+            examples,
+            run=folder,
+            task=self.task,
+            weak=weak_name,
+            train_rows=len(self.train),
+            max_concurrency=max_concurrency,
+            progress=progress,
+            notes=self.notes,
+            seen={name: self.seen(name, examples) for name in solvers},
+            majority=floor,
+        )
 
     @cached_property
     def _unscored(self) -> str:
@@ -174,9 +189,19 @@ class ArmBuilder:
                 f"{mode}: read by a linear model of what it looks at, fitted on the {len(self.train)} training rows"
             )
         return solver(
-            self.weak, self.task, arm=shown, grimoire=self.grimoire, examples=examples, mode=mode, prior=prior,
-            prior_texts=texts, train=self.train, embeddings=self.embeddings, journal=self.journal, name=name,
-        )  # fmt: skip
+            self.weak,
+            self.task,
+            arm=shown,
+            grimoire=self.grimoire,
+            examples=examples,
+            mode=mode,
+            prior=prior,
+            prior_texts=texts,
+            train=self.train,
+            embeddings=self.embeddings,
+            journal=self.journal,
+            name=name,
+        )
 
     def _recipe(self) -> Runnable[str, Answer]:
         if self.recipe is None:

@@ -22,6 +22,9 @@ from sleicl_chains.tasks.rows import Example, check_answers, text_id
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
+    from langchain_core.runnables import Runnable
+
+    from sleicl_chains.grimoires.writing.write import WriteInput
 
 
 def learn(
@@ -77,16 +80,18 @@ def learn(
         BudgetExceeded: the strong model cost more tokens than the budget.
         ModelError: a model failed.
     """
+    from sleicl_chains.grimoires.writing.write import grimoire_writer
     from sleicl_chains.models.embedders import Remembered, embedder
 
     check_answers(examples, task)
     space, say = Remembered(space or embedder(embeddings, journal=journal)), notice or (lambda _: None)
     parts = cut(examples, seed, grimoires)
-    writer = (strong_name or "the strong model") if strong else None
-    for line in _forecast(task, parts, grimoires, writer, budget):
+    author = (strong_name or "the strong model") if strong else None
+    for line in _forecast(task, parts, grimoires, author, budget):
         say(line)
     if strong and parts.confirm:
-        written = _write(task, parts, strong, strong_name, seed, space, journal, budget)
+        writer = grimoire_writer(strong, strong_name=strong_name, journal=journal, budget=budget)
+        written = _write(writer, task, parts, seed, space)
         for warning in written.provenance.warnings:
             say(f"Warning: {warning}.")
         if keep:
@@ -97,12 +102,12 @@ def learn(
 
 
 def _forecast(
-    task: Task, parts: Cut, grimoires: Sequence[Grimoire], writer: str | None, budget: int | None
+    task: Task, parts: Cut, grimoires: Sequence[Grimoire], author: str | None, budget: int | None
 ) -> list[str]:
     """Say what learning will cost, and whether the strong model is left out."""
-    plan = Plan.of(task, parts, grimoires, writer if parts.confirm else None, budget)
-    if writer and not parts.confirm:
-        return [*plan.lines(), f"{writer} is not asked for a grimoire: {parts.untested}."]
+    plan = Plan.of(task, parts, grimoires, author if parts.confirm else None, budget)
+    if author and not parts.confirm:
+        return [*plan.lines(), f"{author} is not asked for a grimoire: {parts.untested}."]
     return plan.lines()
 
 
@@ -137,13 +142,9 @@ def _learned(parts: Cut, found: Candidate) -> dict[str, list[str]]:
 
 
 def _write(
-    task: Task, parts: Cut, strong: BaseChatModel, strong_name: str | None, seed: int, space: "Embeddings",
-    journal: Journal | None, budget: int | None,
-) -> Grimoire:  # fmt: skip
+    writer: "Runnable[WriteInput, Grimoire]", task: Task, parts: Cut, seed: int, space: "Embeddings"
+) -> Grimoire:
     """Have a grimoire written from some of the rows to choose on."""
-    from sleicl_chains.grimoires.writing.write import grimoire_writer
-
     shown = typical_examples(task, parts.choose, seed=seed, embeddings=space)
     about: dict[str, Any] = {"sampler": "kmeans", "per_label": FEW_SHOT_PER_LABEL, "seed": seed}
-    writer = grimoire_writer(strong, strong_name=strong_name, journal=journal, budget=budget)
     return writer.invoke({"task": task, "examples": shown, **about})  # type: ignore[typeddict-item]

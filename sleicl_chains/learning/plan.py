@@ -22,9 +22,13 @@ class Plan:
 
     @classmethod
     def of(
-        cls, task: Task, parts: Cut, grimoires: Sequence[Grimoire] = (), strong: str | None = None,
+        cls,
+        task: Task,
+        parts: Cut,
+        grimoires: Sequence[Grimoire] = (),
+        strong: str | None = None,
         budget: int | None = None,
-    ) -> "Plan":  # fmt: skip
+    ) -> "Plan":
         """Return the plan; no model is asked.
 
         Raises:
