@@ -56,8 +56,9 @@ WIDTH = 24
 """Numbers in a made-up state."""
 BATCH = 20
 CODE = (
-    "evaluation/table", "answering/fitting", "learning/gate", "learning/judging", "answering/evidence",
-    "answering/priors", "answering/readers", "statistics", "learning/survey", "tasks/splits",
+    "evaluation/summary", "grimoires/samplers", "answering/fitting", "answering/evidence", "answering/priors",
+    "answering/readers", "learning/cut", "learning/gate", "learning/judging", "learning/survey", "statistics",
+    "tasks/splits",
 )  # fmt: skip
 """Modules that decide a verdict."""
 RESULTS = Path(__file__).parent / "results" / "gate.jsonl"

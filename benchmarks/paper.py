@@ -29,7 +29,7 @@ from sleicl_chains.answering.recipes import Recipe
 from sleicl_chains.cli.console import Meter, print_recipe, print_report
 from sleicl_chains.cli.steps import model_options
 from sleicl_chains.evaluation.baselines import probe
-from sleicl_chains.evaluation.evaluate import ArmResult, Report, compare, less_zero_shot
+from sleicl_chains.evaluation.summary import ArmResult, Report, compare, less_zero_shot
 from sleicl_chains.evaluation.table import ArmBuilder
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from sleicl_chains.answers import Answer
     from sleicl_chains.errors import SleiclError
     from sleicl_chains.evaluation.baselines import majority, probe
-    from sleicl_chains.evaluation.evaluate import Report, evaluate
+    from sleicl_chains.evaluation.evaluate import evaluate
+    from sleicl_chains.evaluation.summary import Report
     from sleicl_chains.evaluation.table import ArmBuilder
     from sleicl_chains.grimoires.grimoire import Grimoire, load_grimoire
     from sleicl_chains.grimoires.retriever import GrimoireRetriever
@@ -36,7 +37,7 @@ _HOMES = {
     "GrimoireStore": "grimoires.store",
     "Journal": "models.journal",
     "Recipe": "answering.recipes",
-    "Report": "evaluation.evaluate",
+    "Report": "evaluation.summary",
     "SleiclError": "errors",
     "Task": "tasks.cards",
     "embedder": "models.embedders",

@@ -10,11 +10,17 @@ _Z = 1.959963984540054
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:
-    """Return the 95% Wilson score interval of a rate (Wilson 1927), as two rates."""
+    """Return the 95% Wilson score interval of a rate, as two rates.
+
+    Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22 (1927): the rates p for
+    which |right/n - p| <= z * sqrt(p (1 - p) / n). Unlike rate +- z * error it holds on few rows and near 0 and 1.
+    """
     if n == 0:
         return 0.0, 1.0
     rate, square = right / n, _Z * _Z
+    # The two ends solve that equation, quadratic in p. Its middle is the rate drawn towards 1/2.
     middle = (rate + square / (2 * n)) / (1 + square / n)
+    # Half their distance: the error of the rate itself, and what z rows half right and half wrong would add.
     half = _Z / (1 + square / n) * math.sqrt(rate * (1 - rate) / n + square / (4 * n * n))
     return max(0.0, middle - half), min(1.0, middle + half)
 
@@ -26,6 +32,7 @@ def macro_f1(gold: Sequence[str], predicted: Sequence[str | None], labels: Seque
     """
     scores = []
     for label in labels:
+        # F1 = 2 hits / (gold + predicted), the same as the harmonic mean of precision and recall.
         hit = sum(g == p == label for g, p in zip(gold, predicted, strict=True))
         involved = sum(g == label for g in gold) + sum(p == label for p in predicted)
         if involved:
@@ -34,11 +41,17 @@ def macro_f1(gold: Sequence[str], predicted: Sequence[str | None], labels: Seque
 
 
 def mcnemar(right: Sequence[bool], baseline: Sequence[bool]) -> float:
-    """Return the exact two-sided p of McNemar's test (1947): are the rows that only one arm gets right split evenly?"""
+    """Return the exact two-sided p of McNemar's test: are the rows that only one arm gets right split evenly?
+
+    McNemar, "Note on the sampling error of the difference between correlated proportions", Psychometrika 12 (1947).
+    """
     from scipy.special import bdtr
 
+    # Rows that both arms get right, or both wrong, say nothing about which is better.
     won = sum(a and not b for a, b in zip(right, baseline, strict=True))
     lost = sum(b and not a for a, b in zip(right, baseline, strict=True))
+    # Without a difference each other row is a fair coin: P(at most the smaller number of heads), and as much again for
+    # the other side. The two sides overlap where they are equal, hence at most 1.
     return min(1.0, 2 * float(bdtr(min(won, lost), won + lost, 0.5)))
 
 
@@ -47,18 +60,21 @@ def paired_difference(
 ) -> tuple[float, float, float]:
     """Return the difference of two accuracies on the same rows and its 95% bootstrap interval.
 
-    Rows are drawn with replacement, both arms together (paired percentile bootstrap). Random with
-    a seed of its own, so the same rows give the same interval. Without rows it is 0, from -1 to 1.
+    The paired percentile bootstrap (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13). Random
+    with a seed of its own, so the same rows give the same interval. Without rows it is 0, from -1 to 1.
     """
     import numpy as np
 
     if not len(right) and not len(baseline):
         return 0.0, -1.0, 1.0
 
+    # What each row adds to the difference: 1 where only the arm is right, -1 where only the baseline is, else 0.
     steps = np.array([int(ours) - int(theirs) for ours, theirs in zip(right, baseline, strict=True)])
-    # Only how often each of -1, 0 and 1 is drawn matters, so one multinomial stands for a resample.
+    # A resample draws n rows with replacement, both arms together. Only how often each of -1, 0 and 1 is drawn
+    # matters, so one multinomial stands for it.
     counts = np.array([(steps == value).sum() for value in (-1, 0, 1)])
     draws = np.random.default_rng(seed).multinomial(len(steps), counts / len(steps), size=resamples)
+    # The difference of each resample; the interval holds the middle 95% of them.
     means = (draws[:, 2] - draws[:, 0]) / len(steps)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(steps.mean()), float(low), float(high)
@@ -74,10 +90,10 @@ class Bin(NamedTuple):
 
 
 def calibration_bins(probability: Sequence[float], right: Sequence[bool], bins: int = 10) -> list[Bin]:
-    """Return at most `bins` bins of as many answers each as can be, by rising probability.
+    """Return at most `bins` bins, by rising probability, as equal in number of answers as can be.
 
-    Where a bin ends among answers of one probability, each of them counts as right as they are on
-    average, so the order of the rows does not matter.
+    Answers of one probability each count as right as they are on average, so that where a bin ends among them
+    the order of the rows does not matter.
     """
     shares = _rising(probability, right)
     ends = [round(number * len(shares) / bins) for number in range(bins + 1)]
@@ -92,6 +108,7 @@ def expected_calibration_error(probability: Sequence[float], right: Sequence[boo
     a small model's probabilities crowd in a few of the latter.
     """
     found = calibration_bins(probability, right, bins)
+    # sum over the bins of (rows of the bin / n) * |mean probability - accuracy|, their equation (3)
     return math.fsum(part.rows * abs(part.probability - part.accuracy) for part in found) / max(1, len(right))
 
 
@@ -102,6 +119,7 @@ def risk_coverage(probability: Sequence[float], right: Sequence[bool]) -> tuple[
     El-Yaniv 2017, arXiv 1705.08500); the mean over all coverages is the area under the curve, AURC.
     Answers of one probability are kept in random order, and the risk is what that gives on average.
     """
+    # The surest answers first; at each number kept, the risk is the share of wrong ones so far.
     shares = _rising(probability, right)[::-1]
     points, wrong = [], 0.0
     for kept, (_, share) in enumerate(shares, 1):
@@ -111,7 +129,7 @@ def risk_coverage(probability: Sequence[float], right: Sequence[bool]) -> tuple[
 
 
 def _rising(probability: Sequence[float], right: Sequence[bool]) -> list[tuple[float, float]]:
-    """Return (probability, share right among all of that probability) of each answer, by rising probability."""
+    """Return each answer by rising probability: its probability, and the share right among those of the same one."""
     ordered = sorted(zip(probability, right, strict=True))
     shares: list[tuple[float, float]] = []
     for value, group in groupby(ordered, key=lambda pair: pair[0]):

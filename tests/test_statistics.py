@@ -18,8 +18,6 @@ from sleicl_chains.statistics import (
 
 Z = 1.959963984540054
 
-# ------------------------------------------------------------------ wilson
-
 
 def test_wilson_of_81_in_263() -> None:
     """With z = 1.959964: rate .3079848, z*z = 3.841459, z*z/n = .0146063.
@@ -62,9 +60,6 @@ def test_wilson_covers_the_true_rate_95_times_in_100(n: int) -> None:
     assert min(covers) > 0.9
 
 
-# ------------------------------------------------------------------ macro_f1
-
-
 def test_macro_f1_by_hand() -> None:
     """Gold a a b c, predicted a b b and nothing.
 
@@ -91,9 +86,6 @@ def test_macro_f1_at_the_ends() -> None:
     assert macro_f1([], [], ["a", "b"]) == 0.0
     with pytest.raises(ValueError):
         macro_f1(["a"], [], ["a"])
-
-
-# ------------------------------------------------------------------ paired_difference
 
 
 def arms(seed: int, n: int, ours: float, theirs: float) -> tuple[list[bool], list[bool]]:
@@ -152,9 +144,6 @@ def test_the_interval_covers_the_true_difference_95_times_in_100() -> None:
     assert 0.91 <= covered / 400 <= 0.98
 
 
-# ------------------------------------------------------------------ mcnemar
-
-
 def test_mcnemar_by_hand() -> None:
     """Six rows differ, five for us: 2 * (1 + 6) / 64 = .21875. Rows on which both agree do not matter."""
     right, baseline = [True] * 5 + [False], [False] * 5 + [True]
@@ -174,8 +163,6 @@ def test_mcnemar_agrees_with_scipy(won: int, lost: int) -> None:
     right, baseline = [True] * won + [False] * lost, [False] * won + [True] * lost
     assert mcnemar(right, baseline) == pytest.approx(binomtest(won, won + lost).pvalue)
 
-
-# ------------------------------------------------------------------ calibration
 
 SURE = [0.9, 0.8, 0.6, 0.4]
 HITS = [True, False, True, False]
@@ -223,9 +210,6 @@ def test_calibration_at_the_ends() -> None:
     assert expected_calibration_error([0.75] * 4, [True, True, True, False]) == pytest.approx(0)
     with pytest.raises(ValueError):
         calibration_bins([0.5], [])
-
-
-# ------------------------------------------------------------------ risk and coverage
 
 
 def test_risk_and_coverage_by_hand() -> None:

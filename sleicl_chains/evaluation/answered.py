@@ -1,7 +1,7 @@
 """One answered row of a run, as it lies in `rows.jsonl`; the file's keys are named here alone."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from sleicl_chains.answering.readings import GROUPS
 from sleicl_chains.answers import NO_STRONG_ANSWER, Answer
 from sleicl_chains.errors import RunError
 from sleicl_chains.files import ROWS_LIMIT, read_file
+from sleicl_chains.tasks.rows import Example
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class AnsweredRow:
 
     arm: str
     row: str
-    """The row's key: its content hash, and a number from the second of equal rows on."""
+    """The row's key; see `row_keys`."""
     gold: str
     prediction: str | None
     valid: bool
@@ -45,12 +46,26 @@ class AnsweredRow:
     def of(cls, arm: str, key: str, gold: str, answer: Answer) -> "AnsweredRow":
         """Return the row of an answer."""
         return cls(
-            arm, key, gold, answer.answer, answer.valid, answer.mode, answer.prior, answer.grimoire, answer.note,
-            answer.probability, answer.coverage, dict(answer.scores),
+            arm=arm,
+            row=key,
+            gold=gold,
+            prediction=answer.answer,
+            valid=answer.valid,
+            mode=answer.mode,
+            prior=answer.prior,
+            grimoire=answer.grimoire,
+            note=answer.note,
+            probability=answer.probability,
+            coverage=answer.coverage,
+            scores=dict(answer.scores),
             reply=answer.text if answer.mode == "generate" else "",
-            cue=answer.cue, lists_labels=answer.lists_labels, unseen=answer.unseen, usage=dict(answer.usage),
-            seconds=answer.seconds, deferred=answer.deferred,
-        )  # fmt: skip
+            cue=answer.cue,
+            lists_labels=answer.lists_labels,
+            unseen=answer.unseen,
+            usage=dict(answer.usage),
+            seconds=answer.seconds,
+            deferred=answer.deferred,
+        )
 
     @classmethod
     def from_dict(cls, found: object) -> "AnsweredRow":
@@ -74,6 +89,16 @@ class AnsweredRow:
 @cache
 def _checker() -> TypeAdapter[AnsweredRow]:
     return TypeAdapter(AnsweredRow)
+
+
+def row_keys(examples: Sequence[Example]) -> list[str]:
+    """Return a key for each row: its content hash, and a number from the second of equal rows on."""
+    seen: dict[str, int] = {}
+    keys = []
+    for example in examples:
+        seen[example.id] = seen.get(example.id, 0) + 1
+        keys.append(example.id if seen[example.id] == 1 else f"{example.id}#{seen[example.id]}")
+    return keys
 
 
 def read_rows(file: Path) -> list[AnsweredRow]:

@@ -17,7 +17,9 @@ from sleicl_chains.answering.solver import solver
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, OptionError
 from sleicl_chains.evaluation.baselines import majority, probe
-from sleicl_chains.evaluation.evaluate import Progress, Report, evaluate, run_name
+from sleicl_chains.evaluation.evaluate import evaluate, run_name
+from sleicl_chains.evaluation.progress import Progress
+from sleicl_chains.evaluation.summary import Report
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.grimoires.samplers import few_shot_examples
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class ArmBuilder:
-    """What the arms of one table have in common; `notes` gathers what a reader of the table should know."""
+    """Builds the arms of one table; `notes` gathers what a reader of the table should know."""
 
     task: Task
     weak: BaseChatModel
@@ -66,7 +68,7 @@ class ArmBuilder:
         ]
 
     def leaked(self, evaluated: Sequence[Example]) -> int:
-        """Return how many evaluated rows, near-copies too, grimoire or recipe have seen; note it under the table."""
+        """Return how many evaluated rows the grimoire or the recipe was made from, near-copies too, and note it."""
         written = self.grimoire.provenance.among(evaluated) if self.grimoire else []
         learned = self.recipe.among(evaluated) if self.recipe else []
         if written:
@@ -127,9 +129,16 @@ class ArmBuilder:
         return {name: self._arm(name) for name in chosen}
 
     def evaluate(
-        self, solvers: Mapping[str, Runnable[str, Answer]], examples: Sequence[Example], weak_name: str, *,
-        run: Path | None = None, runs: Path | None = None, max_concurrency: int = 1, progress: Progress | None = None,
-    ) -> Report:  # fmt: skip
+        self,
+        solvers: Mapping[str, Runnable[str, Answer]],
+        examples: Sequence[Example],
+        weak_name: str,
+        *,
+        run: Path | None = None,
+        runs: Path | None = None,
+        max_concurrency: int = 1,
+        progress: Progress | None = None,
+    ) -> Report:
         """Evaluate the arms, in `run` or else in a folder of `runs` that the same evaluation finds again.
 
         The report's majority is filled in even where the table has no such arm.
@@ -140,10 +149,18 @@ class ArmBuilder:
         if self.train and "majority" not in solvers:
             floor = evaluate({"majority": majority(self.task, self.train)}, examples, task=self.task).majority
         return evaluate(
-            solvers, examples, run=folder, task=self.task, weak=weak_name, train_rows=len(self.train),
-            max_concurrency=max_concurrency, progress=progress, notes=self.notes,
-            seen={name: self.seen(name, examples) for name in solvers}, majority=floor,
-        )  # fmt: skip
+            solvers,
+            examples,
+            run=folder,
+            task=self.task,
+            weak=weak_name,
+            train_rows=len(self.train),
+            max_concurrency=max_concurrency,
+            progress=progress,
+            notes=self.notes,
+            seen={name: self.seen(name, examples) for name in solvers},
+            majority=floor,
+        )
 
     @cached_property
     def _unscored(self) -> str:
@@ -172,9 +189,19 @@ class ArmBuilder:
                 f"{mode}: read by a linear model of what it looks at, fitted on the {len(self.train)} training rows"
             )
         return solver(
-            self.weak, self.task, arm=shown, grimoire=self.grimoire, examples=examples, mode=mode, prior=prior,
-            prior_texts=texts, train=self.train, embeddings=self.embeddings, journal=self.journal, name=name,
-        )  # fmt: skip
+            self.weak,
+            self.task,
+            arm=shown,
+            grimoire=self.grimoire,
+            examples=examples,
+            mode=mode,
+            prior=prior,
+            prior_texts=texts,
+            train=self.train,
+            embeddings=self.embeddings,
+            journal=self.journal,
+            name=name,
+        )
 
     def _recipe(self) -> Runnable[str, Answer]:
         if self.recipe is None:

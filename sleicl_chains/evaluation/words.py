@@ -1,9 +1,9 @@
-"""What a table and a recipe show, in sentences: the unwelcome too, and nothing that was not shown."""
+"""What the figures of a table or a recipe show, in sentences, bad news included."""
 
 from typing import TYPE_CHECKING
 
 from sleicl_chains.answering.arms import asks_a_model
-from sleicl_chains.evaluation.evaluate import ArmResult, Comparison, Report
+from sleicl_chains.evaluation.summary import ArmResult, Comparison, Report
 from sleicl_chains.statistics import wilson
 
 if TYPE_CHECKING:
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def verdict(report: Report) -> list[str]:
-    """Say in words what the table shows, the unwelcome too."""
+    """Say in words what the table shows, bad news included."""
     arms = {arm.arm: arm for arm in report.arms}
     lines = []
     if failed := sum(arm.failed for arm in report.arms):
@@ -38,7 +38,7 @@ def _span(difference: float, low: float, high: float, p: float) -> str:
 
 
 def _grimoire_verdict(report: Report, found: Comparison) -> str:
-    """Say what the comparison shows, the unwelcome too: both the interval and the exact test must agree.
+    """Say whether a grimoire helps or hurts: only where the interval and the exact test agree.
 
     Nothing is shown between arms that owe something to the evaluated rows, or that are read in different ways.
     """
@@ -73,7 +73,7 @@ def _named(report: Report, shown: ArmResult, plain: ArmResult) -> str:
 
 
 def recipe_verdict(recipe: "Recipe") -> list[str]:
-    """Say in words what the gate found, the unwelcome too."""
+    """Say in words what the gate found, bad news included."""
     found = recipe.verdict
     if found.difference is None or found.low is None or found.high is None or found.p is None:
         lines = [f"Verdict on the grimoire: {found.finding} ({found.why})."]

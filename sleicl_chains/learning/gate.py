@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from langchain_core.language_models import BaseChatModel
 
@@ -21,29 +21,23 @@ from sleicl_chains.answering.priors import prior_texts
 from sleicl_chains.answering.readings import Mode, Prior
 from sleicl_chains.answering.recipes import Finding, Shown, Verdict
 from sleicl_chains.errors import InputError
+from sleicl_chains.evaluation.progress import Progress
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.grimoires.samplers import own_examples, typical_examples
+from sleicl_chains.learning.cut import Cut
 from sleicl_chains.learning.judging import Candidate, Judge, Judged
-from sleicl_chains.learning.survey import Progress, Survey, fresh_characters
+from sleicl_chains.learning.survey import Survey, fresh_characters
 from sleicl_chains.models.abilities import StateReader, scoring_problem
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.statistics import mcnemar, paired_difference
 from sleicl_chains.tasks.cards import Task
-from sleicl_chains.tasks.labels import fold
 from sleicl_chains.tasks.rows import Example
-from sleicl_chains.tasks.splits import distinct, shuffled, stratified
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
 
-CHOOSE_SHARE = 0.6
-"""Of the labelled rows; the others confirm."""
-FEWEST_ROWS = 40
-"""Below this no test is made: on a dozen rows even a large gain cannot be told from chance."""
 LEVEL = 0.05
 """The chance of "helps" or "hurts" where there is no difference, both together."""
-FEWEST_CONFIRMED = 6
-"""Below this even a grimoire that mends every row is not shown to: McNemar's exact test of five gives p = .06."""
 _PILOT = 4
 """Questions by which the time is foretold."""
 
@@ -51,56 +45,9 @@ Notice = Callable[[str], None]
 """Called with a line for the person who waits."""
 
 
-class Cut(NamedTuple):
-    """The labelled rows, cut once."""
-
-    choose: list[Example]
-    """All fitting, racing and choosing happens here."""
-    confirm: list[Example]
-    """The one test is made here; none where there are too few rows."""
-
-    @property
-    def rows(self) -> list[Example]:
-        """All labelled rows."""
-        return self.choose + self.confirm
-
-    @property
-    def untested(self) -> str:
-        """Why there is no test; empty if there is one."""
-        if self.confirm:
-            return ""
-        if len(self.choose) < FEWEST_ROWS:
-            return f"{len(self.choose)} labelled rows are too few for a verdict ({FEWEST_ROWS} are needed)"
-        return f"fewer than {FEWEST_CONFIRMED} labelled rows are left that no grimoire was written from"
-
-
-def cut(examples: Sequence[Example], seed: int, grimoires: Sequence[Grimoire] = ()) -> Cut:
-    """Cut the labelled rows, each text once, in a seeded order of which every beginning has the labels' shares.
-
-    Rows that a grimoire was written from are chosen on: a test on them would flatter it. Few rows are all chosen on.
-
-    Raises:
-        InputError: they are too few, or all have the same answer.
-    """
-    rows = stratified(distinct(shuffled(examples, seed)), seed)
-    answers = len({row.answer for row in rows})
-    if answers < 2 or len(rows) < 8:
-        raise InputError(
-            f"learn: found {len(rows)} labelled rows with {answers} different answers; expected at least 8 rows with "
-            f"2 answers, and {FEWEST_ROWS} rows for a verdict"
-        )
-    if len(rows) < FEWEST_ROWS:
-        return Cut(rows, [])
-    read = {fold(row.text) for one in grimoires for row in one.provenance.among(examples)}
-    count = round(CHOOSE_SHARE * len(rows))
-    choose = rows[:count] + [row for row in rows[count:] if fold(row.text) in read]
-    confirm = [row for row in rows[count:] if fold(row.text) not in read]
-    return Cut(choose, confirm) if len(confirm) >= FEWEST_CONFIRMED else Cut(choose + confirm, [])
-
-
 @dataclass
 class Gate:
-    """Choosing and confirming; `learn` wraps it."""
+    """Chooses a prompt and a reading, and tests whether a grimoire helps; `learn` opens it and writes the recipe."""
 
     task: Task
     cut: Cut
@@ -119,8 +66,6 @@ class Gate:
     def tested(self) -> bool:
         """Whether there are rows enough to set some aside for a test."""
         return bool(self.cut.confirm)
-
-    # ------------------------------------------------------------------ candidates
 
     @cached_property
     def setups(self) -> list[Observer]:
@@ -161,7 +106,7 @@ class Gate:
 
     @cached_property
     def survey(self) -> Survey:
-        """What the weak model was asked so far."""
+        """The weak model's answers so far, and the way to more."""
         planned = len(self.setups) * len(self.cut.choose) + 2 * len(self.cut.confirm)
         return Survey(self.setups[0].evidence, self.progress, planned)
 
@@ -169,8 +114,6 @@ class Gate:
     def judge(self) -> Judge:
         """Fits and judges candidates."""
         return Judge(self.task, self.survey, self.seed)
-
-    # ------------------------------------------------------------------ the gate
 
     def run(self) -> Candidate:
         """Race, confirm and return the candidate that the recipe takes."""
@@ -191,7 +134,7 @@ class Gate:
         return best_with.candidate if self.verdict.finding == "helps" else best_without.candidate
 
     def _expected_seconds(self) -> float:
-        """Return what all questions take, if each costs the same and so does each character that is read anew.
+        """Return the seconds that all questions take, at a price for each and for each character that is read anew.
 
         The first is measured on the shortest prompt, the second on one question under the longest.
         """
@@ -217,7 +160,7 @@ class Gate:
         return self.cut.untested or "no grimoire was given"  # a strong model is not asked where nothing can be tested
 
     def _only(self, best: Judged | None) -> Candidate:
-        """Take the best of the only kind that there is, and measure it."""
+        """Return the best candidate where only one kind fits, measured on the confirm rows but not tested."""
         if best is None:
             raise InputError("learn: no prompt fits the weak model's context; give a larger one (--option n_ctx=8192)")
         if self.tested:
@@ -229,15 +172,18 @@ class Gate:
 
     def race(self) -> None:
         """Judge all candidates on the first half of the choose rows, and those not clearly behind on all of them."""
+        # Round 1: every prompt, on the first half of the rows alone. Few rows without a test are not halved.
         rows = self.cut.choose
         half = rows[: len(rows) // 2] if self.tested else rows
         early = [one for setup in self.setups for one in self._judge(setup, half)]
         if half is rows:
             self.judged = early
             return
+        # Those leave that are two standard errors behind the best of their kind, with a grimoire or without.
         kept = [setup for setup in self.setups if not _clearly_behind(setup, early)]
         for one in early:
             one.dropped = one.candidate.setup not in kept
+        # Round 2: the others on all rows. Who left keeps its figures of the half, and is marked so.
         self.judged = [one for setup in kept for one in self._judge(setup, rows)]
         self.judged += [one for one in early if one.dropped]
 
@@ -285,15 +231,11 @@ class Gate:
         chain, rows = probe(self.task, self.cut.choose, self.space), self.cut.confirm
         return sum(chain.invoke(row.text).label == row.answer for row in rows) / len(rows)
 
-    # ------------------------------------------------------------------ the recipe
-
     def outcome(self, best: Candidate) -> dict[str, Any]:
         """Return the parts of the recipe that were learned, the reader fitted again on all rows."""
         setup, rows = best.setup, self.cut.rows
         reads = best.mode != "generate"
-        if (
-            setup.arm.examples == "knn"
-        ):  # the rows to choose neighbours from are all of them now; the cue is the tested one
+        if setup.arm.examples == "knn":  # neighbours come from all rows now; the cue is the one that was tested
             cue = setup.cue if reads else None
             setup = replace(setup, neighbours=Neighbours(rows, self.space), given_cue=cue)
         reader, calibration = None, None
@@ -327,7 +269,7 @@ def _least_loss(these: Sequence[Judged]) -> Judged | None:
 
 
 def _plain(these: Sequence[Judged]) -> Sequence[Judged]:
-    """Return the candidates to hold to: the pooled reading, and of its prompts the few-shot one, if it is there."""
+    """Return the candidates to take in doubt: those read by `blend`, and of these the few-shot one if it is there."""
     pooled = [one for one in these if one.candidate.mode == "blend"]
     return [one for one in pooled if one.candidate.setup.arm == Arm(examples="few-shot")] or pooled or these
 
@@ -339,6 +281,8 @@ def _clearly_behind(setup: Observer, early: Sequence[Judged]) -> bool:
         return True  # it does not fit the context
     rivals = [one for one in early if one.candidate.shows_grimoire == mine.candidate.shows_grimoire]
     best = _least_loss(rivals) or mine
+    # Equal prompts win each row that they differ on with chance 1/2, so won - lost has the standard deviation
+    # sqrt(won + lost): McNemar's test in its normal approximation.
     won = sum(a and not b for a, b in zip(best.right, mine.right, strict=True))
     lost = sum(b and not a for a, b in zip(best.right, mine.right, strict=True))
     return won - lost > 2 * math.sqrt(won + lost)

@@ -1,4 +1,4 @@
-"""Candidates, a prompt and a way to read the answer each, and how well they answer rows that their fit had not seen."""
+"""Candidates (a prompt and a way to read the answer) and how well each answers rows that it was not fitted on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from sleicl_chains.answering.priors import mean_shares, prior_texts
 from sleicl_chains.answering.readers import Calibration, PriorReader, Reader, likeliest, pooled
 from sleicl_chains.answering.readings import Block, Mode, Prior, needs_labelled_rows
 from sleicl_chains.answering.recipes import Trial
-from sleicl_chains.evaluation.evaluate import is_right
+from sleicl_chains.evaluation.summary import is_right
 from sleicl_chains.learning.survey import Survey
 from sleicl_chains.statistics import macro_f1
 from sleicl_chains.tasks.cards import Task
@@ -161,9 +161,8 @@ class Judge:
         if needs_labelled_rows(candidate.mode, candidate.prior):
             return fit_reader(candidate.mode, seen, answers, candidate.setup.groups(candidate.mode), labels)
         texts = set(prior_texts(rows, self.task, seed=self.seed))
-        return PriorReader(mean_shares(
-            one.scores.probabilities for one, row in zip(seen, rows, strict=True) if one.scores and row.text in texts
-        ))  # fmt: skip
+        read = [one for one, row in zip(seen, rows, strict=True) if row.text in texts]
+        return PriorReader(mean_shares(one.scores.probabilities for one in read if one.scores))
 
     def right(self, candidate: Candidate, fitted_on: Sequence[Example], rows: Sequence[Example]) -> list[bool]:
         """Say for each row whether a candidate that was fitted on others answers it rightly."""
@@ -183,16 +182,21 @@ class Judge:
 
 
 def least_losses(shares: Sequence[Mapping[str, float]], answers: Sequence[str]) -> list[float]:
-    """Return the cross-entropy of each row at the temperature of the least mean, all labels weighing alike.
+    """Return the cross-entropy of each row's answer, at the one temperature that makes their sum least.
+
+    All labels weigh alike.
 
     Candidates are compared by it, since on 60 rows it tells them apart with far less noise than accuracy or F1. The
     temperature makes those comparable that are right in the same places and only bolder.
     """
+    # A share of 0 would cost infinitely much; one in a million is the least that counts.
     weights, labels = balance(answers), list(shares[0])
     logs = np.log([[max(one[label], 1e-6) for label in labels] for one in shares])
     gold = [labels.index(answer) for answer in answers]
 
     def losses(temperature: float) -> list[float]:
+        # log softmax(log share / temperature): above 1 it makes shares more even, below 1 bolder (Guo et al. 2017,
+        # arXiv 1706.04599, section 4.2). The exponents are between -56 and 0, so nothing overflows.
         tempered = logs / temperature
         tempered -= np.log(np.exp(tempered).sum(axis=1, keepdims=True))
         return list(map(float, -weights * tempered[np.arange(len(gold)), gold]))

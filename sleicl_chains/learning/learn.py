@@ -1,7 +1,6 @@
 """`learn`: labelled rows in, a recipe with the verdict on the grimoires out; see `gate` for how."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.language_models import BaseChatModel
@@ -9,11 +8,13 @@ from langchain_core.language_models import BaseChatModel
 from sleicl_chains.answering.consent import plain_options
 from sleicl_chains.answering.readings import looks_at
 from sleicl_chains.answering.recipes import Recipe, stamped, told_by
+from sleicl_chains.evaluation.progress import Progress
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.grimoires.samplers import FEW_SHOT_PER_LABEL, typical_examples
-from sleicl_chains.learning.gate import Cut, Gate, Notice, cut
+from sleicl_chains.learning.cut import Cut, cut
+from sleicl_chains.learning.gate import Gate, Notice
 from sleicl_chains.learning.judging import Candidate
-from sleicl_chains.learning.survey import Progress
+from sleicl_chains.learning.plan import Plan
 from sleicl_chains.models.abilities import name_of
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.tasks.cards import Task
@@ -21,6 +22,9 @@ from sleicl_chains.tasks.rows import Example, check_answers, text_id
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
+    from langchain_core.runnables import Runnable
+
+    from sleicl_chains.grimoires.writing.write import WriteInput
 
 
 def learn(
@@ -76,38 +80,59 @@ def learn(
         BudgetExceeded: the strong model cost more tokens than the budget.
         ModelError: a model failed.
     """
-    from sleicl_chains.models.embedders import Remembered, embedder, fingerprint
+    from sleicl_chains.grimoires.writing.write import grimoire_writer
+    from sleicl_chains.models.embedders import Remembered, embedder
 
     check_answers(examples, task)
     space, say = Remembered(space or embedder(embeddings, journal=journal)), notice or (lambda _: None)
-    parts, writer = cut(examples, seed, grimoires), (strong_name or "the strong model") if strong else None
-    plan = Plan.of(task, parts, grimoires, writer if parts.confirm else None, budget)
-    for line in plan.lines():
+    parts = cut(examples, seed, grimoires)
+    author = (strong_name or "the strong model") if strong else None
+    for line in _forecast(task, parts, grimoires, author, budget):
         say(line)
-    if strong and not parts.confirm:
-        say(f"{writer} is not asked for a grimoire: {parts.untested}.")
     if strong and parts.confirm:
-        written = _write(task, parts, strong, strong_name, seed, space, journal, budget)
+        writer = grimoire_writer(strong, strong_name=strong_name, journal=journal, budget=budget)
+        written = _write(writer, task, parts, seed, space)
         for warning in written.provenance.warnings:
             say(f"Warning: {warning}.")
-        grimoires = [*grimoires, written]
         if keep:
             keep(written)
+        grimoires = [*grimoires, written]
     gate = Gate(task, parts, weak, tuple(grimoires), seed, space, journal, progress or (lambda *_: None), say)
-    found = gate.run()
+    return _recipe(gate, gate.run(), weak_name, options or {}, embeddings)
+
+
+def _forecast(
+    task: Task, parts: Cut, grimoires: Sequence[Grimoire], author: str | None, budget: int | None
+) -> list[str]:
+    """Say what learning will cost, and whether the strong model is left out."""
+    plan = Plan.of(task, parts, grimoires, author if parts.confirm else None, budget)
+    if author and not parts.confirm:
+        return [*plan.lines(), f"{author} is not asked for a grimoire: {parts.untested}."]
+    return plan.lines()
+
+
+def _recipe(gate: Gate, found: Candidate, weak_name: str, options: Mapping[str, Any], embeddings: str) -> Recipe:
+    """Write down what was learned, and with which model and embeddings."""
+    from sleicl_chains.models.embedders import fingerprint
+
     uses_space = found.setup.arm.examples == "knn" or looks_at(found.mode, "vector")
-    owed: dict[str, Any] = _learned(parts, found)
+    learned: dict[str, Any] = {**_learned(gate.cut, found), **gate.outcome(found), **stamped()}
     recipe = Recipe(
-        task=task, weak=weak_name or name_of(weak),
-        options=plain_options(options or {}), model=told_by(weak),
-        embeddings=embeddings if uses_space else "", embeddings_fingerprint=fingerprint(space) if uses_space else "",
-        seed=seed, rows=len(parts.rows), **owed, **gate.outcome(found), **stamped(),
-    )  # fmt: skip
-    return recipe.model_copy(update={"layout": recipe.layout_under(weak)})
+        task=gate.task,
+        weak=weak_name or name_of(gate.weak),
+        options=plain_options(options),
+        model=told_by(gate.weak),
+        embeddings=embeddings if uses_space else "",
+        embeddings_fingerprint=fingerprint(gate.space) if uses_space else "",
+        seed=gate.seed,
+        rows=len(gate.cut.rows),
+        **learned,
+    )
+    return recipe.model_copy(update={"layout": recipe.layout_under(gate.weak)})
 
 
 def _learned(parts: Cut, found: Candidate) -> dict[str, list[str]]:
-    """Return the hashes of the rows that a candidate owes its figures to, and of their folded texts."""
+    """Return the hashes of the rows that recipe and grimoire were made from, and of their folded texts."""
     shown = found.setup.grimoire if found.shows_grimoire else None
     ids, texts = (shown.provenance.examples, shown.provenance.text_ids) if shown else ((), ())
     return {
@@ -117,58 +142,9 @@ def _learned(parts: Cut, found: Candidate) -> dict[str, list[str]]:
 
 
 def _write(
-    task: Task, parts: Cut, strong: BaseChatModel, strong_name: str | None, seed: int, space: "Embeddings",
-    journal: Journal | None, budget: int | None,
-) -> Grimoire:  # fmt: skip
+    writer: "Runnable[WriteInput, Grimoire]", task: Task, parts: Cut, seed: int, space: "Embeddings"
+) -> Grimoire:
     """Have a grimoire written from some of the rows to choose on."""
-    from sleicl_chains.grimoires.writing.write import grimoire_writer
-
     shown = typical_examples(task, parts.choose, seed=seed, embeddings=space)
     about: dict[str, Any] = {"sampler": "kmeans", "per_label": FEW_SHOT_PER_LABEL, "seed": seed}
-    writer = grimoire_writer(strong, strong_name=strong_name, journal=journal, budget=budget)
     return writer.invoke({"task": task, "examples": shown, **about})  # type: ignore[typeddict-item]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What learning will cost, as far as it is known beforehand."""
-
-    choose: int
-    confirm: int
-    prompts: int
-    strong: str | None
-    strong_tokens: int
-    """An estimate: the prompts, some examples and a guide of 1,500 tokens or more, in three calls."""
-
-    @classmethod
-    def of(
-        cls, task: Task, parts: Cut, grimoires: Sequence[Grimoire] = (), strong: str | None = None,
-        budget: int | None = None,
-    ) -> "Plan":  # fmt: skip
-        """Return the plan; no model is asked.
-
-        Raises:
-            InputError: the strong model would cost more tokens than the budget.
-        """
-        from sleicl_chains.grimoires.writing.costs import check_budget, examples_tokens, writing_tokens
-
-        each = 2 if parts.confirm else 1
-        forms = sum(bool(form) for one in grimoires for form in (one.simple, one.profound)) + (2 if strong else 0)
-        shown = min(len(parts.choose), FEW_SHOT_PER_LABEL * max(1, len(task.labels)))
-        each_row = examples_tokens(parts.choose) / len(parts.choose)
-        tokens = writing_tokens(task, round(shown * each_row)) if strong else 0
-        check_budget(tokens, budget)
-        prompts = (3 if parts.confirm else 1) + each * forms
-        return cls(len(parts.choose), len(parts.confirm), prompts, strong, tokens)
-
-    def lines(self) -> list[str]:
-        """Say it in words; calls that choose a cue, up to 24 a prompt on Ollama, are not counted."""
-        # Where the nearest rows are shown best, all rows are asked once more with all rows to choose among.
-        asked = (self.prompts + bool(self.confirm)) * self.choose + 3 * self.confirm
-        lines = [
-            f"{self.choose} rows to choose on, {self.confirm} to confirm; {self.prompts} prompts: up to {asked} "
-            "questions to the weak model, fewer where a prompt is dropped early."
-        ]
-        if self.strong:
-            lines.append(f"{self.strong} writes a grimoire first: 2 or 3 calls, about {self.strong_tokens} tokens.")
-        return lines

@@ -1,7 +1,7 @@
-"""The survey: what the weak model makes of labelled rows under several prompts, each asked once."""
+"""The survey: labelled rows put to the weak model under several prompts, each once, and what came of it."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -11,11 +11,9 @@ from sleicl_chains.answering.observer import Observer
 from sleicl_chains.answering.readings import Block, Mode
 from sleicl_chains.answering.steps import Solver
 from sleicl_chains.errors import PromptTooLong, RejectedReply
+from sleicl_chains.evaluation.progress import Progress
 from sleicl_chains.tasks.labels import fold
 from sleicl_chains.tasks.rows import Example
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, the rows done and the rows to do, of all together."""
 
 
 @dataclass
@@ -50,7 +48,7 @@ class Survey:
         return self._too_long[id(setup), row.id]
 
     def ask(self, setup: Observer, rows: Sequence[Example], mode: Mode) -> None:
-        """Ask the weak model about rows under one prompt, one after the other; what was asked before is not again."""
+        """Ask the weak model about rows under one prompt, one by one; a row that was asked before is left out."""
         chain = Solver(setup, "generate") if mode == "generate" else None
         for row in in_order(setup, rows):
             if (id(setup), row.id) in self._seen or not self.fits(setup, row):
@@ -87,6 +85,6 @@ def in_order(setup: Observer, rows: Sequence[Example]) -> list[Example]:
 
 
 def fresh_characters(setup: Observer, rows: Sequence[Example]) -> int:
-    """Return how much text an engine that keeps its last prompt has to read for rows, asked in order. No model call."""
+    """Return how many characters of prompts an engine reads if it keeps what a prompt shares with the one before."""
     texts = ["\n".join(turn.text for turn in setup.messages(row.text, CUE)) for row in in_order(setup, rows)]
     return sum(len(after) - len(os.path.commonprefix([before, after])) for before, after in pairwise(["", *texts]))

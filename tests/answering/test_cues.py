@@ -8,7 +8,7 @@ from sleicl_chains.answering.arms import Arm
 from sleicl_chains.answering.cues import CUE, CUES, Cue, choose_cue
 from sleicl_chains.answering.prompt import Prompt
 from sleicl_chains.answering.solver import solver
-from sleicl_chains.evaluation.evaluate import settings_of
+from sleicl_chains.evaluation.settings import settings_of
 from sleicl_chains.models.abilities import LabelScores
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example

@@ -15,7 +15,8 @@ from pydantic import SecretStr
 
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import RunError
-from sleicl_chains.evaluation.evaluate import _former_settings, evaluate, settings_of
+from sleicl_chains.evaluation.evaluate import evaluate
+from sleicl_chains.evaluation.settings import former_settings, settings_of
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 from tests.support.command import Parrot
@@ -88,6 +89,6 @@ def test_a_run_that_an_earlier_version_began_goes_on(tmp_path: Path, task: Task)
     own: Runnable[str, Answer] = RunnableLambda(lambda text: Answer("sad", "sad", valid=True))
     evaluate({"own": own}, ROWS, run=tmp_path, task=task)
     manifest = json.loads((tmp_path / "run.json").read_text())
-    (tmp_path / "run.json").write_text(json.dumps({**manifest, "arms": {"own": _former_settings(own)}}))
+    (tmp_path / "run.json").write_text(json.dumps({**manifest, "arms": {"own": former_settings(own)}}))
     evaluate({"own": own}, ROWS, run=tmp_path, task=task)
     assert json.loads((tmp_path / "run.json").read_text()) == manifest

@@ -10,7 +10,7 @@ import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding
 
 from sleicl_chains.answering.recipes import Recipe, Verdict, told_by
-from sleicl_chains.evaluation.evaluate import ArmResult, Report, compare
+from sleicl_chains.evaluation.summary import ArmResult, Report, compare
 from sleicl_chains.evaluation.table import ArmBuilder
 from sleicl_chains.evaluation.words import verdict
 from sleicl_chains.models.names import weak_model

@@ -5,7 +5,7 @@ from langchain_core.runnables import Runnable
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError
 from sleicl_chains.evaluation.baselines import majority, probe
-from sleicl_chains.evaluation.evaluate import settings_of
+from sleicl_chains.evaluation.settings import settings_of
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 
@@ -36,9 +36,6 @@ def right(chain: Runnable[str, Answer], rows: list[Example]) -> int:
     return sum(chain.invoke(row.text).label == row.answer for row in rows)
 
 
-# ------------------------------------------------------------------ majority
-
-
 def test_majority_says_the_most_frequent_answer_of_train_whatever_is_asked() -> None:
     chain = majority(TASK, rows_of({"green": 2, "blue": 3}))
     said = Answer(label="blue", text="blue", valid=True, arm="majority", mode="none")
@@ -58,9 +55,6 @@ def test_ties_do_not_depend_on_the_order_of_the_rows(task: Task, answers: list[s
     for order in (answers, answers[::-1]):
         said = majority(task, [Example(f"text {n}", answer) for n, answer in enumerate(order)]).invoke("?")
         assert (said.answer, said.label) == (top, top if task.labels else None)
-
-
-# ------------------------------------------------------------------ probe
 
 
 def test_probe_beats_majority_where_the_vectors_tell_the_labels_apart() -> None:
@@ -109,9 +103,6 @@ def test_probe_is_the_same_each_time() -> None:
     train = rows_of({"red": 3, "green": 2, "blue": 2})
     first, second = (probe(TASK, train, Words("red", "green", "thing")) for _ in range(2))
     assert first.invoke("a green red thing").scores == second.invoke("a green red thing").scores
-
-
-# ------------------------------------------------------------------ both
 
 
 def test_settings_tell_what_was_learned_from() -> None:

@@ -10,7 +10,8 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, ModelError, PromptTooLong, RejectedReply, RunError
 from sleicl_chains.evaluation.baselines import majority
-from sleicl_chains.evaluation.evaluate import Report, evaluate, run_name
+from sleicl_chains.evaluation.evaluate import evaluate, run_name
+from sleicl_chains.evaluation.summary import Report
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 

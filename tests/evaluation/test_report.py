@@ -16,11 +16,12 @@ from langchain_core.runnables import Runnable, RunnableLambda
 
 from sleicl_chains.answers import Answer
 from sleicl_chains.evaluation.baselines import majority
-from sleicl_chains.evaluation.evaluate import ArmResult, evaluate
+from sleicl_chains.evaluation.evaluate import evaluate
 from sleicl_chains.evaluation.report.pages import Page, render
 from sleicl_chains.evaluation.report.plots import front
 from sleicl_chains.evaluation.report.runs import Run, read_run
 from sleicl_chains.evaluation.report.sources import Texts
+from sleicl_chains.evaluation.summary import ArmResult
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.tasks.cards import Task
@@ -106,9 +107,6 @@ def words(page: str) -> str:
     return " ".join(re.sub(r"<[^>]*>", " ", body).split())
 
 
-# ------------------------------------------------------------------ the page
-
-
 def test_the_page_needs_nothing_beside_it(run: Run, texts: Texts) -> None:
     page = render(run, texts)
     found = Document(page)
@@ -174,9 +172,6 @@ def test_the_page_says_the_verdict_and_what_is_missing(run: Run, texts: Texts) -
     assert f"row {Example(QUESTION, 'happy').id}" in seen
 
 
-# ------------------------------------------------------------------ escaping and --no-text
-
-
 def test_texts_are_escaped(run: Run, texts: Texts) -> None:
     page = render(run, texts)
     assert "<script" not in page and "<happy>" not in page
@@ -220,9 +215,6 @@ def test_without_texts_an_open_ended_page_has_no_answers(task: Task, tmp_path: P
     for text in ("Shelley", "Jansson", "Percy", "Who "):
         assert text not in page
     assert "mixes up" not in page and "macro-F1" not in page and "Shelley" in render(run, Texts())
-
-
-# ------------------------------------------------------------------ plots
 
 
 def arm(name: str, accuracy: float, tokens: int) -> ArmResult:
@@ -270,9 +262,6 @@ def test_neither_the_page_nor_its_words_load_what_the_terminal_needs() -> None:
     )
     program += "sys.modules])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "[]\n"
-
-
-# ------------------------------------------------------------------ the command
 
 
 @pytest.fixture

@@ -58,9 +58,6 @@ def summary(folder: Path) -> Any:
     return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
 
 
-# ------------------------------------------------------------------ the run
-
-
 def test_a_run_is_read_as_it_was_reported(
     folder: Path, arms: list[Runnable[str, Answer]], task: Task, examples: list[Example]
 ) -> None:
@@ -152,9 +149,6 @@ def test_what_is_no_finished_run_is_refused(folder: Path, harm: Any, complaint: 
     with pytest.raises(RunError) as caught:
         read_run(folder)
     assert complaint in str(caught.value) and "\n" not in str(caught.value)
-
-
-# ------------------------------------------------------------------ texts
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import pytest
 from sleicl_chains.answering.arms import Arm
 from sleicl_chains.errors import InputError, PromptTooLong
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
-from sleicl_chains.learning.gate import Gate, cut
+from sleicl_chains.learning.cut import cut
+from sleicl_chains.learning.gate import Gate
 from sleicl_chains.tasks.rows import Example, text_id
 from tests.support.fake_models import Scorer, Stater, question_of
 from tests.support.gate_task import (
@@ -44,9 +45,6 @@ def gate(model: Any, examples: list[Example], grimoires: tuple[Grimoire, ...] = 
 def written_from(examples: list[Example]) -> Grimoire:
     ids = tuple(row.id for row in examples)
     return Grimoire("doors-2", "doors", "", "", LABELS, "", GUIDE, Provenance(examples=ids))
-
-
-# ------------------------------------------------------------------ rows
 
 
 def test_the_cut_is_by_shares_and_parts_share_no_text() -> None:
@@ -115,9 +113,6 @@ def test_where_a_grimoire_was_written_from_all_confirm_rows_the_warning_says_why
     ]
 
 
-# ------------------------------------------------------------------ order
-
-
 @pytest.mark.parametrize("make", [scorer, writer], ids=["scored", "generated"])
 def test_nothing_to_confirm_on_is_looked_at_before_the_choice(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before it all calls are about rows to choose on, after it the two that were chosen meet the others."""
@@ -171,9 +166,6 @@ def test_each_row_is_judged_by_a_fit_that_had_not_seen_it() -> None:
     assert hidden and all(0.2 < sum(one.right) / len(one.right) < 0.75 for one in hidden)
 
 
-# ------------------------------------------------------------------ the race
-
-
 def test_what_is_clearly_behind_after_half_the_rows_is_asked_no_more() -> None:
     spoilt = Grimoire("doors-9", "doors", "", "", LABELS, "", "The grimoire: it is always left.", Provenance())
 
@@ -208,9 +200,6 @@ def test_where_no_reading_is_clearly_better_the_plain_choice_is_taken() -> None:
 
 def test_a_reading_that_is_clearly_better_is_taken() -> None:
     assert gate(scorer(only_without), rows(100)).run().name == "zero-shot / mean"
-
-
-# ------------------------------------------------------------------ prompts that do not fit
 
 
 class Narrow(Scorer):

@@ -16,8 +16,9 @@ from sleicl_chains.answering.recipes import Recipe
 from sleicl_chains.answering.solver import solver
 from sleicl_chains.errors import InputError
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
-from sleicl_chains.learning.gate import FEWEST_ROWS, cut, finding_of
-from sleicl_chains.learning.learn import Plan
+from sleicl_chains.learning.cut import FEWEST_ROWS, cut
+from sleicl_chains.learning.gate import finding_of
+from sleicl_chains.learning.plan import Plan
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example, text_id
@@ -49,9 +50,6 @@ EITHER = pytest.mark.parametrize("make", [scorer, writer], ids=["scored", "gener
 def one_strength(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five times as fast; how a strength is chosen is tested with the linear reader."""
     monkeypatch.setattr("sleicl_chains.answering.fitting.STRENGTHS", (3.0,))
-
-
-# ------------------------------------------------------------------ the verdict
 
 
 @EITHER
@@ -135,9 +133,6 @@ def test_few_rows_give_a_warning_and_no_test() -> None:
     assert all(trial.n == 39 for trial in recipe.trials)
 
 
-# ------------------------------------------------------------------ open-ended tasks
-
-
 def test_an_open_ended_task_is_learned_by_generating() -> None:
     task = Task(name="doors", description="Say which door it is.")
     recipe = learned(writer(only_with_grimoire), task=task)
@@ -146,9 +141,6 @@ def test_an_open_ended_task_is_learned_by_generating() -> None:
     assert all(trial.loss is None and trial.macro_f1 is None for trial in recipe.trials)
     said = solver(recipe, model=writer(only_with_grimoire)).invoke("case 1000")
     assert (said.answer, said.label, said.probability) == (knows("\nhuman: case 1000\nai: "), None, None)
-
-
-# ------------------------------------------------------------------ what the recipe holds
 
 
 def fitted_anew(recipe: Recipe, setup: Observer, examples: list[Example]) -> Reader:
@@ -226,9 +218,6 @@ def test_a_neighbours_recipe_chooses_among_all_rows() -> None:
     assert {(shown.text, shown.answer) for shown in recipe.examples} == {(row.text, row.answer) for row in rows(100)}
 
 
-# ------------------------------------------------------------------ the same again
-
-
 def without_date(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(exclude={"date"})
 
@@ -248,9 +237,6 @@ def test_a_journal_answers_a_second_run(tmp_path: Path) -> None:
         assert asked == len(set(model.calls))
         assert without_date(learned(model, 50, journal=journal)) == without_date(first)
         assert len(model.calls) == asked
-
-
-# ------------------------------------------------------------------ what cannot work
 
 
 @pytest.mark.parametrize(
@@ -286,9 +272,6 @@ def test_the_plan_names_no_fewer_questions_than_are_asked(said: Any) -> None:
     assert (plan.choose, plan.confirm, plan.prompts) == (60, 40, 5)
     assert plan.lines()[0].startswith("60 rows to choose on, 40 to confirm; 5 prompts: up to 480 questions")
     assert len(model.asked("score")) <= 480
-
-
-# ------------------------------------------------------------------ what is kept
 
 
 def test_keys_and_addresses_do_not_get_into_the_recipe() -> None:

@@ -6,11 +6,11 @@ from functools import cached_property
 
 from sleicl_chains.answering.arms import asks_a_model
 from sleicl_chains.evaluation.answered import AnsweredRow
-from sleicl_chains.evaluation.evaluate import ArmResult
 from sleicl_chains.evaluation.report import plots
 from sleicl_chains.evaluation.report.plots import Kind
 from sleicl_chains.evaluation.report.runs import Run
 from sleicl_chains.evaluation.report.sources import Texts
+from sleicl_chains.evaluation.summary import ArmResult
 from sleicl_chains.evaluation.words import verdict
 from sleicl_chains.statistics import calibration_bins, expected_calibration_error, risk_coverage
 
@@ -93,8 +93,6 @@ class Page:
         name = self.run.pair[0] if self.run.pair else ""
         return next((form for form in ("profound", "simple") if name.startswith(form)), None)
 
-    # -------------------------------------------------------------- plots
-
     @property
     def bars(self) -> str:
         """A bar an arm."""
@@ -119,8 +117,6 @@ class Page:
     def costs(self) -> str:
         """What accuracy costs."""
         return plots.costs(self.counted, self.run.report.n, self.kinds)
-
-    # -------------------------------------------------------------- answers
 
     @staticmethod
     def shade(count: int, counts: Sequence[int]) -> int:
@@ -193,9 +189,12 @@ def render(run: Run, texts: Texts | None = None) -> str:
     from markupsafe import Markup
 
     environment = Environment(
-        loader=PackageLoader("sleicl_chains.evaluation.report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=PackageLoader("sleicl_chains.evaluation.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters |= {"rate": _rate, "signed": _signed, "drawn": Markup}
     return environment.get_template("report.html").render(page=Page(run, texts), report=run.report)
 

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from sleicl_chains.answering.arms import asks_a_model
 from sleicl_chains.errors import InputError, RunError
 from sleicl_chains.evaluation.answered import AnsweredRow, complaint, read_rows
-from sleicl_chains.evaluation.evaluate import (
+from sleicl_chains.evaluation.summary import (
     ArmResult,
     Report,
     compare,

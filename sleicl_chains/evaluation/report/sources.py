@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from sleicl_chains.errors import RunError, SleiclError
-from sleicl_chains.evaluation.evaluate import row_keys
+from sleicl_chains.evaluation.answered import row_keys
 from sleicl_chains.evaluation.report.runs import Run
 from sleicl_chains.files import REPORT_LIMIT, Home, parse_json, read_text, write_whole
 from sleicl_chains.grimoires.grimoire import Grimoire, load_grimoire
