@@ -57,7 +57,8 @@ WIDTH = 24
 BATCH = 20
 CODE = (
     "evaluation/table", "answering/fitting", "learning/gate", "learning/judging", "answering/evidence",
-    "answering/priors", "answering/readers", "statistics", "learning/survey", "tasks/splits",
+    "answering/calibration", "answering/priors", "answering/readers", "answering/shares", "statistics",
+    "learning/survey", "tasks/splits",
 )  # fmt: skip
 """Modules that decide a verdict."""
 RESULTS = Path(__file__).parent / "results" / "gate.jsonl"

@@ -61,8 +61,6 @@ class Observer:
     templates: Templates = field(default_factory=Templates, repr=False, compare=False)
     """The prompt files as they were at the first prompt: an edited one is for the next observer."""
 
-    # ------------------------------------------------------------------ prompt
-
     @property
     def name(self) -> str:
         """The arm, with the id of the grimoire that it shows."""
@@ -105,8 +103,6 @@ class Observer:
     def identity(self) -> dict[str, Any]:
         """What tells the model from others."""
         return identity(self.weak)
-
-    # ------------------------------------------------------------------ evidence
 
     @cached_property
     def evidence(self) -> tuple[Block, ...]:

@@ -9,11 +9,13 @@ from typing import Any
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables.config import run_in_executor
 
+from sleicl_chains.answering.calibration import Calibration
 from sleicl_chains.answering.cues import CUE, NO_CUE, Cue
 from sleicl_chains.answering.observer import Observer
-from sleicl_chains.answering.readers import Calibration, Reader, likeliest
+from sleicl_chains.answering.readers import Reader
 from sleicl_chains.answering.readings import GROUPS, Mode, Prior
 from sleicl_chains.answering.schemas import held_to_labels, label_of, refusals_told
+from sleicl_chains.answering.shares import likeliest
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, RejectedReply
 from sleicl_chains.models.asking import aask, ask, astream, stream, used
