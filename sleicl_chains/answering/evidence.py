@@ -1,4 +1,4 @@
-"""What one pass of the weak model over a question gives, before anybody reads an answer out of it."""
+"""Evidence: what was measured about one question, before an answer is read in it, and the same as numbers to fit on."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -68,6 +68,8 @@ def _affine(logs: "Array", gold: "NDArray[np.int_]", weight: "Array", trust: flo
     from scipy.optimize import minimize
 
     n, k = logs.shape
+    # Where it starts and is held to: slope 1, and as offset minus the logarithm of the mean share of each label, which
+    # is division by the prior `mean` (batch calibration, arXiv 2309.17249, equation 3).
     chances = np.exp(log_softmax(logs))
     offset = -np.log(np.maximum((weight[:, None] * chances).sum(0) / weight.sum(), LEAST))
     hit = np.zeros((n, k))
@@ -75,8 +77,10 @@ def _affine(logs: "Array", gold: "NDArray[np.int_]", weight: "Array", trust: flo
 
     def loss(point: "Array") -> tuple[float, "Array"]:
         slopes, offsets = point[:k], point[k:]
+        # Weighted cross-entropy of softmax(slope * log p + offset), plus trust * |step|^2.
         log_chances = log_softmax(logs * slopes + offsets)
         step = np.concatenate([slopes - 1.0, offsets - offset])
+        # Its gradient: for each row and label the share, less 1 at the right one; for slopes that times log p.
         gap = weight[:, None] * (np.exp(log_chances) - hit) / weight.sum()
         slope_gap, offset_gap = (gap * logs).sum(0), gap.sum(0)
         value = -float((weight[:, None] * hit * log_chances).sum()) / weight.sum() + trust * float(step @ step)

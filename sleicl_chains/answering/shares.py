@@ -17,6 +17,7 @@ LEAST = 1e-12
 
 def softmax(labels: Sequence[str], logits: "Array") -> dict[str, float]:
     """Return the shares of labels, from one number each."""
+    # Less the largest, which the quotient leaves open, so that no power overflows.
     powers = np.exp(logits - logits.max())
     return dict(zip(labels, map(float, powers / powers.sum()), strict=True))
 
@@ -34,6 +35,7 @@ def pooled(shares: Sequence[Mapping[str, float]]) -> dict[str, float]:
     Genest and Zidek, "Combining Probability Distributions", Statistical Science 1 (1986).
     """
     labels = list(shares[0])
+    # The softmax of the mean of log p is the geometric mean, scaled.
     return softmax(labels, np.mean([[math.log(max(one[label], LEAST)) for label in labels] for one in shares], axis=0))
 
 

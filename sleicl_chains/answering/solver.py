@@ -1,4 +1,8 @@
-"""The weak model's chain: a question in, an `Answer` out, with or without a grimoire in front."""
+"""The function `solver`: a weak model and a task in, a chain out that answers one question at a time.
+
+It chooses the defaults and refuses what does not fit together. What it builds is a `steps.Solver`, which does the
+answering; `chains` wraps that as a LangChain runnable.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, overload

@@ -1,4 +1,7 @@
-"""The steps from a question to an `Answer`: the prompt, the evidence or the reply, and what is read in it."""
+"""The class `Solver`, which answers: it writes the prompt, asks the weak model, and reads an `Answer` in what comes.
+
+An `observer.Observer` asks for probabilities and states, which a reader weighs; a reply in words is parsed here.
+"""
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
@@ -183,7 +186,7 @@ class Solver:
 
 
 class _Shown:
-    """How much of a streamed reply was shown, its thinking left out."""
+    """What was already passed on of a streamed reply; its thinking is never passed on."""
 
     def __init__(self) -> None:
         self._whole = self._shown = ""

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,6 +29,9 @@ from sleicl_chains.cli.rows import draw
 from sleicl_chains.cli.steps import journal_of, model_options, print_json, read
 from sleicl_chains.files import Home
 
+if TYPE_CHECKING:
+    from sleicl_chains.grimoires.grimoire import Grimoire
+
 app = typer.Typer(help="The library of grimoires.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -54,13 +57,7 @@ def write(
     home: HomeOption = None,
 ) -> None:
     """Let a strong model write a grimoire from a few examples; store it and print its id."""
-    from sleicl_chains.grimoires.writing.write import (
-        check_budget,
-        examples_tokens,
-        grimoire_writer,
-        profound_prompt,
-        writing_tokens,
-    )
+    from sleicl_chains.grimoires.writing import write as writing
     from sleicl_chains.models.names import strong_model
 
     place = Home.at(home)
@@ -71,17 +68,23 @@ def write(
         task, examples, sampler, place, per_label=n, seed=seed, weak=weak, ratio=ratio, embeddings=embeddings,
         no_journal=no_journal,
     )  # fmt: skip
-    tokens = writing_tokens(task, examples_tokens(drawn))
+    tokens = writing.writing_tokens(task, writing.examples_tokens(drawn))
     cost = f"2 calls, 3 if a label is missing; up to about {tokens} tokens, read and written"
     say([f"{len(drawn)} examples go to {strong}: {cost}; more if it thinks long."])
     if model is None:
-        print(profound_prompt(task, drawn))
+        print(writing.profound_prompt(task, drawn))
         return
-    check_budget(tokens, budget)
-    writer = grimoire_writer(
+    writing.check_budget(tokens, budget)
+    writer = writing.grimoire_writer(
         model, strong_name=strong_name or strong, journal=journal_of(place, no_journal), budget=budget
     )
-    grimoire = writer.invoke({"task": task, "examples": drawn, "sampler": sampler, "per_label": n, "seed": seed})
+    _print_written(
+        writer.invoke({"task": task, "examples": drawn, "sampler": sampler, "per_label": n, "seed": seed}), place
+    )
+
+
+def _print_written(grimoire: "Grimoire", place: Home) -> None:
+    """Say what the strong model used, store what it wrote, and print the id."""
     used = grimoire.provenance
     say(f"Warning: {warning}" for warning in used.warnings)
     if used.prompt_tokens is not None:
