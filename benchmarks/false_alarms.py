@@ -57,8 +57,8 @@ WIDTH = 24
 BATCH = 20
 CODE = (
     "evaluation/summary", "grimoires/samplers", "answering/fitting", "answering/evidence", "answering/priors",
-    "answering/readers", "learning/cut", "learning/gate", "learning/judging", "learning/survey", "statistics",
-    "tasks/splits",
+    "answering/readers", "answering/calibration", "answering/shares", "learning/cut", "learning/gate",
+    "learning/judging", "learning/survey", "statistics", "tasks/splits",
 )  # fmt: skip
 """Modules that decide a verdict."""
 RESULTS = Path(__file__).parent / "results" / "gate.jsonl"

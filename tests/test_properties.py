@@ -8,10 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sleicl_chains.answering.calibration import Calibration, fit_calibration
 from sleicl_chains.answering.evidence import Observation
-from sleicl_chains.answering.fitting import fit_calibration, fit_reader
+from sleicl_chains.answering.fitting import fit_reader
 from sleicl_chains.answering.priors import mean_shares, remove_prior
-from sleicl_chains.answering.readers import AffineReader, Calibration, LinearReader, PriorReader, Reader, load_reader
+from sleicl_chains.answering.readers import AffineReader, LinearReader, PriorReader, Reader, load_reader
 from sleicl_chains.answering.readings import GROUPS
 from sleicl_chains.models.abilities import LabelScores
 

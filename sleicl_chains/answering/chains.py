@@ -1,4 +1,7 @@
-"""Solvers as LangChain chains. A reader that is not there yet is fitted when the first question comes."""
+"""Solvers as LangChain chains: `steps.Solver` does the work, and here it gets `invoke`, `batch`, `stream` and metadata.
+
+Where the reader is not fitted yet, that is done when the first question comes.
+"""
 
 import hashlib
 import json

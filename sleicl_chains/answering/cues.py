@@ -1,4 +1,4 @@
-"""What the model's turn begins with when labels are scored; they follow right after it."""
+"""Cues: the words that the model's turn begins with, such as "Answer:", after which each label is scored."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -41,9 +41,11 @@ def choose_cue(scored: Scored, texts: Sequence[str]) -> Cue:
     question. Six of the texts are used, spread over all. Scores each of them four times, or eight; without any text
     the first cue is taken, and the labels named.
     """
+    # "Most probability" is the sum of p(label) over all labels; what is left went to tokens that name none.
     tried = texts[:: max(1, len(texts) // CUE_TEXTS)][:CUE_TEXTS]  # from all over: they may be grouped by label
     if not tried:
         return LISTING[0]
+    # First without naming the labels, which costs accuracy on a model that finds them by itself.
     best, unseen = _best(scored, CUES, tried)
     return best if unseen <= _OUT_OF_SIGHT else _best(scored, LISTING, tried)[0]
 

@@ -8,18 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sleicl_chains.answering.evidence import Observation
-from sleicl_chains.answering.readers import (
-    AffineReader,
-    BlendReader,
-    Calibration,
-    LinearReader,
-    Reader,
-    features,
-    logit,
-    softmax,
-)
+from sleicl_chains.answering.evidence import Observation, features
+from sleicl_chains.answering.readers import AffineReader, BlendReader, LinearReader, Reader
 from sleicl_chains.answering.readings import Block, Mode
+from sleicl_chains.answering.shares import LEAST, log_softmax, softmax
 from sleicl_chains.tasks.splits import balance, folds
 
 if TYPE_CHECKING:
@@ -31,7 +23,6 @@ STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Inverse regularisation strengths of the linear model, for blocks of total variance 1 each."""
 TRUSTS = (0.01, 0.1, 1.0)
 """How strongly an affine correction is held to that of the prior `mean`."""
-_LEAST = 1e-12
 _CONSTANT = 1e-6
 """Spread of a feature, as a share of the largest value of its block, up to which it counts as constant."""
 
@@ -66,7 +57,7 @@ def fit_affine(seen: Sequence[Observation], answers: Sequence[str], labels: Sequ
     for train, held in folds(answers):
         for trust in losses:
             slopes, offsets = _affine(logs[train], gold[train], weight[train], trust)
-            chances = _log_softmax(logs[held] * slopes + offsets)
+            chances = log_softmax(logs[held] * slopes + offsets)
             losses[trust] -= float((weight[held] * chances[np.arange(len(held)), gold[held]]).sum())
     best = min(reversed(TRUSTS), key=lambda trust: losses[trust])  # without folds the strongest
     slopes, offsets = _affine(logs, gold, weight, best)
@@ -77,15 +68,19 @@ def _affine(logs: "Array", gold: "NDArray[np.int_]", weight: "Array", trust: flo
     from scipy.optimize import minimize
 
     n, k = logs.shape
-    chances = np.exp(_log_softmax(logs))
-    offset = -np.log(np.maximum((weight[:, None] * chances).sum(0) / weight.sum(), _LEAST))
+    # Where it starts and is held to: slope 1, and as offset minus the logarithm of the mean share of each label, which
+    # is division by the prior `mean` (batch calibration, arXiv 2309.17249, equation 3).
+    chances = np.exp(log_softmax(logs))
+    offset = -np.log(np.maximum((weight[:, None] * chances).sum(0) / weight.sum(), LEAST))
     hit = np.zeros((n, k))
     hit[np.arange(n), gold] = 1.0
 
     def loss(point: "Array") -> tuple[float, "Array"]:
         slopes, offsets = point[:k], point[k:]
-        log_chances = _log_softmax(logs * slopes + offsets)
+        # Weighted cross-entropy of softmax(slope * log p + offset), plus trust * |step|^2.
+        log_chances = log_softmax(logs * slopes + offsets)
         step = np.concatenate([slopes - 1.0, offsets - offset])
+        # Its gradient: for each row and label the share, less 1 at the right one; for slopes that times log p.
         gap = weight[:, None] * (np.exp(log_chances) - hit) / weight.sum()
         slope_gap, offset_gap = (gap * logs).sum(0), gap.sum(0)
         value = -float((weight[:, None] * hit * log_chances).sum()) / weight.sum() + trust * float(step @ step)
@@ -94,12 +89,6 @@ def _affine(logs: "Array", gold: "NDArray[np.int_]", weight: "Array", trust: flo
     start = np.concatenate([np.ones(k), offset])
     found = minimize(loss, start, jac=True, method="L-BFGS-B").x
     return found[:k], found[k:]
-
-
-def _log_softmax(logits: "Array") -> "Array":
-    top = logits - logits.max(axis=1, keepdims=True)
-    result: Array = top - np.log(np.exp(top).sum(axis=1, keepdims=True))
-    return result
 
 
 @_on_one_thread()
@@ -225,24 +214,3 @@ def _logistic(rows: "Array", gold: Any, strength: float) -> Any:
 
 def _floats(values: "Array") -> tuple[float, ...]:
     return tuple(map(float, values))
-
-
-# ------------------------------------------------------------------ calibration
-
-
-def fit_calibration(shares: Sequence[float], right: Sequence[bool]) -> Calibration:
-    """Fit a calibration on answers to rows that their reader was not fitted on.
-
-    Args:
-        shares: of the likeliest label, one an answer.
-        right: whether that label is right. With fewer than ten rows, or all of a kind, only the mean counts.
-    """
-    rate = (sum(right) + 1) / (len(right) + 2)
-    if len(right) < 10 or len(set(right)) < 2:
-        return Calibration(0.0, logit(rate))
-    from sklearn.linear_model import LogisticRegression
-
-    logits = np.array([[logit(share)] for share in shares])
-    model = LogisticRegression(C=1.0).fit(logits, list(right))
-    slope = float(model.coef_[0][0])
-    return Calibration(slope, float(model.intercept_[0])) if slope > 0 else Calibration(0.0, logit(rate))

@@ -33,6 +33,8 @@ class Neighbours:
 
         from sleicl_chains.models.embedders import embed
 
+        # As in "What Makes Good In-Context Examples for GPT-3?" (arXiv 2101.06804), by sentence embeddings. These
+        # vectors are of unit length, so that the product is the cosine.
         near = self._vectors @ embed(self._embeddings, [question])[0]
         order = [self.rows[at] for at in np.argsort(-near.round(6), kind="stable")]
         others = [row for row in order if fold(row.text) != fold(question)]

@@ -1,4 +1,8 @@
-"""The weak model under one prompt: renders it, gathers the evidence for each question, keeps it in the journal."""
+"""An observer: one weak model with one kind of prompt (task, grimoire, examples).
+
+It writes the prompt of each question and measures how the model takes it: the label probabilities, the model's own
+state, the question's embedding. It does not decide on an answer; readers do. What is measured is kept in the journal.
+"""
 
 import base64
 import os
@@ -44,7 +48,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Observer:
-    """What one arm shows the weak model, and what is seen when it is asked."""
+    """One weak model, and all that it is shown beside the question."""
 
     weak: BaseChatModel
     task: Task
@@ -60,8 +64,6 @@ class Observer:
     journal: Journal | None = None
     templates: Templates = field(default_factory=Templates, repr=False, compare=False)
     """The prompt files as they were at the first prompt: an edited one is for the next observer."""
-
-    # ------------------------------------------------------------------ prompt
 
     @property
     def name(self) -> str:
@@ -105,8 +107,6 @@ class Observer:
     def identity(self) -> dict[str, Any]:
         """What tells the model from others."""
         return identity(self.weak)
-
-    # ------------------------------------------------------------------ evidence
 
     @cached_property
     def evidence(self) -> tuple[Block, ...]:

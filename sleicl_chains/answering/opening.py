@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.runnables import Runnable
 
+    from sleicl_chains.answering.arms import Arm
+    from sleicl_chains.answering.readings import Mode, Prior
     from sleicl_chains.answering.recipes import Recipe
     from sleicl_chains.answers import Answer
     from sleicl_chains.grimoires.grimoire import Grimoire
@@ -137,11 +139,11 @@ class Shown:
 
     grimoire: str | None = None
     """An id or a file."""
-    arm: str | None = None
+    arm: "Arm | None" = None
     train: Path | None = None
     """Labelled rows, for priors, readers and the arm `knn`."""
-    mode: str | None = None
-    prior: str | None = None
+    mode: "Mode | None" = None
+    prior: "Prior | None" = None
 
     @property
     def given(self) -> list[str]:
@@ -213,18 +215,16 @@ def _by_card(
     from sleicl_chains.tasks.rows import load_examples
 
     grimoire = open_grimoire(shown.grimoire, task, home) if shown.grimoire is not None else None
-    # The names of arm, mode and prior are checked by `solver`.
-    arm: Any = shown.arm or (("profound" if grimoire.profound else "simple") if grimoire else "zero-shot")
-    reading: dict[str, Any] = {"mode": shown.mode, "prior": shown.prior}
+    arm = shown.arm or Arm(("profound" if grimoire.profound else "simple") if grimoire else "")
     model = open_weak(weak, task, home, options)
     rows: Sequence[Any] = load_examples(shown.train, task) if shown.train else []
     examples: Sequence[Any] = ()
-    if rows and Arm.of(arm).examples == "few-shot":
+    if rows and arm.examples == "few-shot":
         examples, what = few_shot_examples(task, rows, grimoire, seed=seed)
         note(f"few-shot shows {what}")
     texts = prior_texts(rows, task, seed=seed, shown=examples) if rows else []
     space = open_space(embeddings, home, later["journal"]) if embeddings else None
     return solver(
         model, task, arm=arm, grimoire=grimoire, examples=examples, prior_texts=texts, train=rows, embeddings=space,
-        **reading, **later,
+        mode=shown.mode, prior=shown.prior, **later,
     )  # fmt: skip

@@ -36,6 +36,7 @@ def domain_texts(texts: Sequence[str], *, seed: int) -> list[str]:
     words = sorted(word for text in texts for word in text.split())
     if not words:
         raise InputError("The prior 'domain' needs training texts with words; give some, or use 'content-free'")
+    # The mean number of words a text.
     length = max(1, round(len(words) / len(texts)))
     draw = random.Random(seed)
     return [" ".join(draw.choices(words, k=length)) for _ in range(DOMAIN_TEXTS)]
@@ -54,6 +55,7 @@ def mean_shares(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 def remove_prior(scores: Mapping[str, float], prior: Mapping[str, float]) -> dict[str, float]:
     """Return p(label) / prior(label), scaled to add up to 1 (arXiv 2102.09690, section 5, with W = diag(1/prior))."""
+    # Floored, so that a label which the prior gives nothing is not divided by 0.
     ratios = {label: share / max(prior[label], 1e-12) for label, share in scores.items()}
     total = sum(ratios.values())
     return {label: ratio / total for label, ratio in ratios.items()} if total else dict(scores)

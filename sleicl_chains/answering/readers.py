@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from sleicl_chains.answering.evidence import Observation
+from sleicl_chains.answering.evidence import Observation, features, label_shares, log_shares
 from sleicl_chains.answering.priors import remove_prior
 from sleicl_chains.answering.readings import Block, Mode, looks_at
+from sleicl_chains.answering.shares import pooled, softmax
 from sleicl_chains.errors import InputError
 from sleicl_chains.models.abilities import LabelScores
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
-
-_LEAST = 1e-12
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1e6, le=1e6)]
 """Finite, and so far from the largest float that no sum of products of evidence overflows."""
@@ -54,7 +53,7 @@ class PriorReader:
 
     def shares(self, seen: Observation) -> dict[str, float]:
         """Return p(label) / prior(label), scaled to add up to 1."""
-        return remove_prior(_scores(seen), self.prior)
+        return remove_prior(label_shares(seen), self.prior)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
@@ -78,7 +77,7 @@ class AffineReader:
 
     def shares(self, seen: Observation) -> dict[str, float]:
         """Return the softmax over the labels."""
-        logs = np.array(_logs(seen, self.labels))
+        logs = np.array(log_shares(seen, self.labels))
         return softmax(self.labels, logs * np.array(self.slopes) + np.array(self.offsets))
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,44 +133,6 @@ class BlendReader:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data."""
         return {"kind": "blend", "parts": [part.to_dict() for part in self.parts]}
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How often answers of a given share are right: sigmoid(slope * logit(share) + offset) (Platt 1999).
-
-    The order of the answers does not change, since the slope is not negative.
-    """
-
-    slope: float
-    offset: float
-
-    def of(self, share: float) -> float:
-        """Return the probability that the likeliest label is right."""
-        odds = self.slope * logit(share) + self.offset
-        small = math.exp(-abs(odds))  # the other way round it would overflow
-        return (1.0 if odds >= 0 else small) / (1 + small)
-
-
-def pooled(shares: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the logarithmic opinion pool: the geometric mean of several shares, scaled to add up to 1.
-
-    Genest and Zidek, "Combining Probability Distributions", Statistical Science 1 (1986).
-    """
-    labels = list(shares[0])
-    return softmax(labels, np.mean([[math.log(max(one[label], _LEAST)) for label in labels] for one in shares], axis=0))
-
-
-def likeliest(shares: Mapping[str, float]) -> tuple[str, float]:
-    """Return the label of the largest share, the first of equal ones, and that share."""
-    label = max(shares, key=lambda name: shares[name])
-    return label, shares[label]
-
-
-def logit(share: float) -> float:
-    """Return log(share / (1 - share)), the share held away from 0 and 1."""
-    share = min(max(share, 1e-4), 1 - 1e-4)
-    return math.log(share / (1 - share))
 
 
 def load_reader(found: Mapping[str, Any]) -> Reader:
@@ -290,48 +251,6 @@ def sizes_read(reader: Reader, labels: int, vector: int = 0) -> dict[Block, int]
     if {"state", "vector"} <= set(reader.blocks):
         return {"state": rest - (vector or 1), "vector": vector or 1}
     return {block: rest for block in reader.blocks if block != "scores"}
-
-
-# ------------------------------------------------------------------ evidence as numbers
-
-
-def features(seen: Sequence[Observation], blocks: Sequence[Block], labels: Sequence[str]) -> "Array":
-    """Return (n_observations, n_features): the blocks side by side, label scores as logarithms less their mean.
-
-    Raises:
-        InputError: an observation lacks a block.
-    """
-    rows = []
-    for one in seen:
-        parts: dict[Block, Sequence[float]] = {"state": one.state, "vector": one.vector}
-        if "scores" in blocks:
-            parts["scores"] = _logs(one, labels)
-        if missing := [block for block in blocks if not len(parts[block])]:
-            raise InputError(f"an observation lacks its {missing[0]}; it was made for another mode")
-        rows.append(np.concatenate([np.asarray(parts[block], dtype=np.float64) for block in blocks]))
-    return np.array(rows)
-
-
-def _logs(seen: Observation, labels: Sequence[str]) -> list[float]:
-    scores = _scores(seen)
-    logs = [math.log(max(scores[label], _LEAST)) for label in labels]
-    mean = sum(logs) / len(logs)
-    return [value - mean for value in logs]
-
-
-def _scores(seen: Observation) -> Mapping[str, float]:
-    if seen.scores is None:
-        raise InputError("an observation lacks its scores; it was made for another mode")
-    return seen.scores.probabilities
-
-
-def softmax(labels: Sequence[str], logits: "Array") -> dict[str, float]:
-    """Return the shares of labels, from one number each."""
-    powers = np.exp(logits - logits.max())
-    return dict(zip(labels, map(float, powers / powers.sum()), strict=True))
-
-
-# ------------------------------------------------------------------ plain data
 
 
 def _rounded(value: Any) -> Any:

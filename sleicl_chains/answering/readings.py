@@ -1,6 +1,9 @@
 """How an answer can be read, and what each way looks at."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, TypeVar, get_args
+
+from sleicl_chains.errors import OptionError
 
 Mode = Literal["generate", "schema", "score", "hidden", "fusion", "blend"]
 """How an answer is read: from the model's own words, from words held to a JSON schema, from the probabilities of the
@@ -22,6 +25,36 @@ GROUPS: dict[Mode, tuple[tuple[Block, ...], ...]] = {
     "blend": (("scores",), ("state",), ("vector",)),
 }
 """What a mode looks at, a group for each model that is fitted; the other modes read the model's own words."""
+
+
+_Name = TypeVar("_Name", bound=str)
+
+
+def mode_named(name: str) -> Mode:
+    """Return the mode of a name.
+
+    Raises:
+        OptionError: there is none.
+    """
+    modes: tuple[Mode, ...] = get_args(Mode)
+    return _named("mode", name, modes)
+
+
+def prior_named(name: str) -> Prior:
+    """Return the prior of a name.
+
+    Raises:
+        OptionError: there is none.
+    """
+    priors: tuple[Prior, ...] = get_args(Prior)
+    return _named("prior", name, priors)
+
+
+def _named(what: str, name: str, names: Sequence[_Name]) -> _Name:
+    for known in names:
+        if known == name:
+            return known
+    raise OptionError(f"There is no {what} {name!r}; expected one of {', '.join(names)}")
 
 
 def looks_at(mode: Mode, block: Block) -> bool:

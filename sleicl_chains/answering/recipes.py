@@ -12,11 +12,12 @@ from langchain_core.language_models import BaseChatModel
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sleicl_chains.answering.arms import Arm, ArmName
+from sleicl_chains.answering.calibration import Calibration
 from sleicl_chains.answering.consent import address_in, is_own_address, plain_options, refusal, stays_here
 from sleicl_chains.answering.cues import Cue
 from sleicl_chains.answering.neighbours import Neighbours
 from sleicl_chains.answering.observer import Observer
-from sleicl_chains.answering.readers import Calibration, Number, Reader, check_reader, load_reader, sizes_read
+from sleicl_chains.answering.readers import Number, Reader, check_reader, load_reader, sizes_read
 from sleicl_chains.answering.readings import Mode, Prior
 from sleicl_chains.answering.steps import Solver
 from sleicl_chains.errors import InputError, RecipeMismatch

@@ -1,7 +1,11 @@
-"""The weak model's chain: a question in, an `Answer` out, with or without a grimoire in front."""
+"""The function `solver`: a weak model and a task in, a chain out that answers one question at a time.
+
+It chooses the defaults and refuses what does not fit together. What it builds is a `steps.Solver`, which does the
+answering; `chains` wraps that as a LangChain runnable.
+"""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, get_args, overload
+from typing import TYPE_CHECKING, overload
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
@@ -11,11 +15,11 @@ from sleicl_chains.answering.chains import Fit, chain_of
 from sleicl_chains.answering.deferring import deferring
 from sleicl_chains.answering.neighbours import Neighbours
 from sleicl_chains.answering.observer import Observer
-from sleicl_chains.answering.readings import Mode, Prior, looks_at
+from sleicl_chains.answering.readings import Mode, Prior, looks_at, mode_named, prior_named
 from sleicl_chains.answering.recipes import Recipe
 from sleicl_chains.answering.steps import Solver
 from sleicl_chains.answers import Answer
-from sleicl_chains.errors import InputError, OptionError
+from sleicl_chains.errors import InputError
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.grimoires.samplers import few_shot_examples
@@ -132,7 +136,8 @@ def solver(
         raise InputError("solver: a model needs a task; a recipe has its own")
     else:
         steps, fit = _steps(
-            weak, task, arm, grimoire, examples, mode, prior, prior_texts, train, embeddings, journal, name
+            weak, task, Arm.of(arm), mode, prior, grimoire=grimoire, examples=tuple(examples),
+            texts=tuple(prior_texts), rows=tuple(train), embeddings=embeddings, journal=journal, name=name,
         )  # fmt: skip
     chain = chain_of(steps, fit)
     if to is None or defer_below is None:
@@ -141,33 +146,32 @@ def solver(
 
 
 def _steps(
-    weak: BaseChatModel, task: Task, arm: ArmName | Arm, grimoire: Grimoire | None, examples: Sequence[Example],
-    mode: Mode | None, prior: Prior | None, prior_texts: Sequence[str], train: Sequence[Example],
+    weak: BaseChatModel, task: Task, arm: Arm, mode: Mode | None, prior: Prior | None, *, grimoire: Grimoire | None,
+    examples: tuple[Example, ...], texts: tuple[str, ...], rows: tuple[Example, ...],
     embeddings: "Embeddings | None", journal: Journal | None, name: str,
 ) -> tuple[Solver, Fit]:  # fmt: skip
-    shown = Arm.of(arm)
-    mode = mode or shown.reading
-    reason = scoring_problem(weak) if task.labels and mode is None else ""
-    mode = mode or ("score" if task.labels and not reason else "generate")
-    chosen = prior or ("mean" if prior_texts else "content-free")
-    note = f"generated and parsed: {reason}" if reason else ""
-    _one_of("mode", mode, get_args(Mode))
-    _one_of("prior", chosen, get_args(Prior))
-    if embeddings is None and (shown.examples == "knn" or looks_at(mode, "vector")):
+    """Return the steps with every default chosen, their reader still missing, and what it is fitted on."""
+    mode, note = _mode(weak, task, mode or arm.reading)
+    prior = prior_named(prior or ("mean" if texts else "content-free"))
+    if embeddings is None and (arm.examples == "knn" or looks_at(mode, "vector")):
         from sleicl_chains.models.embedders import embedder
 
         embeddings = embedder()
-    if shown.examples == "few-shot" and train and not examples:
-        examples, _ = few_shot_examples(task, train, grimoire, seed=0)
+    if arm.examples == "few-shot" and rows and not examples:
+        examples = tuple(few_shot_examples(task, rows, grimoire, seed=0)[0])
     observer = Observer(
-        weak, task, shown, grimoire, tuple(examples) if shown.shows_examples else (),
-        Neighbours(train, embeddings) if shown.examples == "knn" and embeddings else None,
-        cue_texts=tuple(prior_texts), embeddings=embeddings, journal=journal,
+        weak, task, arm, grimoire, examples if arm.shows_examples else (),
+        Neighbours(rows, embeddings) if arm.examples == "knn" and embeddings else None,
+        cue_texts=texts, embeddings=embeddings, journal=journal,
     )  # fmt: skip
-    fit = Fit(tuple(prior_texts), tuple(train))
-    return Solver(observer, mode, chosen if mode == "score" else "none", note=note, name=name), fit
+    return Solver(observer, mode, prior if mode == "score" else "none", note=note, name=name), Fit(texts, rows)
 
 
-def _one_of(what: str, found: str, names: Sequence[str]) -> None:
-    if found not in names:
-        raise OptionError(f"There is no {what} {found!r}; expected one of {', '.join(names)}")
+def _mode(weak: BaseChatModel, task: Task, given: Mode | None) -> tuple[Mode, str]:
+    """Return the mode, and why it is not the one that the task would have; a server may be asked what it gives."""
+    if given is not None:
+        return mode_named(given), ""
+    if not task.labels:
+        return "generate", ""
+    reason = scoring_problem(weak)
+    return ("generate", f"generated and parsed: {reason}") if reason else ("score", "")

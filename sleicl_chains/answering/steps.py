@@ -1,4 +1,7 @@
-"""The steps from a question to an `Answer`: the prompt, the evidence or the reply, and what is read in it."""
+"""The class `Solver`, which answers: it writes the prompt, asks the weak model, and reads an `Answer` in what comes.
+
+An `observer.Observer` asks for probabilities and states, which a reader weighs; a reply in words is parsed here.
+"""
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
@@ -9,11 +12,13 @@ from typing import Any
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables.config import run_in_executor
 
+from sleicl_chains.answering.calibration import Calibration
 from sleicl_chains.answering.cues import CUE, NO_CUE, Cue
 from sleicl_chains.answering.observer import Observer
-from sleicl_chains.answering.readers import Calibration, Reader, likeliest
+from sleicl_chains.answering.readers import Reader
 from sleicl_chains.answering.readings import GROUPS, Mode, Prior
 from sleicl_chains.answering.schemas import held_to_labels, label_of, refusals_told
+from sleicl_chains.answering.shares import likeliest
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, RejectedReply
 from sleicl_chains.models.asking import aask, ask, astream, stream, used
@@ -181,7 +186,7 @@ class Solver:
 
 
 class _Shown:
-    """How much of a streamed reply was shown, its thinking left out."""
+    """What was already passed on of a streamed reply; its thinking is never passed on."""
 
     def __init__(self) -> None:
         self._whole = self._shown = ""

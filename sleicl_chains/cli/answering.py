@@ -2,10 +2,11 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sleicl_chains.answering.arms import RECIPE, Arm
 from sleicl_chains.cli.options import (
     BaseUrl,
     EmbedderOption,
@@ -32,13 +33,13 @@ from sleicl_chains.cli.steps import (
     read,
     read_stdin,
 )
-from sleicl_chains.errors import InputError, SleiclError
+from sleicl_chains.errors import SleiclError
 from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
-    from sleicl_chains.answering.recipes import Recipe
     from sleicl_chains.answers import Answer
     from sleicl_chains.evaluation.report.sources import Source
+    from sleicl_chains.evaluation.summary import Report
     from sleicl_chains.evaluation.table import ArmBuilder
     from sleicl_chains.tasks.cards import Task
 
@@ -82,38 +83,37 @@ def evaluate(
     home: HomeOption = None,
 ) -> None:
     """Compare arms on the same rows, with intervals and honest baselines."""
-    from sleicl_chains.answering.opening import open_grimoire, open_recipe, open_recipe_model, open_space, open_weak
-    from sleicl_chains.cli.console import Meter, print_report
+    from sleicl_chains.answering.opening import Shown
+    from sleicl_chains.cli.console import Meter
     from sleicl_chains.evaluation.report.sources import note_sources
-    from sleicl_chains.evaluation.table import ArmBuilder, limited
-    from sleicl_chains.evaluation.words import verdict
+    from sleicl_chains.evaluation.table import limited, open_table
 
     place = Home.at(home)
     task, examples = read(card, rows)
     examples = limited(examples, limit)
-    learned, given = open_recipe(recipe, task) if recipe else None, model_options(option, base_url)
-    model = (
-        open_recipe_model(learned, place, weak=weak, options=given, embeddings=embeddings)
-        if learned
-        else open_weak(weak, task, place, given)
-    )
-    journal = journal_of(place, no_journal)
-    builder = ArmBuilder(
-        task, model, open_space(embeddings, place, journal), recipe=learned, home=place,
-        train=_train(train, task, examples), grimoire=open_grimoire(grimoire, task, place) if grimoire else None,
-        mode=_any(mode), prior=_any(prior), seed=seed, journal=journal,
+    builder = open_table(
+        task, examples, place, weak=weak, options=model_options(option, base_url), recipe=recipe,
+        embeddings=embeddings, shown=Shown(grimoire, None, train, mode, prior), seed=seed,
+        journal=journal_of(place, no_journal),
     )  # fmt: skip
     sources = _sources(builder, grimoire, recipe)  # before the run: a file may change while it lasts
     if leaked := builder.leaked(examples):
         say([f"Warning: {leaked} evaluated rows are among those that the grimoire or the recipe was made from."])
-    solvers = builder.build(_named(arms, learned))
+    solvers = builder.build(_named(arms, learned=recipe is not None))
     with Meter(solvers) as meter:
-        report = builder.evaluate(
-            solvers, examples, weak or (learned.weak if learned else ""), run=run,
+        found = builder.evaluate(
+            solvers, examples, weak or (builder.recipe.weak if builder.recipe else ""), run=run,
             runs=None if no_journal else place.runs, max_concurrency=concurrency, progress=meter,
         )  # fmt: skip
-    if report.run:
-        note_sources(Path(report.run), rows=rows, card=card, grimoires=sources, home=place)
+    if found.run:
+        note_sources(Path(found.run), rows=rows, card=card, grimoires=sources, home=place)
+    _print_evaluation(found, as_json)
+
+
+def _print_evaluation(report: "Report", as_json: bool) -> None:
+    from sleicl_chains.cli.console import print_report
+    from sleicl_chains.evaluation.words import verdict
+
     if as_json:
         say(report.notes)
         print_json(report.to_dict() | {"verdict": verdict(report)})
@@ -128,25 +128,10 @@ def _quoted(place: str) -> str:
     return shlex.quote(f"./{place}" if place.startswith("-") else place)
 
 
-def _named(arms: str | None, learned: "Recipe | None") -> list[str] | None:
+def _named(arms: str | None, *, learned: bool) -> list[str] | None:
     """Return the arms that were named, and with a recipe its own as well; None for the default ones."""
-    from sleicl_chains.answering.arms import RECIPE
-
     names = [name.strip() for name in arms.split(",")] if arms else None
     return [*names, RECIPE] if names and learned and RECIPE not in names else names
-
-
-def _train(file: Path | None, task: Any, evaluated: list[Any]) -> list[Any]:
-    """Return the training rows that are not evaluated."""
-    from sleicl_chains.evaluation.table import without_overlap
-    from sleicl_chains.tasks.rows import load_examples
-
-    kept, dropped = without_overlap(load_examples(file, task) if file else [], evaluated)
-    if dropped and not kept:
-        raise InputError(f"All rows of {file} are among the evaluated ones; put some of them in a file of their own")
-    if dropped:
-        say([f"Warning: {dropped} rows of {file} are among the evaluated ones and were left out of it."])
-    return kept
 
 
 def _sources(builder: "ArmBuilder", name: str | None, recipe: Path | None) -> "dict[str, Source]":
@@ -161,11 +146,6 @@ def _sources(builder: "ArmBuilder", name: str | None, recipe: Path | None) -> "d
     return found
 
 
-def _any(value: str | None) -> Any:
-    """Hand a name on to the library, which checks it."""
-    return value
-
-
 def ask(
     question: Annotated[str | None, typer.Argument(help="The question; - reads it from stdin.")] = None,
     card: MaybeTask = None,
@@ -173,8 +153,12 @@ def ask(
     grimoire: GrimoireOption = None,
     recipe: RecipeOption = None,
     arm: Annotated[
-        str | None,
-        typer.Option(help="zero-shot, few-shot, simple, profound, knn ...; profound with a grimoire, else zero-shot."),
+        Arm | None,
+        typer.Option(
+            parser=Arm.of,
+            metavar="NAME",
+            help="zero-shot, few-shot, simple, profound, knn ...; profound with a grimoire, else zero-shot.",
+        ),
     ] = None,
     train: Annotated[Path | None, typer.Option(help="Rows for the prior and the examples, as in evaluate.")] = None,
     seed: SeedOption = 0,

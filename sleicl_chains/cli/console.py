@@ -44,6 +44,7 @@ class Meter:
         self._last_line = time.monotonic()
         self._first: float | None = None
         self._answered = 0
+        self._begun: set[str] = set()
         self._bar = Progress(
             TextColumn("{task.description:>18}"), BarColumn(), MofNCompleteColumn(),
             TextColumn("{task.fields[rate]:.1f}/s"), TimeRemainingColumn(),
@@ -70,19 +71,24 @@ class Meter:
         now = time.monotonic()
         self._first = self._first or now  # the model's start and the first prior come before it
         self._answered += 1
+        self._begun.add(arm)
         rate = (self._answered - 1) / max(now - self._first, 1e-9)
         if self._answered == 5 and self._foretells:
-            self._estimate(total - done, rate)
+            self._estimate(arm, done, total, rate)
         self._bar.update(self._task, description=arm, completed=done, total=total, rate=rate)
         if not self._bar.console.is_terminal and now - self._last_line > 15 and self._answered > 5:
             self._last_line = now
-            say(f"{arm}: {done} of {total} answers, {rate:.1f}/s, about {_duration((total - done) / rate)} left")
+            left = _duration(self._left(total - done, rate))
+            say(f"{arm}: {done} of {total} answers, {rate:.1f}/s, about {left} left")
 
-    def _estimate(self, left: int, rate: float) -> None:
-        """Say how long it will take, by the pace of the first arm; each other arm's prior is asked once, too."""
-        calls = left + MEAN_ROWS * (self._model_arms - 1)
-        if calls / rate > 10:
-            say(f"About {_duration(calls / rate)} for {left} answers, by the pace of the first ones.")
+    def _estimate(self, arm: str, done: int, total: int, rate: float) -> None:
+        seconds = self._left(total - done, rate)
+        if seconds > 10:
+            say(f"{arm}: {done} of {total} answers, about {_duration(seconds)} left by the pace of the first ones")
+
+    def _left(self, answers: int, rate: float) -> float:
+        """Return the seconds that so many answers will take; each arm to come has its prior asked about first."""
+        return (answers + MEAN_ROWS * max(0, self._model_arms - len(self._begun))) / rate
 
 
 def _duration(seconds: float) -> str:

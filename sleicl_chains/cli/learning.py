@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,6 +32,9 @@ from sleicl_chains.cli.steps import (
 from sleicl_chains.errors import OptionError
 from sleicl_chains.files import Home, refuse_unwritable
 
+if TYPE_CHECKING:
+    from sleicl_chains.answering.recipes import Recipe
+
 
 def learn(
     card: TaskOption,
@@ -53,7 +56,7 @@ def learn(
     home: HomeOption = None,
 ) -> None:
     """Find the prompt and the reading that suit a weak model, and test whether a grimoire helps it."""
-    from sleicl_chains.cli.console import Meter, print_recipe
+    from sleicl_chains.cli.console import Meter
     from sleicl_chains.learning.learn import learn as learn_task
     from sleicl_chains.models.names import strong_model, weak_model
 
@@ -76,8 +79,14 @@ def learn(
             notice=lambda line: say([line]),
         )  # fmt: skip
     found.save(recipe)
-    held = f"; it holds {len(found.examples)} training rows as text" if found.examples else ""
     again = shlex.join(["--task", str(card), "--rows", "TEST", "--recipe", str(recipe)])
+    _print_learned(found, recipe, again, as_json)
+
+
+def _print_learned(found: "Recipe", recipe: Path, again: str, as_json: bool) -> None:
+    from sleicl_chains.cli.console import print_recipe
+
+    held = f"; it holds {len(found.examples)} training rows as text" if found.examples else ""
     say([f"Written: {recipe}{held}. On rows of their own: sleicl evaluate {again}"])
     if as_json:
         print_json(

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +28,9 @@ from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.rows import draw
 from sleicl_chains.cli.steps import journal_of, model_options, print_json, read
 from sleicl_chains.files import Home
+
+if TYPE_CHECKING:
+    from sleicl_chains.grimoires.grimoire import Grimoire
 
 app = typer.Typer(help="The library of grimoires.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -77,7 +80,13 @@ def write(
     writer = grimoire_writer(
         model, strong_name=strong_name or strong, journal=journal_of(place, no_journal), budget=budget
     )
-    grimoire = writer.invoke({"task": task, "examples": drawn, "sampler": sampler, "per_label": n, "seed": seed})
+    _print_written(
+        writer.invoke({"task": task, "examples": drawn, "sampler": sampler, "per_label": n, "seed": seed}), place
+    )
+
+
+def _print_written(grimoire: "Grimoire", place: Home) -> None:
+    """Say what the strong model used, store what it wrote, and print the id."""
     used = grimoire.provenance
     say(f"Warning: {warning}" for warning in used.warnings)
     if used.prompt_tokens is not None:

@@ -1,9 +1,16 @@
 """The options that several commands take."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from sleicl_chains.answering.readings import Mode, Prior, mode_named, prior_named
+
+if TYPE_CHECKING:
+    from sleicl_chains.grimoires.samplers import SamplerName
+else:
+    SamplerName = str  # typer reads annotations at the start, where samplers take too long to load; they check the name
 
 HomeOption = Annotated[
     Path | None, typer.Option("--home", help="The folder with grimoires, journal, weights and runs.")
@@ -23,7 +30,9 @@ ModelOption = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", help="NAME=VALUE for the model, such as n_ctx=8192 or max_tokens=8000; repeatable."),
 ]
-SamplerOption = Annotated[str, typer.Option("--sampler", help="random, kmeans, hierarchical, hard, similar or none.")]
+SamplerOption = Annotated[
+    SamplerName, typer.Option("--sampler", help="random, kmeans, hierarchical, hard, similar or none.")
+]
 CountOption = Annotated[int, typer.Option("-n", help="Examples a label.")]
 RatioOption = Annotated[float, typer.Option("--ratio", help="Share of hard rows in the hard sampler, 0 to 1.")]
 EmbedderOption = Annotated[str, typer.Option("--embeddings", help="wordllama, minilm, ollama:NAME or openai:NAME.")]
@@ -38,10 +47,22 @@ NoJournal = Annotated[
     bool, typer.Option("--no-journal", help="Keep no record of model calls and no default run folder.")
 ]
 ModeOption = Annotated[
-    str | None, typer.Option("--mode", help="score (with labels), hidden, fusion, blend, schema or generate.")
+    Mode | None,
+    typer.Option(
+        "--mode",
+        parser=mode_named,
+        metavar="NAME",
+        help="score (with labels), hidden, fusion, blend, schema or generate.",
+    ),
 ]
 PriorOption = Annotated[
-    str | None, typer.Option("--prior", help="none, content-free, domain, mean (with --train) or affine.")
+    Prior | None,
+    typer.Option(
+        "--prior",
+        parser=prior_named,
+        metavar="NAME",
+        help="none, content-free, domain, mean (with --train) or affine.",
+    ),
 ]
 RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="A recipe as `sleicl learn` writes it.")]
 MaybeTask = Annotated[Path | None, typer.Option("--task", help="Task card, TOML or JSON; a recipe has its own.")]

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
 
     from sleicl_chains.answers import Answer
+    from sleicl_chains.grimoires.samplers import SamplerName
     from sleicl_chains.tasks.cards import Task
     from sleicl_chains.tasks.rows import Example
 
@@ -87,8 +88,8 @@ def sample(
 
 
 def draw(
-    task: "Task", examples: list["Example"], name: Any, home: Home, *, per_label: int, seed: int, weak: str | None,
-    ratio: float, embeddings: str, no_journal: bool,
+    task: "Task", examples: list["Example"], name: "SamplerName", home: Home, *, per_label: int, seed: int,
+    weak: str | None, ratio: float, embeddings: str, no_journal: bool,
 ) -> list["Example"]:  # fmt: skip
     """Run a sampler; the hard one asks the weak model first."""
     from sleicl_chains.answering.opening import open_space

@@ -74,7 +74,7 @@ class _Probe:
         return fit_linear(seen, [example.answer for example in self.train], ("vector",), self.task.labels)
 
     def answer(self, question: str) -> Answer:
-        from sleicl_chains.answering.readers import likeliest
+        from sleicl_chains.answering.shares import likeliest
 
         scores = self.reader.shares(self._seen([whole_text(question, "the question")])[0])
         label, share = likeliest(scores)

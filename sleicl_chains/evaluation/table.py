@@ -1,5 +1,6 @@
 """The arms of one table, built from names: baselines, and the weak model with what each arm shows it."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,15 @@ from langchain_core.runnables import Runnable
 
 from sleicl_chains.answering.arms import BASELINES, READINGS, RECIPE, Arm
 from sleicl_chains.answering.consent import stays_here
+from sleicl_chains.answering.opening import (
+    Options,
+    Shown,
+    open_grimoire,
+    open_recipe,
+    open_recipe_model,
+    open_space,
+    open_weak,
+)
 from sleicl_chains.answering.priors import MEAN_ROWS, prior_texts
 from sleicl_chains.answering.readings import Mode, Prior
 from sleicl_chains.answering.solver import solver
@@ -27,7 +37,7 @@ from sleicl_chains.models.abilities import scoring_problem
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import fold, prefixed
-from sleicl_chains.tasks.rows import Example, among, text_id
+from sleicl_chains.tasks.rows import Example, among, load_examples, text_id
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -241,3 +251,40 @@ def without_overlap(train: Sequence[Example], evaluated: Sequence[Example]) -> t
 def limited(examples: Sequence[Example], limit: int | None) -> list[Example]:
     """Return the `limit` rows with the smallest content hash, the same ones for every arm, model and seed."""
     return list(examples) if limit is None else sorted(examples, key=lambda example: example.id)[:limit]
+
+
+def open_table(
+    task: Task, evaluated: Sequence[Example], home: Home, *, weak: str | None = None, options: Options | None = None,
+    recipe: Path | None = None, embeddings: str = "wordllama", shown: Shown | None = None, seed: int = 0,
+    journal: Journal | None = None,
+) -> ArmBuilder:  # fmt: skip
+    """Return the builder of a table's arms from names and files; warn of training rows that are evaluated.
+
+    Raises:
+        OptionError: neither a model nor a recipe is named.
+        InputError: all training rows are evaluated.
+        RecipeRefused: something that is not on this machine was named by the recipe alone.
+    """
+    shown = shown or Shown()
+    learned = open_recipe(recipe, task) if recipe else None
+    model = (
+        open_recipe_model(learned, home, weak=weak, options=options, embeddings=embeddings)
+        if learned
+        else open_weak(weak, task, home, options)
+    )
+    return ArmBuilder(
+        task, model, open_space(embeddings, home, journal), recipe=learned, home=home,
+        train=_kept_rows(shown.train, task, evaluated) if shown.train else (),
+        grimoire=open_grimoire(shown.grimoire, task, home) if shown.grimoire else None,
+        mode=shown.mode, prior=shown.prior, seed=seed, journal=journal,
+    )  # fmt: skip
+
+
+def _kept_rows(file: Path, task: Task, evaluated: Sequence[Example]) -> list[Example]:
+    """Return the training rows of a file that are not evaluated."""
+    kept, dropped = without_overlap(load_examples(file, task), evaluated)
+    if dropped and not kept:
+        raise InputError(f"All rows of {file} are among the evaluated ones; put some of them in a file of their own")
+    if dropped:
+        warnings.warn(f"{dropped} rows of {file} are among the evaluated ones and were left out of it", stacklevel=3)
+    return kept

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from sleicl_chains.answering.fitting import fit_calibration, fit_reader, held_out_linear
+from sleicl_chains.answering.calibration import Calibration, fit_calibration
+from sleicl_chains.answering.fitting import fit_reader, held_out_linear
 from sleicl_chains.answering.observer import Observer
 from sleicl_chains.answering.priors import mean_shares, prior_texts
-from sleicl_chains.answering.readers import Calibration, PriorReader, Reader, likeliest, pooled
+from sleicl_chains.answering.readers import PriorReader, Reader
 from sleicl_chains.answering.readings import Block, Mode, Prior, needs_labelled_rows
 from sleicl_chains.answering.recipes import Trial
+from sleicl_chains.answering.shares import likeliest, pooled
 from sleicl_chains.evaluation.summary import is_right
 from sleicl_chains.learning.survey import Survey
 from sleicl_chains.statistics import macro_f1

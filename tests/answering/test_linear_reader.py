@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from sleicl_chains.answering.evidence import Observation
+from sleicl_chains.answering.evidence import Observation, features
 from sleicl_chains.answering.fitting import fit_linear, fit_reader, held_out_linear
-from sleicl_chains.answering.readers import BlendReader, LinearReader, Reader, features, load_reader
+from sleicl_chains.answering.readers import BlendReader, LinearReader, Reader, load_reader
 from sleicl_chains.errors import InputError
 from sleicl_chains.models.abilities import LabelScores
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import scipy.optimize
 
+from sleicl_chains.answering.calibration import Calibration, fit_calibration
 from sleicl_chains.answering.evidence import Observation
-from sleicl_chains.answering.fitting import fit_affine, fit_calibration
+from sleicl_chains.answering.fitting import fit_affine
 from sleicl_chains.answering.priors import mean_shares, prior_texts, remove_prior
-from sleicl_chains.answering.readers import AffineReader, Calibration, PriorReader, load_reader
+from sleicl_chains.answering.readers import AffineReader, PriorReader, load_reader
 from sleicl_chains.errors import InputError
 from sleicl_chains.models.abilities import LabelScores
 from sleicl_chains.tasks.cards import Task

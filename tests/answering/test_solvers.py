@@ -17,7 +17,7 @@ from langchain_core.runnables import RunnableLambda
 from sleicl_chains.answering.arms import Arm
 from sleicl_chains.answering.fitting import fit_linear
 from sleicl_chains.answering.observer import Observer
-from sleicl_chains.answering.readers import pooled
+from sleicl_chains.answering.shares import pooled
 from sleicl_chains.answering.solver import solver
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, PromptTooLong, RejectedReply, Unsupported

@@ -475,7 +475,7 @@ def test_list_models(shared: Path, home: Home) -> None:
         ("smollm2", False), ("minilm", False),
     ]  # fmt: skip
     lines = sleicl("models", "list", "--home", shared).out.splitlines()
-    assert lines[0] == "smollm2\tSmolLM2-135M-Instruct, Q4_1\t93 MB\tApache-2.0\there"
+    assert lines[0] == "smollm2\tSmolLM2-135M-Instruct, Q4_1\t98 MB\tApache-2.0\there"
     assert lines[1].startswith("minilm\t") and lines[1].endswith("\tnot fetched")
     fetched = sleicl("models", "fetch", "--home", shared)
     assert fetched == Done(0, f"{shared}/weights/smollm2\n", "")

@@ -227,3 +227,8 @@ def test_the_packaged_weights_are_pinned_and_named_in_the_notice() -> None:
         for file in KNOWN[name].files:
             assert "==" in file.requirement and len(file.sha256) == 64
     assert "SmolLM2" in notice and "MiniLM" in notice
+
+
+def test_the_size_is_that_of_the_files(weights: Path) -> None:
+    """So `models list`, `models check` and Ollama's own list say one number for one file."""
+    assert KNOWN["smollm2"].megabytes == round(sum(file.stat().st_size for file in weights.glob("*.gguf")) / 1e6)
