@@ -56,9 +56,9 @@ def keep_six_a_label(rows: Path) -> None:
 
 
 def commands(page: str = README) -> list[str]:
-    """Return the page's commands, each once; where a block shows what is printed, commands begin with `$ `."""
+    """Return a page's commands in their order; where a block shows what is printed, they begin with `$ `."""
     found = [command for block in blocks("console", page) for command, _ in _sessions(block)]
-    return [one for one in dict.fromkeys(found) if one not in SEEN_ELSEWHERE]
+    return [one for one in found if one not in SEEN_ELSEWHERE]
 
 
 def _sessions(block: str) -> list[tuple[str, list[str]]]:
@@ -100,7 +100,7 @@ def run_as_shown(command: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_every_command_of_the_readme_runs(reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = [line for line in in_order() if "ollama" not in line]
+    lines = [line for line in commands() if "ollama" not in line]
     more = [line for line in commands(LEARNING) if line not in lines]
     assert len(lines) >= 15 and more
     with OpenAIServer([PROFOUND, "Take what is wanted next.", "shipping"]) as server:
@@ -113,12 +113,6 @@ def test_every_command_of_the_readme_runs(reader: Path, monkeypatch: pytest.Monk
         [sys.executable, "-c", *blocks("python", LEARNING)], capture_output=True, text=True, timeout=300
     )
     assert "my parcel never came" in done.stdout and done.stdout.splitlines()[-1].split()[0] in LABELS, done.stderr
-
-
-def in_order() -> list[str]:
-    """Return the README's commands as they stand, also those that are given twice."""
-    found = [command for block in blocks("console") for command, _ in _sessions(block)]
-    return [one for one in found if one not in SEEN_ELSEWHERE]
 
 
 def test_the_readme_shows_what_is_printed(reader: Path) -> None:
