@@ -170,7 +170,7 @@ def opened(name: str, home: Home, recorder: Recorder) -> BaseChatModel:
 def bare_client(weak: BaseChatModel) -> httpx.Client:
     """Return a client that sends to the engine what it is given."""
     if isinstance(weak, EmbeddedModel):
-        return weak.engine._connect()
+        return httpx.Client(**weak.engine._connection())
     assert isinstance(weak, OllamaModel)
     return httpx.Client(base_url=weak.server.url, timeout=600.0, trust_env=False)
 

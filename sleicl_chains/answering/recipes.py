@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -23,11 +23,12 @@ from sleicl_chains.answering.steps import Solver
 from sleicl_chains.errors import InputError, RecipeMismatch
 from sleicl_chains.files import RECIPE_LIMIT, Home, parse_json, read_text, write_whole
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
-from sleicl_chains.models.abilities import Renderer, state_size
+from sleicl_chains.models.abilities import Renderer, prefix_rule, state_size
 from sleicl_chains.models.identity import identity
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.models.secrets import without_secrets
 from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.labels import prefixed
 from sleicl_chains.tasks.rows import Example, among
 
 if TYPE_CHECKING:
@@ -296,7 +297,7 @@ class Recipe(BaseModel):
 
     def _check_model(self, weak: BaseChatModel) -> None:
         """Refuse another model, another layout and a state of another size. No question is asked."""
-        found = told_by(weak)
+        found = told_by(weak, self.task.labels)
         if found != without_secrets(self.model):
             raise self._other_model(_short(self.model, found), _short(found, self.model))
         if self.layout and self.layout_under(weak) != self.layout:
@@ -357,11 +358,17 @@ class Recipe(BaseModel):
         return space
 
 
-def told_by(weak: BaseChatModel) -> dict[str, Any]:
-    """Return what tells a weak model from others for a recipe: its weights where they have a digest."""
+def told_by(weak: BaseChatModel, labels: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what tells a weak model from others for a recipe: its weights where they have a digest.
+
+    Where one of the labels begins another, the rule by which such labels are scored is a part of it: readers that were
+    fitted on scores of another rule must not be used on these.
+    """
     found = identity(weak)
     kept = ("weights", "layout", "scoring")
-    return {key: found[key] for key in kept if key in found} if "weights" in found else found
+    told = {key: found[key] for key in kept if key in found} if "weights" in found else found
+    rule = prefix_rule(weak) if prefixed(labels) else ""
+    return {**told, "prefixed": rule} if rule else told
 
 
 def stamped() -> dict[str, Any]:

@@ -47,12 +47,13 @@ if TYPE_CHECKING:
 def demo(
     strong: Annotated[str | None, typer.Option(help="Write the grimoire now with this model; may cost money.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="Test rows to answer.")] = 60,
+    weak: Annotated[str, typer.Option(help="The model that answers; only local ones cost nothing.")] = WEAK,
     home: HomeOption = None,
 ) -> None:
-    """Show the whole method on real text with the embedded model; no key, no Ollama, no cost."""
+    """Show the whole method on real text, by default with an embedded model: no key, no Ollama, no cost."""
     from sleicl_chains.cli.demo import run_demo
 
-    run_demo(Home.at(home), rows=rows, strong=strong)
+    run_demo(Home.at(home), rows=rows, strong=strong, weak=weak)
 
 
 def evaluate(
