@@ -47,7 +47,9 @@ if TYPE_CHECKING:
 def demo(
     strong: Annotated[str | None, typer.Option(help="Write the grimoire now with this model; may cost money.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="Test rows to answer.")] = 60,
-    weak: Annotated[str, typer.Option(help="The model that answers; only local ones cost nothing.")] = WEAK,
+    weak: Annotated[
+        str, typer.Option(help="The model that answers; only local ones cost nothing.")
+    ] = "embedded:smollm2",
     home: HomeOption = None,
 ) -> None:
     """Show the whole method on real text, by default with an embedded model: no key, no Ollama, no cost."""

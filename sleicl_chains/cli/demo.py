@@ -21,7 +21,6 @@ SHIPPED = "support-d090011a"
 """The reviewed grimoire for the example task."""
 
 PER_LABEL = 4
-WEAK = "embedded:smollm2"
 
 _REVIEWED = """the one that ships with the package. It was written and reviewed for this project, from training
    rows alone but not from these examples; no strong model was asked (`--strong MODEL` asks one)"""
@@ -36,11 +35,11 @@ With your own data:
   sleicl evaluate --task card.toml --rows test.csv --train your.csv --weak embedded:smollm2 --grimoire ID"""
 
 
-def run_demo(home: Home, *, rows: int, strong: str | None) -> None:
+def run_demo(home: Home, *, rows: int, strong: str | None, weak: str) -> None:
     """Sample, show or write a grimoire, and print the table; costs about 200 + 4 x `rows` weak calls the first time."""
     task, train, test = _shipped_task()
     test = limited(test, rows)
-    weak = weak_model(WEAK, home=home)
+    model = weak_model(weak, home=home)
     embeddings, journal = embedder(home=home), Journal(home.journal)
     drawn = sampler("kmeans", per_label=PER_LABEL, seed=0, embeddings=embeddings).invoke(
         {"task": task, "examples": train}
@@ -48,11 +47,11 @@ def run_demo(home: Home, *, rows: int, strong: str | None) -> None:
     _show_examples(task, drawn, len(train))
     grimoire = _write(task, drawn, strong, home, journal) if strong else _reviewed()
     _show_grimoire(grimoire, strong)
-    builder = ArmBuilder(task, weak, embeddings, train=train, grimoire=grimoire, journal=journal)
+    builder = ArmBuilder(task, model, embeddings, train=train, grimoire=grimoire, journal=journal)
     solvers = builder.build()
-    print(f"\n3. The weak model {WEAK} answers {len(test)} questions it has not seen, arm by arm.\n", flush=True)
+    print(f"\n3. The weak model {weak} answers {len(test)} questions it has not seen, arm by arm.\n", flush=True)
     with Meter(solvers) as meter:
-        report = builder.evaluate(solvers, test, WEAK, runs=home.runs, progress=meter)
+        report = builder.evaluate(solvers, test, weak, runs=home.runs, progress=meter)
     print_report(report)
     print(_CLOSING.format(n=report.n))
 

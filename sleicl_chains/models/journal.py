@@ -61,11 +61,11 @@ class Journal:
         with self._explained():
             _create(path)
             self._connection = _open(path)
-        self._absorb(patience_s=0)
+        self.absorb(patience_s=0)
 
     def get(self, request: Request) -> Reply | None:
         """Return the accepted reply to this very request, if there is one."""
-        return self._find(key_of(as_json(request)))
+        return self.find(key_of(as_json(request)))
 
     def put(self, request: Request, reply: Mapping[str, Any], *, rejected: str | None = None) -> None:
         """Keep a reply; it is safe from `kill -9` on return. The first accepted reply to a request stays.
@@ -194,7 +194,8 @@ class Journal:
             help = "move the file away, and a new one is begun"
             raise SleiclError(f"{self.path}: the journal is damaged ({problem}); {help}") from None
 
-    def _find(self, key: str) -> Reply | None:
+    def find(self, key: str) -> Reply | None:
+        """Return the accepted reply to the request of this key, if there is one."""
         query = "SELECT reply FROM calls WHERE key = ? AND rejected IS NULL"
         with self._lock, self._explained():
             row = self._connection.execute(query, (key,)).fetchone()
@@ -206,7 +207,7 @@ class Journal:
         with self._lock, self._explained():
             return self._connection.execute("INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?)", row).rowcount > 0
 
-    def _keep(self, key: str, request: str, reply: Reply, rejected: str | None = None) -> Reply:
+    def keep(self, key: str, request: str, reply: Reply, rejected: str | None = None) -> Reply:
         """Keep a reply that has been paid for, wherever that can be, and return the one that counts."""
         row = (key, request, as_json(reply), now(), rejected)
         try:
@@ -214,7 +215,7 @@ class Journal:
         except (SleiclError, sqlite3.ProgrammingError) as problem:  # the second: closed meanwhile
             self._set_aside(row, problem)
             return reply
-        return reply if new or rejected else self._find(key) or reply
+        return reply if new or rejected else self.find(key) or reply
 
     def _set_aside(self, row: tuple[Any, ...], problem: Exception) -> None:
         self._asker.leave()  # what is claimed cannot be given back, so it must not pass for somebody's at work
@@ -224,7 +225,7 @@ class Journal:
             kept = f"nor beside it ({second.strerror}), and would be asked for again"
         warnings.warn(f"A reply could not be kept: {problem}; {kept}", stacklevel=2)
 
-    def _absorb(self, *, patience_s: float = _PATIENCE_S) -> None:
+    def absorb(self, *, patience_s: float = _PATIENCE_S) -> None:
         """Move what was set aside into the journal, if it can be written now."""
         if not self._unsaved.folder.exists():
             return
@@ -238,7 +239,7 @@ class Journal:
         finally:
             self._connection.execute(f"PRAGMA busy_timeout = {_PATIENCE_S * 1000}")
 
-    def _claim(self, key: str) -> tuple[str, float] | None:
+    def claim(self, key: str) -> tuple[str, float] | None:
         """Note that a request is being asked; None where another is at it. Proves that the journal can be written."""
         with self._lock, self._explained():
             self._enter()
@@ -264,7 +265,8 @@ class Journal:
         change = "UPDATE pending SET owner = ?, since = ? WHERE key = ? AND owner = ? AND since = ?"
         return self._connection.execute(change, (*claim, key, *found)).rowcount > 0
 
-    def _give_back(self, key: str, claim: tuple[str, float]) -> None:
+    def give_back(self, key: str, claim: tuple[str, float]) -> None:
+        """Let others ask what this one had claimed."""
         if claim[0] != self._asker.name:
             return  # nobody takes it for a living one's
         try:

@@ -5,13 +5,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from sleicl_chains.errors import RejectedReply
 from sleicl_chains.models.plain import as_json, key_of
-
-if TYPE_CHECKING:
-    from sleicl_chains.models.journal import Journal
 
 Reply = dict[str, Any]
 """What a model gave, as JSON data."""
@@ -24,12 +22,42 @@ _HELD: ContextVar[frozenset[tuple[str, str]]] = ContextVar("_HELD", default=froz
 """The journals and keys of the requests that are being asked around here: waiting for one would never end."""
 
 
+class Ledger(Protocol):
+    """What turns are taken by: who asks what, and what came of it. The journal is one."""
+
+    path: Path
+
+    def find(self, key: str) -> Reply | None:
+        """Return the accepted reply, if there is one."""
+        ...
+
+    def claim(self, key: str) -> tuple[str, float] | None:
+        """Note that a request is being asked; None where another is at it."""
+        ...
+
+    def absorb(self) -> None:
+        """Take in what had to be kept elsewhere."""
+        ...
+
+    def keep(self, key: str, request: str, reply: Reply, rejected: str | None = None) -> Reply:
+        """Keep a reply that has been paid for, and return the one that counts."""
+        ...
+
+    def reject(self, key: str, reason: str) -> None:
+        """Keep an accepted reply as a rejected one from now on."""
+        ...
+
+    def give_back(self, key: str, claim: tuple[str, float]) -> None:
+        """Let others ask what this one had claimed."""
+        ...
+
+
 class Turn:
     """One request's place in the queue of equal ones."""
 
     def __init__(
         self,
-        journal: "Journal",
+        journal: Ledger,
         request: Request,
         check: Callable[[Reply], object] | None = None,
         former: Callable[[], Request] | None = None,
@@ -58,18 +86,18 @@ class Turn:
             if self.over or self._found():
                 return True
             if not self._within:
-                self._claimed = self.journal._claim(self.key)
+                self._claimed = self.journal.claim(self.key)
                 if self._claimed is None:
                     return False
-                self.journal._absorb()
+                self.journal.absorb()
                 self._found()  # another may have answered between the look and the claim
             return True
 
     def _found(self) -> bool:
-        self.reply = self.journal._find(self.key)
+        self.reply = self.journal.find(self.key)
         if self.reply is None and self._former:
             before, self._former = key_of(as_json(self._former())), None
-            self.reply = self.journal._find(before) if before != self.key else None
+            self.reply = self.journal.find(before) if before != self.key else None
         if self.reply is not None and self._is_good(self.reply):
             self.leave()
         return self.over
@@ -95,10 +123,10 @@ class Turn:
                 if self.check:
                     self.check(reply)
             except Exception as problem:
-                self.journal._keep(self.key, self.request, reply, rejected=str(problem))
+                self.journal.keep(self.key, self.request, reply, rejected=str(problem))
                 raise
             else:
-                self.reply = self.journal._keep(self.key, self.request, reply)
+                self.reply = self.journal.keep(self.key, self.request, reply)
             finally:
                 self.leave()
 
@@ -107,7 +135,7 @@ class Turn:
         with self._lock:
             claimed, self._claimed, self.over = self._claimed, None, True
             if claimed:
-                self.journal._give_back(self.key, claimed)
+                self.journal.give_back(self.key, claimed)
 
 
 @contextmanager
