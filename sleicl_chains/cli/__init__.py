@@ -20,7 +20,7 @@ _INTERRUPTED = 130
 
 app = typer.Typer(
     help="A strong model studies a task once and writes a grimoire; a weak local model answers with it.",
-    no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False,
+    no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
 )  # fmt: skip
 
 

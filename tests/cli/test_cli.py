@@ -660,3 +660,9 @@ def test_an_open_ended_task_is_generated_and_has_no_probe(parrot: Parrot, tmp_pa
     assert [(arm["arm"], arm["mode"], arm["accuracy"], arm["macro_f1"]) for arm in report["arms"]] == [
         ("majority", "none", 0.0, None), ("zero-shot", "generate", 0.5, None), ("few-shot", "generate", 0.5, None),
     ]  # fmt: skip
+
+
+def test_the_shell_completes_commands() -> None:
+    asked = {"_SLEICL_COMPLETE": "complete_bash", "COMP_WORDS": "sleicl ev", "COMP_CWORD": "1"}
+    done = subprocess.run([SCRIPT], capture_output=True, text=True, env=environment(**asked))
+    assert done.stdout.split() == ["evaluate"], done.stderr
