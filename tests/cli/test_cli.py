@@ -16,7 +16,19 @@ import pytest
 
 from sleicl_chains.files import Home
 from sleicl_chains.tasks.rows import Example
-from tests.support.command import SCRIPT, SUPPORT, Desk, Done, Parrot, by_length, comparable, rows, sleicl, write_rows
+from tests.support.command import (
+    SCRIPT,
+    SUPPORT,
+    Desk,
+    Done,
+    Parrot,
+    by_length,
+    comparable,
+    environment,
+    rows,
+    sleicl,
+    write_rows,
+)
 
 SHIPPED = "support-d090011a"
 DESK_GUIDE = "desk-9e5ccf57"
