@@ -40,7 +40,7 @@ class Scorer:
 
     def chances(self, ids: list[int], tokens: list[int]) -> dict[int, float]:
         """Return the probabilities of tokens among all."""
-        return self.model._next_tokens._beside_drawn([*ids], tokens)[0]
+        return self.model._next_tokens()._beside_drawn([*ids], tokens)
 
     def stops(self, ids: list[int]) -> float:
         """Return the probability that a text ends here, or goes on with a mark or a new line."""

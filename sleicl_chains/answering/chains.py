@@ -131,12 +131,17 @@ class StreamedSolver(RunnableLambda[str, Answer]):
             yield piece
 
     def _pieces(self, input: Iterator[str]) -> Iterator[Answer]:
-        yield from self.solver.stream("".join(input))
+        yield from self.solver.stream(_joined(list(input)))
 
     async def _apieces(self, input: AsyncIterator[str]) -> AsyncIterator[Answer]:
-        async with aclosing(self.solver.astream("".join([part async for part in input]))) as pieces:
+        async with aclosing(self.solver.astream(_joined([part async for part in input]))) as pieces:
             async for piece in pieces:
                 yield piece
+
+
+def _joined(parts: list[str]) -> str:
+    """Return a question that came in parts; what is no text is refused where questions are checked."""
+    return "".join(parts) if all(isinstance(part, str) for part in parts) else parts[0]
 
 
 class FittedWhenAsked:

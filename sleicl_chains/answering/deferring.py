@@ -86,7 +86,9 @@ class Deferring:
 
 def _refused(problem: RejectedReply) -> Answer:
     """Return what stands for a weak reply that was refused: no answer, so the question goes on."""
-    return Answer(label=None, text="", valid=False, usage=problem.usage, note=str(problem))
+    read = problem.answer
+    found = read if isinstance(read, Answer) else Answer(label=None, text="", valid=False, usage=problem.usage)
+    return replace(found, note=str(problem))
 
 
 def _kept(weak: Answer, problem: RejectedReply) -> Answer:

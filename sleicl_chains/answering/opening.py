@@ -56,7 +56,8 @@ def open_space(name: str, home: Home, journal: "Journal | None") -> "Embeddings"
     """Return embeddings that are asked once a text: by the journal, or without one as long as they are held."""
     from sleicl_chains.models.embedders import Remembered, embedder
 
-    return embedder(name, home=home, journal=journal) if journal else Remembered(embedder(name, home=home))
+    found = embedder(name, home=home, journal=journal)
+    return found if isinstance(found, Remembered) else Remembered(found)
 
 
 def open_grimoire(name: str, task: "Task", home: Home) -> "Grimoire":

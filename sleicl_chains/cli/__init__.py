@@ -58,9 +58,9 @@ app.add_typer(models.app, name="models")
 
 def main() -> None:
     """Run the command line: exit 0, 1 with one plain line on failure, 2 on misuse."""
+    _lose_nothing()  # before `guard`, which puts its own object in stdout's place
     guard()
     warnings.showwarning = _say_warning
-    _lose_nothing()
     warnings.filterwarnings("always", category=UserWarning, module=r"sleicl_chains\.")
     try:
         app(prog_name="sleicl")

@@ -16,9 +16,6 @@ from sleicl_chains.answering.arms import asks_a_model
 from sleicl_chains.answering.priors import MEAN_ROWS
 from sleicl_chains.cli.printing import for_stream, guard, say
 from sleicl_chains.evaluation.summary import ArmResult, Report
-
-if TYPE_CHECKING:
-    from sleicl_chains.answering.recipes import Recipe
 from sleicl_chains.evaluation.words import recipe_verdict, verdict
 
 if TYPE_CHECKING:

@@ -1,15 +1,14 @@
-"""`sleicl demo`: the whole method on the shipped example task, with the embedded model."""
+"""`sleicl demo`: the whole method on the shipped example task, with a local model."""
 
 from importlib.resources import as_file
 
 from sleicl_chains.cli.console import Meter, print_report
 from sleicl_chains.cli.printing import say
-from sleicl_chains.errors import StoreError
+from sleicl_chains.cli.steps import keep_written
 from sleicl_chains.evaluation.table import ArmBuilder, limited
 from sleicl_chains.files import Home, data_folder
 from sleicl_chains.grimoires.grimoire import Grimoire, load_grimoire
 from sleicl_chains.grimoires.samplers import sampler
-from sleicl_chains.grimoires.store import GrimoireStore
 from sleicl_chains.grimoires.writing.write import grimoire_writer
 from sleicl_chains.models.embedders import embedder
 from sleicl_chains.models.journal import Journal
@@ -26,13 +25,15 @@ _REVIEWED = """the one that ships with the package. It was written and reviewed 
    rows alone but not from these examples; no strong model was asked (`--strong MODEL` asks one)"""
 
 _CLOSING = """
-This is an illustration: one small task, written for this project as the grimoire was, {n} test rows and a model of
-135 million parameters. Measured results on the paper's tasks are in benchmarks/LOG.md of the project.
+This is an illustration: one small task, written for this project as the grimoire was, {n} test rows and
+{model}. Measured results on the paper's tasks are in benchmarks/LOG.md of the project.
 
 With your own data:
   sleicl init your.csv --task card.toml      then describe the task in card.toml
   sleicl write --task card.toml --rows your.csv --strong paste:letters      any strong model, by copy and paste
-  sleicl evaluate --task card.toml --rows test.csv --train your.csv --weak embedded:smollm2 --grimoire ID"""
+  sleicl learn --task card.toml --rows your.csv --weak {weak} --grimoire ID --recipe your.recipe.json
+  sleicl ask --recipe your.recipe.json "..."
+  sleicl evaluate --task card.toml --rows test.csv --train your.csv --recipe your.recipe.json"""
 
 
 def run_demo(home: Home, *, rows: int, strong: str | None, weak: str) -> None:
@@ -53,7 +54,8 @@ def run_demo(home: Home, *, rows: int, strong: str | None, weak: str) -> None:
     with Meter(solvers) as meter:
         report = builder.evaluate(solvers, test, weak, runs=home.runs, progress=meter)
     print_report(report)
-    print(_CLOSING.format(n=report.n))
+    size = "a model of 135 million parameters" if weak == "embedded:smollm2" else f"the model {weak}"
+    print(_CLOSING.format(n=report.n, model=size, weak=weak))
 
 
 def _shipped_task() -> tuple[Task, list[Example], list[Example]]:
@@ -81,10 +83,7 @@ def _write(task: Task, drawn: list[Example], strong: str, home: Home, journal: J
     say(f"{strong} writes the grimoire: 2 calls, 3 if a label is missing.")
     writer = grimoire_writer(strong_model(strong, home=home), strong_name=strong, journal=journal)
     grimoire = writer.invoke({"task": task, "examples": drawn, "sampler": "kmeans", "per_label": PER_LABEL, "seed": 0})
-    try:
-        GrimoireStore(home, embedder(home.index_embeddings, home=home)).add(grimoire)
-    except StoreError as problem:  # an earlier one was corrected by hand, say
-        say(f"Warning: what was written is used, but is not in the library: {problem}")
+    keep_written(grimoire, home)
     return grimoire
 
 

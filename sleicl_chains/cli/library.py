@@ -27,6 +27,7 @@ from sleicl_chains.cli.options import (
 from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.rows import draw
 from sleicl_chains.cli.steps import journal_of, model_options, print_json, read
+from sleicl_chains.errors import InputError, StoreError
 from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
@@ -91,7 +92,11 @@ def _print_written(grimoire: "Grimoire", place: Home) -> None:
     say(f"Warning: {warning}" for warning in used.warnings)
     if used.prompt_tokens is not None:
         say([f"Used {used.prompt_tokens} tokens in, {used.reply_tokens} out."])
-    print(open_store(place).add(grimoire))
+    try:
+        print(open_store(place).add(grimoire))
+    except (StoreError, InputError):  # it was paid for, and there may be no journal
+        print(grimoire.to_markdown())
+        raise
 
 
 @app.command("list")

@@ -34,7 +34,7 @@ def keep_written(grimoire: "Grimoire", home: Home) -> None:
 
     try:
         say([f"The grimoire is kept as {open_store(home).add(grimoire)}."])
-    except StoreError as problem:
+    except (StoreError, InputError) as problem:
         say([f"Warning: what was written is used, but is not in the library: {str(problem).rstrip('.')}."])
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from sleicl_chains.answering.arms import asks_a_model
+from sleicl_chains.answering.arms import asks_a_model, names_grimoire
 from sleicl_chains.evaluation.answered import AnsweredRow, row_keys
 from sleicl_chains.statistics import (
     expected_calibration_error,
@@ -65,7 +65,7 @@ class ArmResult:
     @property
     def shows_grimoire(self) -> bool:
         """Whether the arm shows a grimoire: by its name, or like a recipe by what its rows note."""
-        return self.arm.startswith(("simple", "profound")) or self.grimoire is not None
+        return names_grimoire(self.arm) or self.grimoire is not None
 
     @property
     def reading(self) -> str:

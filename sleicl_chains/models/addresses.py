@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from sleicl_chains.errors import ModelError, OptionError
+from sleicl_chains.models.secrets import without_login
 
 if TYPE_CHECKING:
     import httpx
@@ -43,23 +44,16 @@ def refuse_in_clear(url: str, variable: str) -> None:
     """
     if is_in_clear(url):
         raise OptionError(
-            f"${variable} would go to {without_user(url)} unencrypted; use https://, unset {variable}, or name the key "
-            "that a model's server may get with --option api_key=KEY"
+            f"${variable} would go to {without_login(url)} unencrypted; use https://, unset {variable}, or name the "
+            "key that a model's server may get with --option api_key=KEY"
         )
 
 
 def warn_of_password(url: str) -> None:
     """Warn of a password that is sent to an address where others can read it."""
     if is_in_clear(url):
-        text = f"The user name and password go to {without_user(url)} unencrypted; use https://"
+        text = f"The user name and password go to {without_login(url)} unencrypted; use https://"
         warnings.warn(text, stacklevel=2)
-
-
-def without_user(url: str) -> str:
-    """Return an address without user name and password, to print."""
-    scheme, separator, rest = url.partition("://")
-    place, slash, path = rest.partition("/")
-    return scheme + separator + place.rpartition("@")[2] + slash + path
 
 
 def proxy_problem(problem: Exception, wanted: str) -> ModelError | None:

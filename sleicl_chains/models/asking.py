@@ -128,8 +128,8 @@ async def astream(
         async for chunk in model.astream(messages):
             yield whole.with_chunk(chunk)
         reply = _reply(whole.message, time.perf_counter() - started)
-        if turn:
-            await run_in_executor(None, turn.keep, reply)
+        if turn:  # shielded: a task that is cancelled now must not lose a reply that has come whole
+            await asyncio.shield(run_in_executor(None, turn.keep, reply))
         yield _message(turn.known) if turn else _checked(reply, check)
     finally:
         if turn:

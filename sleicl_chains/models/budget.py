@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from sleicl_chains.errors import BudgetExceeded, CutReply
+from sleicl_chains.models.abilities import is_journalled
 from sleicl_chains.models.tokens import estimate_tokens
 
 if TYPE_CHECKING:  # LangChain's messages take a quarter of a second to load
@@ -136,12 +137,12 @@ def as_journalled(
     For checks that accept whole replies alone: such a reply is the same under every limit of length. So one that was
     bought under another default limit, or another budget, is not bought again.
     """
-    if journal is None or not getattr(model, "journalled", True):
+    if journal is None or not is_journalled(model):
         return model.bind(**options) if options else model
-    from sleicl_chains.models.identity import identity, request_of
+    from sleicl_chains.models.identity import former_identity, identity, request_of
 
-    own = identity(model)
-    for known in (own, *(_relimited(own, limit) for limit in _DEFAULTS)):
+    own, former = identity(model), former_identity(model)
+    for known in (own, *(_relimited(one, limit) for one in (own, former) for limit in _DEFAULTS), former):
         one = cast("Model", _Limited(model, options, known))
         if journal.get(request_of(one, messages, {})):
             return one

@@ -193,7 +193,8 @@ class Remembered(Embeddings):
 
     def _in_memory(self, texts: list[str]) -> dict[str, list[float]]:
         if new := [text for text in texts if text not in self._known]:
-            self._known |= dict(zip(new, self.inner.embed_documents(new), strict=True))
+            vectors = _checked(self.inner, self.inner.embed_documents(new), len(new))
+            self._known |= {text: [float(x) for x in vector] for text, vector in zip(new, vectors, strict=True)}
         return self._known
 
     def _kept(self, texts: list[str]) -> dict[str, list[float]]:

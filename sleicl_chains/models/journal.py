@@ -26,8 +26,8 @@ from sleicl_chains.models.turns import PAUSES_S, Reply, Request, Turn, held, set
 from sleicl_chains.models.unsaved import Unsaved
 
 _PATIENCE_S = 30
-_LONGEST_WAIT_S = 900
-"""For another's equal request; longer than any time-out of a model here."""
+_LONGEST_WAIT_S = 2 * 3600
+"""For a living one's equal request; longer than any time-out of a model here. A dead one's is told by its lock."""
 _ROOM = 4096
 """Bytes that are held for a reply before it is asked for, so that a full disk is found in time."""
 _SCHEMA = """
@@ -88,7 +88,7 @@ class Journal:
     ) -> Reply:
         """Return the kept reply, else ask for it and keep it; equal requests meanwhile wait and get the same.
 
-        Waiting ends too when the other fails, its process dies, or after 15 minutes: then this one asks. A reply that
+        Waiting ends too when the other fails, its process dies, or after two hours: then this one asks. A reply that
         cannot be written after all is returned with a warning, and kept in a file beside the journal.
 
         Args:

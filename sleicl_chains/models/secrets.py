@@ -30,7 +30,7 @@ def _bared(value: Any, drops: Callable[[str, object], bool]) -> Any:
         return {key: _bared(item, _rule_below(key)) for key, item in kept.items()}
     if isinstance(value, list):
         return [_bared(item, _is_secret) for item in value]
-    return _ADDRESS.sub(lambda found: _without_login(found[0]), value) if isinstance(value, str) else value
+    return _ADDRESS.sub(lambda found: without_login(found[0]), value) if isinstance(value, str) else value
 
 
 def _rule_below(name: str) -> Callable[[str, object], bool]:
@@ -55,7 +55,7 @@ def _is_secret_in_query(name: str, value: object) -> bool:
     return _is_secret(name, value) or bool(_IN_QUERY.search(name))
 
 
-def _without_login(address: str) -> str:
+def without_login(address: str) -> str:
     """Drop user, password and secret values from an address; one without any stays as it is written."""
     scheme, _, rest = address.partition("://")
     try:

@@ -94,21 +94,21 @@ class Turn:
             return True
 
     def _found(self) -> bool:
-        self.reply = self.journal.find(self.key)
+        found_under, self.reply = self.key, self.journal.find(self.key)
         if self.reply is None and self._former:
             before, self._former = key_of(as_json(self._former())), None
-            self.reply = self.journal.find(before) if before != self.key else None
-        if self.reply is not None and self._is_good(self.reply):
+            found_under, self.reply = before, self.journal.find(before) if before != self.key else None
+        if self.reply is not None and self._is_good(self.reply, found_under):
             self.leave()
         return self.over
 
-    def _is_good(self, reply: Reply) -> bool:
+    def _is_good(self, reply: Reply, key: str) -> bool:
         """Say whether a kept reply passes the check; one that was accepted before there was this check is rejected."""
         try:
             if self.check:
                 self.check(reply)
         except RejectedReply as problem:
-            self.journal.reject(self.key, str(problem))
+            self.journal.reject(key, str(problem))
             self.reply = None
         return self.reply is not None
 
@@ -131,7 +131,7 @@ class Turn:
                 self.leave()
 
     def leave(self) -> None:
-        """Let the next one ask, if nothing is kept."""
+        """Give back what was claimed, so that the next one may ask."""
         with self._lock:
             claimed, self._claimed, self.over = self._claimed, None, True
             if claimed:

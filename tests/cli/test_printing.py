@@ -41,11 +41,11 @@ class Terminal(io.StringIO):
         return True
 
 
-def on_terminal(*arguments: object) -> tuple[int, str]:
+def on_terminal(*arguments: object, **more: str) -> tuple[int, str]:
     """Run `sleicl` in a process of its own on a pseudo-terminal; return its status and all that reached the screen."""
     ours, theirs = pty.openpty()
     code = "from sleicl_chains.cli import main; main()"
-    settings = environment(PYTHONUTF8="1")
+    settings = environment(**({"PYTHONUTF8": "1"} | more))
     running = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=settings,
@@ -274,3 +274,12 @@ def test_there_is_one_say() -> None:
         if isinstance(node, ast.FunctionDef) and node.name in ("say", "printable")
     ]
     assert found == ["cli/printing.py"] * 2 and printing.say is say
+
+
+def test_a_terminal_that_lacks_characters_gets_escapes(tmp_path: Path) -> None:
+    card, rows = tmp_path / "card.toml", tmp_path / "rows.jsonl"
+    card.write_text('name = "n"\ndescription = "d"\nlabels = ["a", "b"]\n', encoding="utf-8")
+    rows.write_text('{"text": "naïve", "answer": "a"}\n{"text": "plain", "answer": "b"}\n', encoding="utf-8")
+    ascii_only = {"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    status, seen = on_terminal("sample", "--task", card, "--rows", rows, "--sampler", "random", "-n", "1", **ascii_only)
+    assert status == 0 and "na\\xefve" in seen and "they are written as escapes" in seen

@@ -155,7 +155,7 @@ class EmbeddedModel(BaseChatModel):
         Raises:
             PromptTooLong: the prompt does not fit the context.
         """
-        return score(self._next_tokens, prompt, labels)
+        return score(self._next_tokens(), prompt, labels)
 
     def read_state(self, prompt: str) -> State:
         """Return the model's last-layer state at the end of a rendered prompt: 512 numbers.
@@ -168,9 +168,10 @@ class EmbeddedModel(BaseChatModel):
         Raises:
             PromptTooLong: the prompt does not fit the context.
         """
-        return State(*self._next_tokens.logits(sent(self.engine, prompt), self.engine.probe_tokens))
+        seen = self._next_tokens()
+        logits = seen.logits(sent(self.engine, prompt), self.engine.probe_tokens)
+        return State(logits, seen.prompt_tokens)
 
-    @property
     def _next_tokens(self) -> NextTokens:
         return NextTokens(self.engine, self.model_name, self.path)
 

@@ -32,66 +32,66 @@ class Masses:
     shares: dict[int, float]
     coverage: float
     """The tokens' share of all next tokens, 0 to 1."""
-    prompt_tokens: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class NextTokens:
-    """Asks an engine for the tokens after a prompt."""
+    """Asks an engine for the tokens after a prompt, and counts what that costs."""
 
     engine: Engine
     name: str
     """Of the model, for complaints."""
     path: Path
+    requests: int = 0
+    prompt_tokens: int = 0
+    """Read in all requests together."""
 
     def among_themselves(self, start: Start, tokens: Sequence[int]) -> Masses:
         """Return the probabilities of tokens among themselves; one request, rarely more."""
         # 1. Lift the tokens. A bias b on the logits of tokens of joint probability m makes of it
         #    s = e^b m / (1 - m + e^b m), and leaves their ratios alone.
-        found, read = self._biased(start, tokens, _BIAS, _listed_for(tokens))
+        found = self._biased(start, tokens, _BIAS, _listed_for(tokens))
         if found is not None:
             # 2. Solve for m: m = s / (e^b (1 - s) + s).
             lifted = sum(found.values())
             coverage = lifted / (math.exp(_BIAS) * max(0.0, 1 - lifted) + lifted) if lifted else 0.0
             # 3. Where one is too unlikely even so, leave nothing else on the list.
             if len(found) < len(tokens):
-                found, _ = self._biased(start, tokens, _ALONE, len(tokens))
+                found = self._biased(start, tokens, _ALONE, len(tokens))
         if found is None:  # 4. The engine kept its list back: compare with a token that it does show.
-            found, read = self._beside_drawn(start, tokens)
+            found = self._beside_drawn(start, tokens)
             coverage = sum(found.values())
         total = sum(found.values())
         shares = {token: found.get(token, 0.0) / total for token in tokens}
-        return Masses(shares, min(1.0, coverage), read)
+        return Masses(shares, min(1.0, coverage))
 
     def among_all(self, start: Start, tokens: Sequence[int]) -> Masses:
         """Return the probabilities of tokens among all, at most 1 together; three requests or more."""
-        found, read = self._beside_drawn(start, tokens)
+        found = self._beside_drawn(start, tokens)
         total = max(1.0, sum(found.values()))  # above 1 by rounding alone
-        return Masses({token: share / total for token, share in found.items()}, 1.0, read)
+        return Masses({token: share / total for token, share in found.items()}, 1.0)
 
-    def logits(self, start: Start, tokens: Sequence[int]) -> tuple[list[float], int]:
-        """Return the logits of tokens that are whole text, less their mean, and the tokens of the prompt."""
-        found, read = self._biased(start, tokens, _ALONE, len(tokens))
+    def logits(self, start: Start, tokens: Sequence[int]) -> list[float]:
+        """Return the logits of tokens that are whole text, less their mean."""
+        found = self._biased(start, tokens, _ALONE, len(tokens))
         assert found is not None, "these tokens are whole text"
         logits = [math.log(max(found.get(token, 0.0), 1e-30)) for token in tokens]
         mean = sum(logits) / len(logits)
-        return [logit - mean for logit in logits], read
+        return [logit - mean for logit in logits]
 
-    def _biased(
-        self, start: Start, tokens: Sequence[int], bias: float, alternatives: int
-    ) -> tuple[dict[int, float] | None, int]:
-        """Return the next token's probabilities with some tokens lifted, and the tokens of the prompt.
+    def _biased(self, start: Start, tokens: Sequence[int], bias: float, alternatives: int) -> dict[int, float] | None:
+        """Return the next token's probabilities with some tokens lifted.
 
-        None for the probabilities where the token that the engine drew is a piece of a character: it
+        None where the token that the engine drew is a piece of a character: it
         keeps that one back until the character is whole, and its alternatives with it.
         """
-        listed, read = self._listed(start, dict.fromkeys(tokens, bias), alternatives, biased=True)
+        listed = self._listed(start, dict.fromkeys(tokens, bias), alternatives, biased=True)
         if listed is None:
-            return None, read
+            return None
         shares = {entry["id"]: entry["prob"] for entry in listed}
-        return {token: shares[token] for token in tokens if token in shares}, read
+        return {token: shares[token] for token in tokens if token in shares}
 
-    def _beside_drawn(self, start: Start, tokens: Sequence[int]) -> tuple[dict[int, float], int]:
+    def _beside_drawn(self, start: Start, tokens: Sequence[int]) -> dict[int, float]:
         """Return the probabilities of tokens among all, by comparing them with one that is whole text."""
         # 1. Choose the token to compare with, whose own probability p is given without any bias.
         drawn = self._whole_text(start, tokens)
@@ -99,7 +99,7 @@ class NextTokens:
         #    the drawn one has.
         for gap in _GAPS:
             bias = {drawn["id"]: _ALONE} | dict.fromkeys(tokens, _ALONE - gap)
-            listed, read = self._listed(start, bias, _listed_for(tokens), biased=True)
+            listed = self._listed(start, bias, _listed_for(tokens), biased=True)
             if listed is not None:
                 break
         else:
@@ -107,7 +107,7 @@ class NextTokens:
         # 3. Solve for q.
         shares = {entry["id"]: entry["prob"] for entry in listed}
         unit = math.exp(drawn["logprob"] + gap) / shares[drawn["id"]]
-        return {token: shares.get(token, 0.0) * unit for token in tokens}, read
+        return {token: shares.get(token, 0.0) * unit for token in tokens}
 
     def _whole_text(self, start: Start, tokens: Sequence[int]) -> dict[str, Any]:
         """Return the likeliest other token that is whole text, as it is listed without a bias."""
@@ -115,7 +115,7 @@ class NextTokens:
         # Twice: a prompt that is in the cache is evaluated by its last token, a new one at once, and after pieces of
         # characters their logits differ by up to .08. What is compared must come from one kind of evaluation.
         for _ in range(2):
-            listed, _read = self._listed(start, {plain: _ALONE}, _listed_for(tokens), biased=False)
+            listed = self._listed(start, {plain: _ALONE}, _listed_for(tokens), biased=False)
         assert listed is not None
         found = next((entry for entry in listed if entry["id"] not in tokens and _is_whole(entry)), None)
         if found is None:
@@ -124,8 +124,8 @@ class NextTokens:
 
     def _listed(
         self, start: Start, bias: Mapping[int, float], alternatives: int, *, biased: bool
-    ) -> tuple[list[dict[str, Any]] | None, int]:
-        """Return the likeliest next tokens, and the tokens of the prompt.
+    ) -> list[dict[str, Any]] | None:
+        """Return the likeliest next tokens; None where the engine keeps them back.
 
         `biased` says whether their probabilities are given with the bias or without, then as logarithms.
         """
@@ -137,12 +137,13 @@ class NextTokens:
             "response_fields": ["completion_probabilities", "tokens_evaluated", "timings"],
         })  # fmt: skip
         found, read = reply.get("completion_probabilities"), reply["tokens_evaluated"]
+        self.requests, self.prompt_tokens = self.requests + 1, self.prompt_tokens + read
         if not found:
-            return None, read
+            return None
         listed = found[0]["top_probs"] if biased else [*found[0]["top_logprobs"], found[0]]
         if any(entry["prob" if biased else "logprob"] is None for entry in listed):
             raise ModelError(f"{self.path}: it gives probabilities that are no numbers; {fetched_again(self.path)}")
-        return listed, read
+        return listed
 
 
 def _listed_for(tokens: Sequence[int]) -> int:

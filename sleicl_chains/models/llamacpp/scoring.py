@@ -22,7 +22,8 @@ _TAIL = 40
 def score(seen: NextTokens, prompt: str, labels: Sequence[str]) -> LabelScores:
     """Score each label as the continuation of a rendered prompt; one request, and one for each shared beginning."""
     start, spelled = spell(seen.engine, prompt, tuple(labels))
-    return _descend(seen, start, dict(zip(labels, spelled, strict=True)), 0)
+    shares, coverage = _descend(seen, start, dict(zip(labels, spelled, strict=True)), 0)
+    return LabelScores(shares, coverage, seen.prompt_tokens, seen.requests)
 
 
 def spell(engine: Engine, prompt: str, labels: tuple[str, ...]) -> tuple[Start, list[list[int]]]:
@@ -42,8 +43,8 @@ def sent(engine: Engine, prompt: str) -> Start:
     return [*engine.prompt_tokens(prompt)] if MARK in prompt else [prompt]
 
 
-def _descend(seen: NextTokens, start: Start, spelled: Spelled, depth: int) -> LabelScores:
-    """Score labels that agree in their first `depth` tokens, which stand at the end of `start`."""
+def _descend(seen: NextTokens, start: Start, spelled: Spelled, depth: int) -> tuple[dict[str, float], float]:
+    """Return the shares and the coverage of labels that agree in their first `depth` tokens, the last of `start`."""
     # 1. Group the labels by their next token; some may have none left.
     ended = [label for label, tokens in spelled.items() if len(tokens) == depth]
     branches: dict[int, dict[str, Sequence[int]]] = {}
@@ -57,19 +58,17 @@ def _descend(seen: NextTokens, start: Start, spelled: Spelled, depth: int) -> La
     masses = _masses(seen, start, list(branches), beside_an_end=bool(ended))
     rest = max(0.0, 1.0 - sum(masses.shares.values())) / max(1, len(ended))
     probabilities = dict.fromkeys(ended, rest)
-    requests, read = 1, masses.prompt_tokens
     # 4. Within each branch share its part out in the same way.
     for step, members in branches.items():
         inner: Mapping[str, float] = dict.fromkeys(members, 1.0)
         if len(members) > 1:
-            below = _descend(seen, [*start, step], members, depth + 1)
-            inner, requests, read = below.probabilities, requests + below.requests, read + below.prompt_tokens
+            inner, _ = _descend(seen, [*start, step], members, depth + 1)
         probabilities |= {label: masses.shares[step] * share for label, share in inner.items()}
-    return LabelScores(probabilities, masses.coverage, read, requests)
+    return probabilities, masses.coverage
 
 
 def _masses(seen: NextTokens, start: Start, tokens: list[int], *, beside_an_end: bool) -> Masses:
     if not beside_an_end:
         return seen.among_themselves(start, tokens)
     # Without tokens the tokenizer writes two labels alike.
-    return seen.among_all(start, tokens) if tokens else Masses({}, 1.0, 0)
+    return seen.among_all(start, tokens) if tokens else Masses({}, 1.0)

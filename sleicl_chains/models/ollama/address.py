@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from sleicl_chains.errors import OptionError
-from sleicl_chains.models.addresses import is_loopback, refuse_in_clear, warn_of_password, without_user
+from sleicl_chains.models.addresses import is_loopback, refuse_in_clear, warn_of_password
+from sleicl_chains.models.secrets import without_login
 
 _PORTS = {"http": 80, "https": 443}
 _DEFAULT_PORT = 11434
@@ -47,7 +48,7 @@ def server_address(host: str | None = None, api_key: str | None = None) -> Addre
     path = split.path.rstrip("/")
     url = f"{split.scheme}://{name}:{port}{path}"
     if path.endswith("/v1"):
-        raise _other_protocol(without_user(given), url)
+        raise _other_protocol(without_login(given), url)
     return Address(url, _authorization(split, url, api_key))
 
 
