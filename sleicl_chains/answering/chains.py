@@ -3,7 +3,6 @@
 Where the reader is not fitted yet, that is done when the first question comes.
 """
 
-import hashlib
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -26,6 +25,7 @@ from sleicl_chains.answering.schemas import held_to_labels
 from sleicl_chains.answering.steps import Solver, checked_question
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, PromptTooLong, Unsupported
+from sleicl_chains.hashes import short_hash
 from sleicl_chains.models.abilities import scoring_problem
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example, check_answers
@@ -221,4 +221,4 @@ def settings(solver: Solver, fit: Fit | None = None) -> str:
     about = (shown.weak, shown.task, shown.arm, shown.grimoire, shown.examples)
     bare = Observer(*about, templates=shown.templates)
     chats = [messages_to_dict(bare.messages("?", cue)) for cue in cues]
-    return hashlib.sha256(json.dumps([parts, chats], sort_keys=True).encode()).hexdigest()[:16]
+    return short_hash(json.dumps([parts, chats], sort_keys=True))

@@ -3,7 +3,6 @@
 The weak model answers what it is sure of, at no cost; the strong one is paid for the rest.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -16,6 +15,7 @@ from sleicl_chains.answering.observer import Observer
 from sleicl_chains.answering.steps import Solver
 from sleicl_chains.answers import NO_STRONG_ANSWER, Answer
 from sleicl_chains.errors import OptionError, RejectedReply
+from sleicl_chains.hashes import short_hash
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.tasks.cards import Task
 
@@ -41,7 +41,7 @@ def deferring(
     metadata = dict((getattr(chain, "config", None) or {}).get("metadata") or {})
     other = (getattr(second, "config", None) or {})["metadata"]["settings"]
     parts = f"{metadata.get('settings')} {other} {below}"
-    metadata["settings"] = hashlib.sha256(parts.encode()).hexdigest()[:16]
+    metadata["settings"] = short_hash(parts)
     name = str(metadata.get("arm") or "deferring")
     return RunnableLambda(pair.answer, afunc=pair.aanswer, name=name).with_config(run_name=name, metadata=metadata)
 

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import Runnable, RunnableLambda
@@ -11,6 +10,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from sleicl_chains.answering.evidence import Observation
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError
+from sleicl_chains.hashes import short_hash
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 from sleicl_chains.tasks.texts import whole_text
@@ -92,6 +92,6 @@ def _need_rows(arm: str, train: Sequence[Example]) -> None:
 
 
 def _named(arm: str, answer: Any, settings: str) -> Runnable[str, Answer]:
-    digest = sha256(settings.encode()).hexdigest()[:16]
+    digest = short_hash(settings)
     chain: Runnable[str, Answer] = RunnableLambda(answer, name=arm)
     return chain.with_config(run_name=arm, metadata={"arm": arm, "mode": "none", "prior": "none", "settings": digest})

@@ -4,7 +4,6 @@ Answers go to disk one row at a time and the summary is computed from the disk, 
 run goes on where it stopped and a finished one can be read again.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -26,6 +25,7 @@ from sleicl_chains.evaluation.progress import Progress
 from sleicl_chains.evaluation.settings import arm_name, former_settings, settings_of
 from sleicl_chains.evaluation.summary import Report, summarise
 from sleicl_chains.files import REPORT_LIMIT, ROWS_LIMIT, parse_json, read_file, read_text, write_whole
+from sleicl_chains.hashes import short_hash
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 
@@ -123,7 +123,7 @@ def run_name(task: Task, solvers: Mapping[str, Runnable[str, Answer]], examples:
     """Return a folder name made of the task, the rows and the arms' settings: the same for the same evaluation."""
     parts = [*row_keys(examples), *(f"{arm}:{settings_of(chain)}" for arm, chain in solvers.items())]
     slug = re.sub(r"[^a-z0-9]+", "-", task.name.lower())[:40].strip("-")
-    return f"{slug}-{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:12]}"
+    return f"{slug}-{short_hash(' '.join(parts))[:12]}"
 
 
 class _Rows:
@@ -147,7 +147,7 @@ class _Rows:
             solvers: by arm.
             answered: arms of which there are answers; of which rows and settings they are, only the file knows.
         """
-        rows = hashlib.sha256("".join(self.examples).encode()).hexdigest()[:16]
+        rows = short_hash("".join(self.examples))
         arms = {arm: settings_of(chain) for arm, chain in solvers.items()}
         found: dict[str, Any] = _manifest(manifest) if manifest.exists() else {"rows": rows, "arms": {}}
         if unknown := sorted(answered - found["arms"].keys()):

@@ -1,6 +1,5 @@
 """The settings of a chain as digits, so that a run goes on only with the chains that it began with."""
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.runnables.base import RunnableBindingBase
 
 from sleicl_chains.answers import Answer
+from sleicl_chains.hashes import short_hash
 from sleicl_chains.models.identity import identity
 
 
@@ -36,7 +36,7 @@ def former_settings(chain: Runnable[str, Answer]) -> str:
 
 
 def _digits(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return short_hash(text)
 
 
 def _told(part: object, above: tuple[int, ...] = ()) -> Any:
