@@ -51,12 +51,13 @@ def test_the_demo_and_the_same_again_from_disk(place: Home, monkeypatch: pytest.
         f"\n2. The grimoire {SHIPPED}, the one that ships with the package.",
     ]
     parts += ["   and its simple form:\n", "\n3. The weak model embedded:smollm2 answers 3 questions it has not seen"]
-    parts += ["support: 3 rows, embedded:smollm2", "3 test rows and a model of\n135 million parameters"]
+    parts += ["support: 3 rows, embedded:smollm2", "3 test rows and\na model of 135 million parameters"]
     parts += [
         "\n  sleicl init your.csv --task card.toml ",
         "\n  sleicl write --task card.toml --rows your.csv --strong ",
     ]
-    parts += ["\n  sleicl evaluate --task card.toml --rows test.csv --train your.csv --weak embedded:smollm2 "]
+    parts += ["\n  sleicl learn --task card.toml --rows your.csv --weak embedded:smollm2 ", "\n  sleicl ask --recipe "]
+    parts += ["\n  sleicl evaluate --task card.toml --rows test.csv --train your.csv --recipe "]
     places = [out.find(part) for part in parts]
     assert -1 not in places and places == sorted(places)
     assert "   k-means drew 6 examples from 180 training rows, 1 a label; the first 12:\n" in out
