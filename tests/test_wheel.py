@@ -53,4 +53,6 @@ def test_the_demo_runs_from_the_wheel_alone(version: str, wheel: Path, home_with
     done = run(*command, SLEICL_HOME=str(home_with_weights.root))
     assert "3. The weak model embedded:smollm2 answers 6 questions" in done.stdout
     assert [line for line in done.stdout.splitlines() if line.startswith("profound ")]
-    assert str(tmp_path / "venv") in run(python, "-c", "import sleicl_chains; print(sleicl_chains.__file__)").stdout
+    assert (
+        str(tmp_path / "venv") in run(python, "-P", "-c", "import sleicl_chains; print(sleicl_chains.__file__)").stdout
+    )
