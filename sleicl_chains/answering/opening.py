@@ -54,10 +54,9 @@ def open_store(home: Home, embeddings: str | None = None) -> "GrimoireStore":
 
 def open_space(name: str, home: Home, journal: "Journal | None") -> "Embeddings":
     """Return embeddings that are asked once a text: by the journal, or without one as long as they are held."""
-    from sleicl_chains.models.embedders import Remembered, embedder
+    from sleicl_chains.models.embedders import embedder, remembered
 
-    found = embedder(name, home=home, journal=journal)
-    return found if isinstance(found, Remembered) else Remembered(found)
+    return remembered(embedder(name, home=home, journal=journal))
 
 
 def open_grimoire(name: str, task: "Task", home: Home) -> "Grimoire":

@@ -7,6 +7,7 @@ inputs that say nothing or on many different ones, is the larger part of their a
 import random
 from collections.abc import Iterable, Mapping, Sequence
 
+from sleicl_chains.answering.shares import LEAST
 from sleicl_chains.errors import InputError
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import fold
@@ -56,7 +57,7 @@ def mean_shares(scores: Iterable[Mapping[str, float]]) -> dict[str, float]:
 def remove_prior(scores: Mapping[str, float], prior: Mapping[str, float]) -> dict[str, float]:
     """Return p(label) / prior(label), scaled to add up to 1 (arXiv 2102.09690, section 5, with W = diag(1/prior))."""
     # Floored, so that a label which the prior gives nothing is not divided by 0.
-    ratios = {label: share / max(prior[label], 1e-12) for label, share in scores.items()}
+    ratios = {label: share / max(prior[label], LEAST) for label, share in scores.items()}
     total = sum(ratios.values())
     return {label: ratio / total for label, ratio in ratios.items()} if total else dict(scores)
 

@@ -81,10 +81,10 @@ def learn(
         ModelError: a model failed.
     """
     from sleicl_chains.grimoires.writing.write import grimoire_writer
-    from sleicl_chains.models.embedders import Remembered, embedder
+    from sleicl_chains.models.embedders import embedder, remembered
 
     check_answers(examples, task)
-    space, say = Remembered(space or embedder(embeddings, journal=journal)), notice or (lambda _: None)
+    space, say = remembered(space or embedder(embeddings, journal=journal)), notice or (lambda _: None)
     parts = cut(examples, seed, grimoires)
     author = (strong_name or "the strong model") if strong else None
     for line in _forecast(task, parts, grimoires, author, budget):

@@ -219,6 +219,11 @@ class Remembered(Embeddings):
         return embedder_identity(self.inner)
 
 
+def remembered(embeddings: Embeddings) -> Embeddings:
+    """Return embeddings that are asked once a text; those that are already stay as they are."""
+    return embeddings if isinstance(embeddings, Remembered) else Remembered(embeddings)
+
+
 def _packed(vector: NDArray[np.float64]) -> dict[str, str]:
     """Write a vector as base64, in single precision where that is exact, as providers send it."""
     single = vector.astype("<f4")

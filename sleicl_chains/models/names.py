@@ -132,7 +132,6 @@ def _of_file(called: str, home: Home, **options: Any) -> "EmbeddedModel":
 
 
 def _ollama(name: str, options: dict[str, Any]) -> "BaseChatModel":
-
     from sleicl_chains.models.ollama.address import check_environment
 
     check_environment()  # the ollama package, imported below, reads OLLAMA_HOST and raises what it likes
