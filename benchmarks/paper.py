@@ -1,7 +1,7 @@
 """The weak model on the paper's tasks: every arm and the recipe that `learn` makes, one table a task and seed.
 
     python benchmarks/paper.py --data DIR --grimoires DIR [--weak MODEL] [--embeddings minilm] [--tasks TREC,Subj]
-        [--arms A,B] [--seeds 0,1,2] [--home DIR] [--add]
+        [--arms A,B] [--prior none] [--seeds 0,1,2] [--home DIR] [--add]
 
 DIR/TASK/{task.json,train.jsonl,test.jsonl} are the rows and DIR/TASK/*.json the grimoires that
 GPT-4 wrote. Rows go to `work/` beside this file (not committed); what is kept in `results/` holds row
@@ -47,7 +47,7 @@ ARMS = (
     "zero-shot+hidden,few-shot+hidden,simple+hidden,profound+hidden,"
     "zero-shot+fusion,few-shot+fusion,simple+fusion,profound+fusion,knn,recipe"
 )
-WEAK, SPACE = "embedded:smollm2", "wordllama"
+WEAK, SPACE, PRIOR = "embedded:smollm2", "wordllama", "mean"
 TRAIN_ROWS = 100
 DIFFERENCE = ("difference", "difference_low", "difference_high")
 LIMITS: dict[str, dict[str, int]] = {"score": {}, "generate": {"max_tokens": 32}}
@@ -61,7 +61,7 @@ def main() -> None:
         f"{os.cpu_count()} cores; {options.weak}; {options.limit} test rows a task; seeds {options.seeds}", flush=True
     )
     for seed, name, mode in product(options.seeds.split(","), options.tasks.split(","), options.modes.split(",")):
-        kept = f"{name}-{mode}{suffix(options.weak, options.embeddings)}-{options.limit}-seed{seed}"
+        kept = f"{name}-{mode}{suffix(options.weak, options.embeddings, options.prior)}-{options.limit}-seed{seed}"
         if options.add and not (RESULTS / f"{kept}.json").exists():  # before the hours of the run
             raise SystemExit(f"results/paper has no {kept} to add to; run without --add")
         started = time.monotonic()
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace, name: str, mode: Mode, seed: int, home: Hom
     given = model_options(options.option)
     weak, journal = weak_model(options.weak, home=home, **LIMITS[mode] | given), Journal(home.journal)
     space = embedder(options.embeddings, home=home)
-    builder = ArmBuilder(task, weak, space, train, grimoire, mode, seed=seed, journal=journal, home=home)
+    builder = ArmBuilder(task, weak, space, train, grimoire, mode, options.prior, seed=seed, journal=journal, home=home)
     names = options.arms.split(",")
     learned: dict[str, Any] = {}
     if RECIPE in names:
@@ -94,7 +94,7 @@ def run(options: argparse.Namespace, name: str, mode: Mode, seed: int, home: Hom
     arms = builder.build(list(dict.fromkeys(["majority", *names]))) | probes
     if mode == "generate" and options.weak == WEAK:
         arms["official"] = official(weak_model(options.weak, home=home, **given), task, grimoire, journal)
-    about = f"{slug(options.weak)}-{slug(options.embeddings)}-{options.sampler}-{options.limit}"
+    about = f"{slug(options.weak)}-{slug(options.embeddings)}-{options.prior}-{options.sampler}-{options.limit}"
     folder = HERE / "work" / f"{name}-{mode}-{about}-seed{seed}"
     with Meter(arms) as meter:
         report = builder.evaluate(arms, test, options.weak, run=folder, progress=meter)
@@ -124,9 +124,10 @@ def slug(name: str) -> str:
     return name.replace(":", "-").replace("/", "-")
 
 
-def suffix(weak: str, space: str) -> str:
-    """Return what tells results apart that are not of the usual model or embeddings."""
-    return ("" if weak == WEAK else f"-{slug(weak)}") + ("" if space == SPACE else f"-{slug(space)}")
+def suffix(weak: str, space: str, prior: str = PRIOR) -> str:
+    """Return what tells results apart that are not of the usual model, embeddings or prior."""
+    usual = {weak: WEAK, space: SPACE, prior: PRIOR}
+    return "".join(f"-{slug(found)}" for found, expected in usual.items() if found != expected)
 
 
 def keep(summary: dict[str, Any], found: dict[str, Any], name: str) -> None:
@@ -210,6 +211,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--weak", default=WEAK)
     parser.add_argument("--embeddings", default=SPACE, help="of fusion, blend and knn")
     parser.add_argument("--option", "-o", action="append", help="NAME=VALUE for the model, such as num_thread=2")
+    parser.add_argument("--prior", default=PRIOR, help="of the arms that score labels; none leaves it in")
     parser.add_argument("--arms", default=ARMS)
     parser.add_argument("--limit", type=int, default=300)
     parser.add_argument("--seeds", default="0")
