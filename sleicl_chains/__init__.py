@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sleicl_chains.errors import SleiclError
     from sleicl_chains.evaluation.baselines import majority, probe
     from sleicl_chains.evaluation.evaluate import evaluate
+    from sleicl_chains.evaluation.reading import reading
     from sleicl_chains.evaluation.summary import Report
     from sleicl_chains.evaluation.table import ArmBuilder
     from sleicl_chains.grimoires.grimoire import Grimoire, load_grimoire
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sleicl_chains.models.embedders import embedder
     from sleicl_chains.models.journal import Journal
     from sleicl_chains.models.names import strong_model, weak_model
+    from sleicl_chains.models.reading import Reading
     from sleicl_chains.tasks.cards import Task, load_task
     from sleicl_chains.tasks.rows import Example, examples_from_documents, load_examples
     from sleicl_chains.tasks.splits import split
@@ -36,6 +38,7 @@ _HOMES = {
     "GrimoireRetriever": "grimoires.retriever",
     "GrimoireStore": "grimoires.store",
     "Journal": "models.journal",
+    "Reading": "models.reading",
     "Recipe": "answering.recipes",
     "Report": "evaluation.summary",
     "SleiclError": "errors",
@@ -50,6 +53,7 @@ _HOMES = {
     "load_task": "tasks.cards",
     "majority": "evaluation.baselines",
     "probe": "evaluation.baselines",
+    "reading": "evaluation.reading",
     "sampler": "grimoires.samplers",
     "solver": "answering.solver",
     "split": "tasks.splits",
@@ -65,6 +69,7 @@ __all__ = [
     "GrimoireRetriever",
     "GrimoireStore",
     "Journal",
+    "Reading",
     "Recipe",
     "Report",
     "SleiclError",
@@ -79,6 +84,7 @@ __all__ = [
     "load_task",
     "majority",
     "probe",
+    "reading",
     "sampler",
     "solver",
     "split",

@@ -189,7 +189,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Home:
-    """The user's folder: `grimoires/`, `chroma/`, `journal.sqlite`, `weights/`, `digests/` and `runs/`."""
+    """The user's folder: grimoires and their index, journal, weights, digests, readings and runs."""
 
     root: Path
 
@@ -242,6 +242,11 @@ class Home:
     def digests(self) -> Path:
         """Digests of files of weights, each for as long as its file stays as it is."""
         return self.root / "digests"
+
+    @property
+    def readings(self) -> Path:
+        """How well models follow guides, by the digests of their weights."""
+        return self.root / "readings.json"
 
     @property
     def runs(self) -> Path:

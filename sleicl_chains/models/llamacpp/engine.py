@@ -27,9 +27,10 @@ import httpx
 from pydantic_core import from_json
 
 from sleicl_chains.errors import ModelError, ModelNotFound, PromptTooLong
+from sleicl_chains.models.digests import FileState
 from sleicl_chains.models.llamacpp.fronts import Fronts, Turn
 from sleicl_chains.models.llamacpp.literals import marked, may_hold_control, parts, without_marks
-from sleicl_chains.models.weights import FileState, fetched_again
+from sleicl_chains.models.weights import fetched_again
 
 PROBE_TOKENS = 512
 """Logits that a state is read by. On TREC more did not help beyond noise (benchmarks/LOG.md)."""

@@ -23,12 +23,12 @@ from pydantic import ConfigDict, PrivateAttr
 from sleicl_chains.errors import ModelError, ModelNotFound, Unsupported
 from sleicl_chains.files import Home, open_file
 from sleicl_chains.models.abilities import LabelScores, State
+from sleicl_chains.models.digests import FileState, remembered_sha256
 from sleicl_chains.models.layouts import STOP, completion
 from sleicl_chains.models.llamacpp.engine import PROBE_TOKENS, Engine, check_unchanged, engine_for
 from sleicl_chains.models.llamacpp.literals import may_hold_control
 from sleicl_chains.models.llamacpp.next_tokens import NextTokens
 from sleicl_chains.models.llamacpp.scoring import score, sent
-from sleicl_chains.models.weights import FileState, remembered_sha256
 
 
 class EmbeddedModel(BaseChatModel):
@@ -96,13 +96,22 @@ class EmbeddedModel(BaseChatModel):
         Raises:
             ModelError: another file lies at the path than at the first use.
         """
+        engine = importlib.metadata.version("xllamacpp")
+        settings = self.model_dump(include={"n_ctx", "temperature", "max_tokens", "seed"})
+        return {"engine": f"xllamacpp {engine}", "weights": self.weights_digest, **settings}
+
+    @property
+    def weights_digest(self) -> str:
+        """SHA-256 of the file; about 2 s a gigabyte the first time, see `remembered_sha256`.
+
+        Raises:
+            ModelError: another file lies at the path than at the first use.
+        """
         if not self._digest:
             digest = remembered_sha256(self.path, self._home or Home.at())
             check_unchanged(self.path, self._opened)
             self._digest = digest
-        engine = importlib.metadata.version("xllamacpp")
-        settings = self.model_dump(include={"n_ctx", "temperature", "max_tokens", "seed"})
-        return {"engine": f"xllamacpp {engine}", "weights": self._digest, **settings}
+        return self._digest
 
     @property
     def engine(self) -> Engine:

@@ -11,6 +11,7 @@ from sleicl_chains.models.ollama.rendering import has_template
 from sleicl_chains.models.ollama.server import Server
 
 _FROM = re.compile(r'^FROM\s+"?(.+?)"?\s*$', re.MULTILINE)
+_BLOB = re.compile(r"\bsha256[-:]([0-9a-f]{64})$")
 _ADAPTER = re.compile(r"^ADAPTER\s", re.MULTILINE)
 
 
@@ -52,6 +53,14 @@ def trained_context(shown: dict[str, Any]) -> int | None:
     """Return from /api/show the context that a model was trained with."""
     found = [value for key, value in (shown.get("model_info") or {}).items() if key.endswith(".context_length")]
     return int(found[0]) if found else None
+
+
+def weights_digest(shown: dict[str, Any]) -> str:
+    """Return from /api/show the SHA-256 of the one file of weights; empty where there are several, or none is named."""
+    modelfile = str(shown.get("modelfile") or "")
+    found = [_BLOB.search(path) for path in _FROM.findall(modelfile)]
+    alone = len(found) == 1 and not _ADAPTER.search(modelfile)
+    return found[0][1] if alone and found[0] else ""
 
 
 def weights_file(server: Server, name: str) -> Path:

@@ -20,7 +20,7 @@ from sleicl_chains.models.layouts import STOP, completion
 from sleicl_chains.models.ollama.address import server_address
 from sleicl_chains.models.ollama.arrival import Arrival
 from sleicl_chains.models.ollama.failures import PromptRefused, retryable
-from sleicl_chains.models.ollama.installed import trained_context
+from sleicl_chains.models.ollama.installed import trained_context, weights_digest
 from sleicl_chains.models.ollama.options import merged, standard_names, taken_from
 from sleicl_chains.models.ollama.rendering import (
     Frame,
@@ -171,6 +171,11 @@ class OllamaModel(ChatOllama):
         digest = self._server.find(self.model)["digest"]
         read = {"engine": f"ollama {version}", "weights": digest, "layout": self.layout, "scoring": SCORING}
         return {**read, **self.settings}
+
+    @property
+    def weights_digest(self) -> str:
+        """SHA-256 of the file of weights alone, the same in every program that runs it; empty where it has others."""
+        return weights_digest(self.shown)
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         """Add the identity to LangChain's cache key, which is the same for all models of ChatOllama."""

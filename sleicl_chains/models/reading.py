@@ -1,0 +1,150 @@
+"""Whether a model can follow a written guide at all: `Reading`, and the ones that are known already.
+
+The test that measures it is `evaluation.reading`. What it found of the packaged weights ships with this package; of
+other models it is kept in the user's home folder. Both by the digest of the weights, so that a model is known under
+whatever name it is opened.
+"""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+
+from sleicl_chains.errors import InputError, SleiclError
+from sleicl_chains.files import Home, read_text, write_whole
+from sleicl_chains.hashes import short_hash
+from sleicl_chains.models.abilities import weights_digest
+from sleicl_chains.models.identity import identity
+
+MARGIN = 0.10
+"""How far above chance the lower end of the interval has to lie: a model that reads one guide in five is none that
+reads. Fixed before any model was measured."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the questions on guides of one kind were answered."""
+
+    score: float
+    """Share of right answers."""
+    n: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How well a model answers by guides whose conventions are made up, in shares of right answers (accuracy)."""
+
+    score: float
+    """On plain guides: one code a kind of message."""
+    low: float
+    """Lower end of its 95% Wilson interval."""
+    high: float
+    chance: float
+    """What guessing gets."""
+    n: int
+    """Questions that `score` is of."""
+    zero_shot: float
+    """The same questions without the guide."""
+    difference: float
+    """`score` less `zero_shot`, on the same questions."""
+    difference_low: float
+    """Lower end of its 95% interval, a paired bootstrap over the questions."""
+    difference_high: float
+    mode: str
+    """How the answers were read: `score` (label probabilities, no prior removed) or `generate`."""
+    test: str
+    """Tells the questions asked from those of other versions."""
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+    """What is reported but not averaged in: exceptions, "if both, then", reversed meanings, a long guide."""
+
+    @property
+    def follows_guides(self) -> bool:
+        """Whether the model is shown to read: clearly above chance, and above its own answers without the guide."""
+        return self.low > self.chance + MARGIN and self.difference_low > 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON data, with the verdict."""
+        return asdict(self) | {"follows_guides": self.follows_guides}
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> "Reading":
+        """Return what `to_dict` gave; the verdict is found anew.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is something else.
+        """
+        kinds = {name: Kind(float(kind["score"]), int(kind["n"])) for name, kind in dict(found["kinds"]).items()}
+        numbers = {name: float(found[name]) for name in _NUMBERS}
+        return cls(**numbers, n=int(found["n"]), mode=str(found["mode"]), test=str(found["test"]), kinds=kinds)
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        verb = "follows" if self.follows_guides else "does not follow"
+        return f"{verb} guides ({_short(self.score)}, chance {_short(self.chance)})"
+
+
+_NUMBERS = "score low high chance zero_shot difference difference_low difference_high".split()
+
+
+def _short(rate: float) -> str:
+    return f"{rate:.2f}".removeprefix("0")
+
+
+def warning(reading: Reading | None) -> str:
+    """Return the line for a user whose model is known not to read; empty for one that reads or is not known."""
+    return "" if reading is None or reading.follows_guides else f"{reading}; a larger model may"
+
+
+def known_reading(model: BaseChatModel, test: str | None = None, home: Home | None = None) -> Reading | None:
+    """Return what is known of a model without asking it anything; None where nothing is.
+
+    Args:
+        model: its weights are looked up, by their digest.
+        test: which questions, see `Reading.test`; any by default.
+        home: where readings of models that are not shipped lie.
+    """
+    home = home or Home.at()
+    try:
+        key = reading_key(model)
+    except (SleiclError, TypeError):  # a server that is down, or no model of a kind that is known
+        return None
+    for found in (_shipped().get(key), _kept(home).get(key)):
+        with suppress(KeyError, TypeError, ValueError):
+            reading = Reading.from_dict(found) if isinstance(found, dict) else None
+            if reading and test in (None, reading.test):
+                return reading
+    return None
+
+
+def keep_reading(model: BaseChatModel, reading: Reading, home: Home) -> None:
+    """Keep what was measured in the home folder, under the digest of the model's weights.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    kept = _kept(home) | {reading_key(model): reading.to_dict()}
+    write_whole(home.make().readings, json.dumps(kept, indent=1, sort_keys=True) + "\n", mode=0o600)
+
+
+def reading_key(model: BaseChatModel) -> str:
+    """Return what a model's reading is kept under: the digest of its weights, else that of its identity."""
+    return weights_digest(model) or short_hash(json.dumps(identity(model), sort_keys=True))
+
+
+def _shipped() -> dict[str, Any]:
+    text = (files("sleicl_chains.models") / "readings.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def _kept(home: Home) -> dict[str, Any]:
+    """Return the readings of a home; none where there are none or the file is damaged."""
+    try:
+        found = json.loads(read_text(home.readings, "readings of models"))
+    except (InputError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
