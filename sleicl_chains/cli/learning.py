@@ -76,7 +76,7 @@ def learn(
             budget=budget, weak_name=weak, strong_name=strong_name or strong, options=given,
             keep=lambda written: keep_written(written, place),
             embeddings=embeddings, space=space, journal=journal, progress=meter,
-            notice=lambda line: say([line]),
+            notice=lambda line: say([line]), home=place,
         )  # fmt: skip
     found.save(recipe)
     again = shlex.join(["--task", str(card), "--rows", "TEST", "--recipe", str(recipe)])

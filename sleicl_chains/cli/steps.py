@@ -28,6 +28,14 @@ def journal_of(home: Home, off: bool) -> "Journal | None":
         ) from problem
 
 
+def journal_or_none(home: Home) -> "Journal | None":
+    """Return the home's journal; none where the home cannot be written to, for work that is done without it."""
+    try:
+        return journal_of(home, off=False)
+    except SleiclError:
+        return None
+
+
 def keep_written(grimoire: "Grimoire", home: Home) -> None:
     """Put what a strong model wrote into the library; where it cannot be, say so and go on: it was paid for."""
     from sleicl_chains.answering.opening import open_store

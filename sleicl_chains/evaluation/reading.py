@@ -60,7 +60,7 @@ def reading(
         SleiclError: the model cannot be asked. A prompt that is too long and a rejected reply count as wrong.
     """
     home = home or Home.at()
-    if not (again or codes) and (known := known_reading(model, questions_version(), home)):
+    if not (again or codes) and (known := known_reading(model, home, test=questions_version())):
         return known
     found = _measured(model, codes, journal, progress or (lambda *_: None))
     if not codes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 
-from sleicl_chains.answering.arms import BASELINES, READINGS, RECIPE, Arm
+from sleicl_chains.answering.arms import BASELINES, READINGS, RECIPE, Arm, names_grimoire
 from sleicl_chains.answering.consent import stays_here
 from sleicl_chains.answering.opening import (
     Options,
@@ -35,6 +35,7 @@ from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.grimoires.samplers import few_shot_examples
 from sleicl_chains.models.abilities import scoring_problem
 from sleicl_chains.models.journal import Journal
+from sleicl_chains.models.reading import reading_problem
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import fold, prefixed
 from sleicl_chains.tasks.rows import Example, among, load_examples, text_id
@@ -70,12 +71,9 @@ class ArmBuilder:
             names = ["majority", *(["probe"] if self.task.labels else []), "zero-shot", "few-shot"]
         else:
             self.notes.append("without --train there are no arms majority, probe and few-shot")
-        learned = ["recipe"] if self.recipe else []
-        return [
-            *names,
-            *(form for form in ("simple", "profound") if self.grimoire and getattr(self.grimoire, form)),
-            *learned,
-        ]
+        forms = [form for form in ("simple", "profound") if self.grimoire and getattr(self.grimoire, form)]
+        beside = [f"{form}+few-shot" for form in forms if self.train]
+        return [*names, *forms, *beside, *(["recipe"] if self.recipe else [])]
 
     def leaked(self, evaluated: Sequence[Example]) -> int:
         """Return how many evaluated rows the grimoire or the recipe was made from, near-copies too, and note it."""
@@ -134,6 +132,8 @@ class ArmBuilder:
                 f"the label {shorter!r} begins {longer!r}: where labels are scored, it has what the longer leaves; "
                 "names that begin otherwise are told apart better"
             )
+        if any(map(names_grimoire, chosen)) and (problem := reading_problem(self.weak, self.home)):
+            self._note(problem)
         if not self.task.labels:
             self._note("open-ended: right is what equals the gold text but for case, white space and a final full stop")
         return {name: self._arm(name) for name in chosen}

@@ -9,6 +9,7 @@ from sleicl_chains.answering.consent import plain_options
 from sleicl_chains.answering.readings import looks_at
 from sleicl_chains.answering.recipes import Recipe, stamped, told_by
 from sleicl_chains.evaluation.progress import Progress
+from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.grimoires.samplers import FEW_SHOT_PER_LABEL, typical_examples
 from sleicl_chains.learning.cut import Cut, cut
@@ -17,6 +18,7 @@ from sleicl_chains.learning.judging import Candidate
 from sleicl_chains.learning.plan import Plan
 from sleicl_chains.models.abilities import name_of
 from sleicl_chains.models.journal import Journal
+from sleicl_chains.models.reading import reading_problem
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example, check_answers, text_id
 
@@ -45,6 +47,7 @@ def learn(
     journal: Journal | None = None,
     progress: Progress | None = None,
     notice: Notice | None = None,
+    home: Home | None = None,
 ) -> Recipe:
     """Return the recipe for a task and a weak model, with the verdict on the grimoires.
 
@@ -72,7 +75,8 @@ def learn(
         journal: keeps every call, so that a stopped run goes on.
         progress: called as the rows are observed.
         notice: told in words what it will cost: first in questions, calls and tokens, and after a few questions, before
-            the rest, in minutes.
+            the rest, in minutes. A model that is known not to follow guides is named as such.
+        home: where it is looked up how well the model follows guides.
 
     Raises:
         InputError: there are no usable rows, all have the same answer, one is no label of the task, or the budget is
@@ -89,6 +93,8 @@ def learn(
     author = (strong_name or "the strong model") if strong else None
     for line in _forecast(task, parts, grimoires, author, budget):
         say(line)
+    if (grimoires or author) and (problem := reading_problem(weak, home)):
+        say(f"{problem}.")
     if strong and parts.confirm:
         writer = grimoire_writer(strong, strong_name=strong_name, journal=journal, budget=budget)
         written = _write(writer, task, parts, seed, space)

