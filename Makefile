@@ -1,6 +1,7 @@
 # Every target makes .venv itself if it is missing: uv if present, else venv and pip, at the versions of the lock.
 PYTHON ?= python3
 BIN = .venv/bin
+WEAK ?= embedded:qwen2.5-coder-1.5b
 
 .PHONY: install demo test test-all check fix lock
 
@@ -15,8 +16,9 @@ install: .venv/installed
 	fi
 	@touch $@
 
+# The model that reads is fetched once, 1.1 GB; WEAK=embedded:smollm2 is quick and small, and cannot read a guide.
 demo: install
-	$(BIN)/sleicl demo
+	$(BIN)/sleicl demo --weak $(WEAK)
 
 check: install
 	$(BIN)/ruff check .

@@ -144,11 +144,15 @@ class Shown:
     """Labelled rows, for priors, readers and the arm `knn`."""
     mode: "Mode | None" = None
     prior: "Prior | None" = None
+    texts: Path | None = None
+    """Texts without answers, for the prior."""
 
     @property
     def given(self) -> list[str]:
         """The names of those that are given."""
-        return [name for name in ("grimoire", "arm", "train", "mode", "prior") if getattr(self, name) is not None]
+        return [
+            name for name in ("grimoire", "arm", "train", "mode", "prior", "texts") if getattr(self, name) is not None
+        ]
 
 
 @dataclass(frozen=True)
@@ -208,11 +212,11 @@ def _by_card(
     seed: int, later: Mapping[str, Any],
 ) -> "Runnable[str, Answer]":  # fmt: skip
     from sleicl_chains.answering.arms import Arm
-    from sleicl_chains.answering.priors import prior_texts
+    from sleicl_chains.answering.priors import prior_texts, some_texts
     from sleicl_chains.answering.solver import solver
     from sleicl_chains.errors import note
     from sleicl_chains.grimoires.samplers import few_shot_examples
-    from sleicl_chains.tasks.rows import load_examples
+    from sleicl_chains.tasks.rows import load_examples, load_texts
 
     grimoire = open_grimoire(shown.grimoire, task, home) if shown.grimoire is not None else None
     arm = shown.arm or Arm(("profound" if grimoire.profound else "simple") if grimoire else "")
@@ -223,6 +227,8 @@ def _by_card(
         examples, what = few_shot_examples(task, rows, grimoire, seed=seed)
         note(f"few-shot shows {what}")
     texts = prior_texts(rows, task, seed=seed, shown=examples) if rows else []
+    if shown.texts:
+        texts = some_texts(load_texts(shown.texts, task), seed=seed)
     space = open_space(embeddings, home, later["journal"]) if embeddings else None
     return solver(
         model, task, arm=arm, grimoire=grimoire, examples=examples, prior_texts=texts, train=rows, embeddings=space,

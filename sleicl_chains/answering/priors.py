@@ -75,3 +75,13 @@ def prior_texts(train: Sequence[Example], task: Task, *, seed: int, shown: Itera
     each = max(1, MEAN_ROWS // max(1, len(task.labels)))
     chosen = [row.text for label in task.labels for row in [r for r in rows if r.answer == label][:each]]
     return chosen[:MEAN_ROWS]  # with more labels than that, those that the card names first
+
+
+def some_texts(texts: Sequence[str], *, seed: int) -> list[str]:
+    """Choose the texts for the prior `mean` where nobody knows their answers: at most `MEAN_ROWS` different ones.
+
+    Random by `seed`. They hold the labels in their own shares, so a label that is frequent among them is in part
+    taken for the model's preference; with labelled rows `prior_texts` avoids that.
+    """
+    distinct_texts = list({fold(text): text for text in texts}.values())
+    return random.Random(seed).sample(distinct_texts, min(MEAN_ROWS, len(distinct_texts)))

@@ -24,6 +24,7 @@ from sleicl_chains.cli.options import (
     RowsOption,
     SeedOption,
     TaskOption,
+    TextsOption,
 )
 from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.steps import (
@@ -48,14 +49,15 @@ def demo(
     strong: Annotated[str | None, typer.Option(help="Write the grimoire now with this model; may cost money.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="Test rows to answer.")] = 60,
     weak: Annotated[
-        str, typer.Option(help="The model that answers; only local ones cost nothing.")
-    ] = "embedded:smollm2",
+        str, typer.Option(help="The model that answers; embedded:smollm2 is the quick small one, which cannot read.")
+    ] = "embedded:qwen2.5-coder-1.5b",
+    example: Annotated[str, typer.Option(help="The task: desk (a house's own labels) or support.")] = "desk",
     home: HomeOption = None,
 ) -> None:
-    """Show the whole method on real text, by default with an embedded model: no key, no Ollama, no cost."""
+    """Show the whole method on real text with an embedded model (1.1 GB, fetched once): no key, no Ollama, no cost."""
     from sleicl_chains.cli.demo import run_demo
 
-    run_demo(Home.at(home), rows=rows, strong=strong, weak=weak)
+    run_demo(Home.at(home), example=example, rows=rows, strong=strong, weak=weak)
 
 
 def evaluate(
@@ -72,6 +74,7 @@ def evaluate(
     ] = None,
     grimoire: GrimoireOption = None,
     recipe: RecipeOption = None,
+    texts: TextsOption = None,
     mode: ModeOption = None,
     prior: PriorOption = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The N rows with the smallest content hash.")] = None,
@@ -96,7 +99,7 @@ def evaluate(
     examples = limited(examples, limit)
     builder = open_table(
         task, examples, place, weak=weak, options=model_options(option, base_url), recipe=recipe,
-        embeddings=embeddings, shown=Shown(grimoire, None, train, mode, prior), seed=seed,
+        embeddings=embeddings, shown=Shown(grimoire, None, train, mode, prior, texts), seed=seed,
         journal=journal_of(place, no_journal),
     )  # fmt: skip
     sources = _sources(builder, grimoire, recipe)  # before the run: a file may change while it lasts
@@ -165,6 +168,7 @@ def ask(
     ] = None,
     train: Annotated[Path | None, typer.Option(help="Rows for the prior and the examples, as in evaluate.")] = None,
     seed: SeedOption = 0,
+    texts: TextsOption = None,
     mode: ModeOption = None,
     prior: PriorOption = None,
     defer_below: Annotated[
@@ -186,7 +190,7 @@ def ask(
     opened = open_solver(
         task, open_recipe(recipe, task) if recipe else None, place, weak=weak,
         options=model_options(option, base_url), embeddings=embeddings, seed=seed,
-        shown=Shown(grimoire, arm, train, mode, prior), defer_below=defer_below, to=to,
+        shown=Shown(grimoire, arm, train, mode, prior, texts), defer_below=defer_below, to=to,
         journal=journal_of(place, no_journal),
     )  # fmt: skip
     if train:

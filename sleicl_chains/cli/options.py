@@ -64,5 +64,9 @@ PriorOption = Annotated[
         help="none, content-free, domain, mean (with --train) or affine.",
     ),
 ]
+TextsOption = Annotated[
+    Path | None,
+    typer.Option("--texts", help="Texts without answers for the prior: rows, or a .txt file with one a line."),
+]
 RecipeOption = Annotated[Path | None, typer.Option("--recipe", help="A recipe as `sleicl learn` writes it.")]
 MaybeTask = Annotated[Path | None, typer.Option("--task", help="Task card, TOML or JSON; a recipe has its own.")]

@@ -21,7 +21,7 @@ from sleicl_chains.answering.opening import (
     open_space,
     open_weak,
 )
-from sleicl_chains.answering.priors import MEAN_ROWS, prior_texts
+from sleicl_chains.answering.priors import MEAN_ROWS, prior_texts, some_texts
 from sleicl_chains.answering.readings import Mode, Prior
 from sleicl_chains.answering.solver import solver
 from sleicl_chains.answers import Answer
@@ -38,7 +38,7 @@ from sleicl_chains.models.journal import Journal
 from sleicl_chains.models.reading import reading_problem
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import fold, prefixed
-from sleicl_chains.tasks.rows import Example, among, load_examples, text_id
+from sleicl_chains.tasks.rows import Example, among, load_examples, load_texts, text_id
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -62,6 +62,8 @@ class ArmBuilder:
     recipe: "Recipe | None" = None
     home: Home | None = None
     """Where fetched weights lie."""
+    texts: Sequence[str] = ()
+    """Texts without answers; given, the priors are of them and not of `train`."""
     notes: list[str] = field(default_factory=list)
 
     def default_names(self) -> list[str]:
@@ -108,7 +110,7 @@ class ArmBuilder:
         """Return the training rows that an arm shows or is fitted on."""
         mode = arm.reading or self.mode
         scored = mode in (None, "score") and self.task.labels and not self._unscored
-        takes_texts = scored and self.prior not in ("none", "content-free")
+        takes_texts = scored and not self.texts and self.prior not in ("none", "content-free")
         if arm.examples == "knn" or mode in READINGS or takes_texts:
             return self.train
         return self.examples if arm.examples == "few-shot" else ()
@@ -187,12 +189,13 @@ class ArmBuilder:
         shown = Arm.of(name)
         mode: Mode | None = shown.reading or self.mode
         examples = self.examples if shown.examples == "few-shot" else []
-        texts = prior_texts(self.train, self.task, seed=self.seed, shown=examples) if self.train else []
+        texts = self._prior_texts(examples)
         prior = self.prior or ("mean" if texts else "content-free")
         if prior == "mean" and mode in (None, "score") and self.task.labels and not self._unscored:
+            of = "training texts, of each label as many as there are rows"
+            of = "texts whose answers nobody needs to know" if self.texts else of
             self._note(
-                f"prior mean: over at most {MEAN_ROWS} training texts, of each label as many as there are rows; "
-                "one call each, once an arm, not counted in the table"
+                f"prior mean: over at most {MEAN_ROWS} {of}; one call each, once an arm, not counted in the table"
             )
         if mode in READINGS:
             self._note(
@@ -212,6 +215,12 @@ class ArmBuilder:
             journal=self.journal,
             name=name,
         )
+
+    def _prior_texts(self, shown: Sequence[Example]) -> list[str]:
+        """Return the texts that the priors are estimated on."""
+        if self.texts:
+            return some_texts(self.texts, seed=self.seed)
+        return prior_texts(self.train, self.task, seed=self.seed, shown=shown) if self.train else []
 
     def _recipe(self) -> Runnable[str, Answer]:
         if self.recipe is None:
@@ -277,6 +286,7 @@ def open_table(
         train=_kept_rows(shown.train, task, evaluated) if shown.train else (),
         grimoire=open_grimoire(shown.grimoire, task, home) if shown.grimoire else None,
         mode=shown.mode, prior=shown.prior, seed=seed, journal=journal,
+        texts=load_texts(shown.texts, task) if shown.texts else (),
     )  # fmt: skip
 
 

@@ -63,6 +63,22 @@ def load_examples(path: str | Path, task: Task) -> list[Example]:
     return checked_rows(read_rows(Path(path)), task, str(path))
 
 
+def load_texts(path: str | Path, task: Task) -> list[str]:
+    """Read texts without answers: the text column of rows as `load_examples` reads them, or a .txt file's lines.
+
+    Raises:
+        InputError: the file cannot be read or is empty, or a row lacks the column or holds something else.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".txt":
+        return [_text(where, row, task.text_column) for where, row in read_rows(path)]
+    text, _ = read_encoded(path, "texts, one a line", ROWS_LIMIT)
+    found = [line.strip() for line in text.splitlines() if line.strip()]
+    if not found:
+        raise InputError(f"{path}: the file holds no texts; expected one a line")
+    return found
+
+
 def examples_from_documents(documents: Iterable["Document"], task: Task) -> list[Example]:
     """Turn the documents of any LangChain loader into examples.
 
