@@ -6,7 +6,7 @@ Whatever talks to a user opens things here. Nothing is printed: what a user shou
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,9 +150,7 @@ class Shown:
     @property
     def given(self) -> list[str]:
         """The names of those that are given."""
-        return [
-            name for name in ("grimoire", "arm", "train", "mode", "prior", "texts") if getattr(self, name) is not None
-        ]
+        return [field.name for field in fields(self) if getattr(self, field.name) is not None]
 
 
 @dataclass(frozen=True)

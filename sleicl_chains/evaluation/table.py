@@ -192,10 +192,10 @@ class ArmBuilder:
         texts = self._prior_texts(examples)
         prior = self.prior or ("mean" if texts else "content-free")
         if prior == "mean" and mode in (None, "score") and self.task.labels and not self._unscored:
-            of = "training texts, of each label as many as there are rows"
-            of = "texts whose answers nobody needs to know" if self.texts else of
+            labelled = "training texts, of each label as many as there are rows"
+            over = "texts without answers" if self.texts else labelled
             self._note(
-                f"prior mean: over at most {MEAN_ROWS} {of}; one call each, once an arm, not counted in the table"
+                f"prior mean: over at most {MEAN_ROWS} {over}; one call each, once an arm, not counted in the table"
             )
         if mode in READINGS:
             self._note(
