@@ -23,12 +23,14 @@ app = typer.Typer(help="The models that run here.", no_args_is_help=True, rich_m
 @app.command("list")
 def list_models(base_url: OllamaUrl = None, as_json: JsonOption = False, home: HomeOption = None) -> None:
     """List the models of the Ollama server, and the weights that install as ordinary packages."""
-    rows = [*_ollama_rows(base_url), *_packaged_rows(Home.at(home))]
+    place = Home.at(home)
+    rows = [_with_reading(row, place) for row in [*_ollama_rows(base_url), *_packaged_rows(place)]]
     if as_json:
-        print_json(rows)
+        print_json([row | {"reading": row["reading"].to_dict() if row["reading"] else None} for row in rows])
         return
     for row in rows:
-        print("\t".join(str(value) for value in _cells(row)))
+        known = [row["reading"]] if row["reading"] else []
+        print("\t".join(str(value) for value in [*_cells(row), *known]))
 
 
 def _ollama_rows(base_url: str | None) -> list[dict[str, Any]]:
@@ -56,9 +58,17 @@ def _packaged_rows(home: Home) -> list[dict[str, Any]]:
             "megabytes": weights.megabytes,
             "licence": weights.licence,
             "fetched": is_fetched(name, home),
+            "weights": weights.files[0].sha256,
         }
         for name, weights in KNOWN.items()
     ]
+
+
+def _with_reading(row: dict[str, Any], home: Home) -> dict[str, Any]:
+    """Return a row with what is known of how well the model follows guides."""
+    from sleicl_chains.models.reading import reading_of
+
+    return row | {"reading": reading_of(row["weights"], home)}
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

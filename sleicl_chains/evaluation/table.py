@@ -30,6 +30,7 @@ from sleicl_chains.evaluation.baselines import majority, probe
 from sleicl_chains.evaluation.evaluate import evaluate, run_name
 from sleicl_chains.evaluation.progress import Progress
 from sleicl_chains.evaluation.summary import Report
+from sleicl_chains.evaluation.words import situation
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.grimoires.samplers import few_shot_examples
@@ -134,6 +135,8 @@ class ArmBuilder:
                 f"the label {shorter!r} begins {longer!r}: where labels are scored, it has what the longer leaves; "
                 "names that begin otherwise are told apart better"
             )
+        if self.grimoire and self.task.labels:
+            self._note(situation(len(self.train)))
         if any(map(names_grimoire, chosen)) and (problem := reading_problem(self.weak, self.home)):
             self._note(problem)
         if not self.task.labels:

@@ -108,3 +108,18 @@ def _measured(found: "Verdict") -> str:
         return f"{line}."
     as_well = ", which does as well or better" if found.probe >= found.chosen else ""
     return f"{line}, the probe, without any language model, on {found.probe:.3f}{as_well}."
+
+
+MANY_ROWS = 100
+"""Labelled rows from which on a fitted reading is worth it, see benchmarks/LOG.md."""
+
+
+def situation(rows: int) -> str:
+    """Return what suits so many labelled rows, on a model that follows guides; docs/situations.md says why."""
+    if not rows:
+        return (
+            "no labelled rows: the grimoire alone, labels scored, and the prior taken from texts without answers "
+            "(--texts)"
+        )
+    beside = f"{rows} labelled rows: the grimoire beside a few of them as examples"
+    return f"{beside}, read by a model fitted on all (--mode blend)" if rows >= MANY_ROWS else beside

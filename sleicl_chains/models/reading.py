@@ -108,11 +108,15 @@ def known_reading(model: BaseChatModel, home: Home | None = None, *, test: str |
         home: where readings of models that are not shipped lie.
         test: which questions, see `Reading.test`; any by default.
     """
-    home = home or Home.at()
     try:
         key = reading_key(model)
     except (SleiclError, TypeError):  # a server that is down, or no model of a kind that is known
         return None
+    return reading_of(key, home or Home.at(), test=test)
+
+
+def reading_of(key: str, home: Home, *, test: str | None = None) -> Reading | None:
+    """Return what is known under a key, such as the digest of a file of weights; None where nothing is."""
     for found in (_shipped().get(key), _kept(home).get(key)):
         with suppress(KeyError, TypeError, ValueError):
             reading = Reading.from_dict(found) if isinstance(found, dict) else None

@@ -28,6 +28,8 @@ class Installed:
     template: bool
     """Whether it knows chats; base models do not."""
     capabilities: tuple[str, ...]
+    weights: str
+    """SHA-256 of its file of weights; empty where it has several, or none is named."""
 
 
 def installed_models(server: Server) -> list[Installed]:
@@ -46,6 +48,7 @@ def _described(server: Server, entry: dict[str, Any]) -> Installed:
         context=trained_context(shown),
         template=has_template(shown),
         capabilities=tuple(shown.get("capabilities") or ()),
+        weights=weights_digest(shown),
     )
 
 
