@@ -208,7 +208,9 @@ def _meter(total: int) -> Iterator[Callable[[int], object]]:
 
     terminal = sys.stderr.isatty()
     how = {"mininterval": 0.2} if terminal else {"mininterval": 10.0, "delay": 5.0, "bar_format": _METER_LINE}
-    with tqdm(total=total, unit="B", unit_scale=True, file=sys.stderr, **how) as bar:
+    # The command line's stderr writes out what a terminal would obey; a bar has to move the cursor.
+    stream = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+    with tqdm(total=total, unit="B", unit_scale=True, file=stream, **how) as bar:
         yield lambda size: bar.update(max(0, size - bar.n))
 
 
