@@ -113,14 +113,14 @@ def check_model(
     place = Home.at(home)
     model = weak_model(name, home=place, **model_options(option, base_url))
     findings = _findings(name, model)
+    for finding in findings if not as_json else ():  # before the many questions, which may fail
+        print(f"{finding.what}: {finding.found}" + ("" if finding.ok else f"  <- {finding.fix}"), flush=True)
     found = _reading(model, place, again) if _answers(findings) else None
     if as_json:
         told = {finding.what: finding.found for finding in findings}
         off = [{"what": finding.what, "fix": finding.fix} for finding in findings if not finding.ok]
         print_json({"name": name, **told, "reading": found.to_dict() if found else None, "off": off})
         return
-    for finding in findings:
-        print(f"{finding.what}: {finding.found}" + ("" if finding.ok else f"  <- {finding.fix}"))
     for line in _reading_lines(found) if found else []:
         print(line)
 

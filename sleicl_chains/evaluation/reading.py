@@ -18,7 +18,7 @@ from sleicl_chains.answering.arms import ArmName
 from sleicl_chains.answering.readings import Mode
 from sleicl_chains.answering.solver import solver
 from sleicl_chains.answers import Answer
-from sleicl_chains.errors import PromptTooLong, RejectedReply
+from sleicl_chains.errors import OptionError, PromptTooLong, RejectedReply
 from sleicl_chains.evaluation.progress import Progress
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance, grimoire_id
@@ -57,8 +57,11 @@ def reading(
         progress: called after every answer.
 
     Raises:
+        OptionError: there is no such set of codes.
         SleiclError: the model cannot be asked. A prompt that is too long and a rejected reply count as wrong.
     """
+    if codes not in (0, 1):
+        raise OptionError(f"codes: found {codes}; expected 0 or 1")
     home = home or Home.at()
     if not (again or codes) and (known := known_reading(model, home, test=questions_version())):
         return known

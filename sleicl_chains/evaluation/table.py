@@ -111,8 +111,9 @@ class ArmBuilder:
         """Return the training rows that an arm shows or is fitted on."""
         mode = arm.reading or self.mode
         scored = mode in (None, "score") and self.task.labels and not self._unscored
-        takes_texts = scored and not self.texts and self.prior not in ("none", "content-free")
-        if arm.examples == "knn" or mode in READINGS or takes_texts:
+        # The prior `affine` is fitted on rows whatever texts there are.
+        prior_of_rows = self.prior == "affine" or not self.texts and self.prior not in ("none", "content-free")
+        if arm.examples == "knn" or mode in READINGS or (scored and prior_of_rows):
             return self.train
         return self.examples if arm.examples == "few-shot" else ()
 

@@ -93,7 +93,7 @@ def learn(
     author = (strong_name or "the strong model") if strong else None
     for line in _forecast(task, parts, grimoires, author, budget):
         say(line)
-    if (grimoires or author) and (problem := reading_problem(weak, home)):
+    if (grimoires or author and parts.confirm) and (problem := reading_problem(weak, home)):
         say(f"{problem}.")
     if strong and parts.confirm:
         writer = grimoire_writer(strong, strong_name=strong_name, journal=journal, budget=budget)

@@ -75,7 +75,7 @@ class Reading:
         """Return what `to_dict` gave; the verdict is found anew.
 
         Raises:
-            KeyError, TypeError, ValueError: it is something else.
+            KeyError, TypeError, ValueError, OverflowError: it is something else.
         """
         kinds = {name: Kind(float(kind["score"]), int(kind["n"])) for name, kind in dict(found["kinds"]).items()}
         numbers = {name: float(found[name]) for name in _NUMBERS}
@@ -118,7 +118,7 @@ def known_reading(model: BaseChatModel, home: Home | None = None, *, test: str |
 def reading_of(key: str, home: Home, *, test: str | None = None) -> Reading | None:
     """Return what is known under a key, such as the digest of a file of weights; None where nothing is."""
     for found in (_shipped().get(key), _kept(home).get(key)):
-        with suppress(KeyError, TypeError, ValueError):
+        with suppress(KeyError, TypeError, ValueError, OverflowError):
             reading = Reading.from_dict(found) if isinstance(found, dict) else None
             if reading and test in (None, reading.test):
                 return reading

@@ -72,7 +72,9 @@ def load_texts(path: str | Path, task: Task) -> list[str]:
     path = Path(path)
     if path.suffix.lower() != ".txt":
         return [_text(where, row, task.text_column) for where, row in read_rows(path)]
-    text, _ = read_encoded(path, "texts, one a line", ROWS_LIMIT)
+    text, encoding = read_encoded(path, "texts, one a line", ROWS_LIMIT)
+    if encoding:
+        note(f"{path}: read as {encoding}")
     found = [line.strip() for line in text.splitlines() if line.strip()]
     if not found:
         raise InputError(f"{path}: the file holds no texts; expected one a line")
