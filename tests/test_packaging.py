@@ -19,6 +19,7 @@ SHIPPED = {
     "prompts": "sleicl_chains/prompts",
     "vectorstore/grimoires": "sleicl_chains/vectorstore/grimoires",
     "examples/support": "sleicl_chains/examples/support",
+    "examples/desk": "sleicl_chains/examples/desk",
     "sleicl_chains": "sleicl_chains",
 }
 """Folders of the repository, and where the wheel has them."""
@@ -62,6 +63,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: zipfile.ZipFile) ->
     needed = {"py.typed", "prompts/write_profound.txt", "prompts/write_simple.txt", "prompts/answer_label.txt"}
     needed |= {"prompts/answer_open.txt", "examples/support/task.toml", "examples/support/train.jsonl"}
     needed |= {"examples/support/test.jsonl", "vectorstore/grimoires/support-d090011a.md"}
+    needed |= {f"examples/desk/{name}" for name in ("task.toml", "train.jsonl", "test.jsonl", "conventions.md")}
+    needed |= {"vectorstore/grimoires/desk-a4732710.md", "evaluation/guides.toml", "models/readings.json"}
     assert {f"sleicl_chains/{name}" for name in needed} <= names
 
 
@@ -90,17 +93,21 @@ def test_the_unpacked_wheel_finds_its_own_files(unpacked: Path, tmp_path: Path) 
         from sleicl_chains.prompts import template
         from sleicl_chains.grimoires.store import GrimoireStore
         assert sleicl_chains.__file__.startswith(sys.argv[1])
-        for name in ("prompts", "vectorstore/grimoires", "examples/support"):
+        from sleicl_chains.evaluation.reading import guides
+        for name in ("prompts", "vectorstore/grimoires"):
             print(data_folder(name))
-        print(len(template("write_profound")) > 100, [len(rows) for rows in _shipped_task()[1:]])
-        print(GrimoireStore(sys.argv[2]).get(SHIPPED).id)
+        print(len(template("write_profound")) > 100, len(guides()))
+        for name, shipped in SHIPPED.items():
+            print(data_folder(f"examples/{name}"), [len(rows) for rows in _shipped_task(name)[1:]])
+            print(GrimoireStore(sys.argv[2]).get(shipped.grimoire).id)
     """
     command = [sys.executable, "-c", program, str(unpacked), str(tmp_path / "home")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     inside = unpacked / "sleicl_chains"
     assert (done.stderr, done.stdout.splitlines()) == ("", [
-        str(inside / "prompts"), str(inside / "vectorstore" / "grimoires"), str(inside / "examples" / "support"),
-        "True [180, 240]", "support-d090011a",
+        str(inside / "prompts"), str(inside / "vectorstore" / "grimoires"), "True 12",
+        f"{inside / 'examples' / 'desk'} [200, 200]", "desk-a4732710",
+        f"{inside / 'examples' / 'support'} [180, 240]", "support-d090011a",
     ])  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from tests.support.command import (
 )
 
 SHIPPED = "support-d090011a"
+ALL_SHIPPED = ["desk-a4732710", SHIPPED]
 DESK_GUIDE = "desk-9e5ccf57"
 """The id that its content gives the grimoire of the fixture `guide`."""
 ARM_KEYS = [
@@ -357,8 +358,9 @@ def test_the_library_from_empty_to_empty(desk: Desk, guide: Path, home: Home, tm
     assert (done.status, done.err) == (0, "") and id.startswith("desk-")
     listed = sleicl("grimoires", "list", "--json").json()
     assert {"id": id, "task": "desk", "strong_model": "me", "sampler": "random", "date": ""} in listed
-    assert [row["id"] for row in listed] == sorted([id, SHIPPED])
-    assert [line.split("\t")[0] for line in sleicl("grimoires", "list").out.splitlines()] == sorted([id, SHIPPED])
+    assert [row["id"] for row in listed] == sorted([id, *ALL_SHIPPED])
+    lines = sleicl("grimoires", "list").out.splitlines()
+    assert [line.split("\t")[0] for line in lines] == sorted([id, *ALL_SHIPPED])
 
     shown = sleicl("grimoires", "show", id)
     assert shown.out == (home.grimoires / f"{id}.md").read_text(encoding="utf-8")
@@ -367,17 +369,17 @@ def test_the_library_from_empty_to_empty(desk: Desk, guide: Path, home: Home, tm
     assert data["description"] == tomllib.loads(desk.card.read_text(encoding="utf-8"))["description"]
 
     by_words = sleicl("grimoires", "search", "a customer message for the right team", "--json").json()
-    assert {row["id"] for row in by_words} == {id, SHIPPED}
+    assert {row["id"] for row in by_words} == {id, *ALL_SHIPPED}
     assert all(list(row) == ["id", "task", "score"] and 0 <= row["score"] <= 1 for row in by_words)
-    assert by_words[0]["score"] >= by_words[1]["score"]
+    assert by_words == sorted(by_words, key=lambda row: -row["score"])
     by_card = sleicl("grimoires", "search", desk.card, "-k", 1)
     assert by_card.out.split("\t")[1:] == [id, "desk\n"]
     assert sleicl("grimoires", "search", SUPPORT / "task.toml", "-k", 1, "--json").json()[0]["id"] == SHIPPED
 
-    assert sleicl("grimoires", "rebuild").out == "2 grimoires indexed\n"
+    assert sleicl("grimoires", "rebuild").out == "3 grimoires indexed\n"
     assert sleicl("grimoires", "remove", id).out == f"{id}\n"
     assert sleicl("grimoires", "show", id).status == 1
-    assert [row["id"] for row in sleicl("grimoires", "search", desk.card, "--json").json()] == [SHIPPED]
+    assert {row["id"] for row in sleicl("grimoires", "search", desk.card, "--json").json()} == set(ALL_SHIPPED)
 
 
 def test_a_markdown_file_keeps_its_id(tmp_path: Path) -> None:
@@ -392,7 +394,8 @@ def test_a_file_that_is_no_grimoire_is_named_and_left_out(home: Home) -> None:
     home.grimoires.mkdir(parents=True)
     (home.grimoires / "broken.md").write_text("no front matter", encoding="utf-8")
     done = sleicl("grimoires", "list")
-    assert done.out.startswith(SHIPPED) and "broken.md: the front matter is missing" in done.err
+    assert [line.split("\t")[0] for line in done.out.splitlines()] == ALL_SHIPPED
+    assert "broken.md: the front matter is missing" in done.err
 
 
 # ------------------------------------------------------------------ evaluating with the real model
@@ -405,7 +408,7 @@ def test_default_arms_and_keys(desk: Desk, shared: Path, guide: Path, tmp_path: 
     report = done.json()
     assert list(report)[:6] == REPORT_KEYS and list(report)[6:] == ["grimoire", "run", "notes", "verdict"]
     assert [arm["arm"] for arm in report["arms"]] == [
-        "majority", "probe", "zero-shot", "few-shot", "simple", "profound",
+        "majority", "probe", "zero-shot", "few-shot", "simple", "profound", "simple+few-shot", "profound+few-shot",
     ]  # fmt: skip
     added = ["failed", "unseen", "calibration_error", "risk_area", "deferred"]
     added += ["strong_prompt_tokens_total", "strong_reply_tokens_total", "grimoire", "seen"]
@@ -413,7 +416,7 @@ def test_default_arms_and_keys(desk: Desk, shared: Path, guide: Path, tmp_path: 
     head = {key: report[key] for key in REPORT_KEYS if key != "arms"}
     assert head == {"task": "desk", "n": 8, "weak": "embedded:smollm2", "train_rows": 4, "majority": 0.5}
     arms = {arm["arm"]: arm for arm in report["arms"]}
-    for name in ("zero-shot", "few-shot", "simple", "profound"):
+    for name in set(arms) - {"majority", "probe"}:
         assert (arms[name]["mode"], arms[name]["prior"], arms[name]["valid"]) == ("score", "mean", 1.0)
         assert 0 < arms[name]["coverage"] < 1 and arms[name]["prompt_tokens_total"] > 8 * 30
         assert 0 <= arms[name]["low"] <= arms[name]["accuracy"] <= arms[name]["high"] <= 1
@@ -425,14 +428,15 @@ def test_default_arms_and_keys(desk: Desk, shared: Path, guide: Path, tmp_path: 
         assert arms[name]["difference"] == pytest.approx(gain)
         assert arms[name]["difference_low"] <= gain + 1e-9 and gain - 1e-9 <= arms[name]["difference_high"]
     kept = answered(Path(report["run"]))
-    assert Path(report["run"]).parent == shared / "runs" and len(kept) == 6 * 8
-    assert {row["grimoire"] for row in kept if row["arm"] in ("simple", "profound")} == {DESK_GUIDE}
+    assert Path(report["run"]).parent == shared / "runs" and len(kept) == 8 * 8
+    with_guide = [row["grimoire"] for row in kept if row["arm"].startswith(("simple", "profound"))]
+    assert with_guide == [DESK_GUIDE] * 4 * 8
     assert done.err.splitlines()[-1] == "few-shot shows 4 k-means examples a label from --train"
 
     table = sleicl(*command)
     lines = table.out.splitlines()
     assert lines[0].startswith("desk: 8 rows, embedded:smollm2") and lines[1].split()[:3] == ["arm", "mode", "accuracy"]
-    assert [line.split()[0] for line in lines[2:8]] == list(arms)
+    assert [line.split()[0] for line in lines[2:10]] == list(arms)
     assert "few-shot shows 4 k-means examples a label from --train" in lines
     assert (
         table.err.splitlines()[-1]
@@ -477,18 +481,24 @@ def test_ask_the_real_model(desk: Desk, shared: Path, guide: Path) -> None:
 def test_check_a_model(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = sleicl("models", "check", "embedded:smollm2", "--home", shared, "--json").json()
     assert (found["name"], found["template"], found["label_probabilities"]) == ("embedded:smollm2", True, True)
+    assert found.pop("reading")["follows_guides"] is False and found["off"] == []
     monkeypatch.setattr("sleicl_chains.models.llamacpp.model.check", lambda model: found)  # it takes 2 seconds
     lines = sleicl("models", "check", "embedded:smollm2", "--home", shared).out.splitlines()
-    assert lines == [f"{key}: {value}" for key, value in found.items()]
+    assert lines[:-3] == [f"{key}: {value}" for key, value in found.items()]
 
 
 def test_list_models(shared: Path, home: Home) -> None:
     assert [(row["name"], row["fetched"]) for row in sleicl("models", "list", "--json").json()] == [
-        ("smollm2", False), ("minilm", False),
+        ("smollm2", False), ("qwen2.5-coder-0.5b", False), ("qwen2.5-coder-1.5b", False), ("minilm", False),
     ]  # fmt: skip
     lines = sleicl("models", "list", "--home", shared).out.splitlines()
-    assert lines[0] == "smollm2\tSmolLM2-135M-Instruct, Q4_1\t98 MB\tApache-2.0\there"
-    assert lines[1].startswith("minilm\t") and lines[1].endswith("\tnot fetched")
+    first = "smollm2\tSmolLM2-135M-Instruct, Q4_1\t98 MB\tApache-2.0\there\tdoes not follow guides (.23, chance .25)"
+    assert lines[0] == first
+    third = (
+        "qwen2.5-coder-1.5b\tQwen2.5-Coder-1.5B-Instruct, Q4_K_M\t1117 MB\tApache-2.0\tnot fetched\tfollows guides ("
+    )
+    assert lines[2].startswith(third)
+    assert lines[3].startswith("minilm\t") and lines[3].endswith("\tnot fetched")
     fetched = sleicl("models", "fetch", "--home", shared)
     assert fetched == Done(0, f"{shared}/weights/smollm2\n", "")
     assert not home.root.exists()
@@ -582,7 +592,9 @@ def test_few_shot_shows_the_grimoires_own_examples(desk: Desk, parrot: Parrot, t
     assert len(parrot.shown(2)) == 1 + 2 * 6 + 1
 
     report = sleicl(*evaluated(desk, *command, "--train", desk.train)).json()  # it has no profound text
-    assert [arm["arm"] for arm in report["arms"]] == ["majority", "probe", "zero-shot", "few-shot", "simple"]
+    assert [arm["arm"] for arm in report["arms"]] == [
+        "majority", "probe", "zero-shot", "few-shot", "simple", "simple+few-shot",
+    ]  # fmt: skip
 
 
 def test_the_weak_model_may_be_made_to_generate(desk: Desk, shared: Path) -> None:

@@ -138,14 +138,21 @@ def test_the_text_that_does_not_fit_is_named() -> None:
 
 def test_list_shows_what_the_server_has(server: OllamaServer, home: Home) -> None:
     rows = sleicl("models", "list", "--json").json()
+    assert rows[1].pop("reading")["follows_guides"] is False  # that of the packaged weights, whose file it is
     assert rows[1] == {
         "name": "ollama:smollm2:135m", "megabytes": 98, "parameters": "134.52M", "quantization": "Q4_1",
         "context": 8192, "template": True, "capabilities": ["completion"],
+        "weights": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     }  # fmt: skip
-    assert [row["name"] for row in rows] == ["ollama:gemma3:270m-base", "ollama:smollm2:135m", "smollm2", "minilm"]
+    assert [row["name"] for row in rows] == [
+        "ollama:gemma3:270m-base", "ollama:smollm2:135m", "smollm2", "qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b",
+        "minilm",
+    ]  # fmt: skip
+    assert [row["reading"] and row["reading"]["follows_guides"] for row in rows[2:]] == [False, False, True, None]
     first = sleicl("models", "list").out.splitlines()[0]
     assert first.split("\t") == [
         "ollama:gemma3:270m-base", "253 MB", "268.10M Q4_K_M", "context 32768", "no chat template", "completion",
+        "does not follow guides (.24, chance .25)",
     ]  # fmt: skip
 
 
@@ -179,6 +186,7 @@ def checked(name: str, *more: str) -> dict[str, Any]:
 
 def test_check_of_a_model_without_fault(server: OllamaServer, home: Home) -> None:
     found = checked("ollama:smollm2:135m")
+    assert found.pop("reading")["follows_guides"] is False  # known: it is the file of the packaged weights
     assert found.pop("prompt_tokens_per_second") > 0 and found.pop("reply_tokens_per_second") > 0
     assert found == {
         "name": "ollama:smollm2:135m", "server": f"0.24.0 at {server.url}",
@@ -186,7 +194,7 @@ def test_check_of_a_model_without_fault(server: OllamaServer, home: Home) -> Non
         "context": "4096 tokens (trained with 8192)", "label_probabilities": True, "schema": True, "off": [],
     }  # fmt: skip
     lines = sleicl("models", "check", "ollama:smollm2:135m").out.splitlines()
-    assert "template: True" in lines and not any("<-" in line for line in lines)
+    assert "template: True" in lines and not any("<-" in line for line in lines if not line.startswith("reading: "))
 
 
 @pytest.mark.filterwarnings("default")  # the command prints them
@@ -217,9 +225,9 @@ def test_check_of_a_model_for_embeddings(home: Home, monkeypatch: pytest.MonkeyP
     shown = recorded("show").objects[0] | {"capabilities": ["embedding"]}
     with OllamaServer(lambda asked: said(shown) if asked.route == "/api/show" else None) as server:
         monkeypatch.setenv("OLLAMA_HOST", server.url)
-        assert checked("ollama:smollm2:135m")["off"] == [
-            {"what": "answers", "fix": "this is an embedding model; use it with --embeddings"}
-        ]
+        found = checked("ollama:smollm2:135m")
+        fix = "this is an embedding model; use it with --embeddings"
+        assert (found["off"], found["reading"]) == ([{"what": "answers", "fix": fix}], None)
 
 
 def test_check_of_a_missing_model(server: OllamaServer, home: Home) -> None:
