@@ -13,6 +13,7 @@ from sleicl_chains.answering.recipes import Recipe, Verdict, told_by
 from sleicl_chains.evaluation.summary import ArmResult, Report, compare
 from sleicl_chains.evaluation.table import ArmBuilder
 from sleicl_chains.evaluation.words import verdict
+from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.models.names import weak_model
 from sleicl_chains.tasks.cards import Task, load_task
 from sleicl_chains.tasks.rows import Example, text_id
@@ -169,8 +170,26 @@ def test_training_rows_that_are_evaluated_are_seen_by_what_learns(task: Task, ex
     assert [builder.seen(name, examples) for name in names] == [1, 1, 0, 1, 1, 1, 0]
     builder.prior = None
     assert builder.seen("zero-shot", examples) == 1
+    builder.texts = ["It hails."]  # then the priors are of these, but for the one that is fitted on rows
+    assert [builder.seen(name, examples) for name in ("zero-shot", "few-shot", "knn")] == [0, 1, 1]
+    builder.prior = "affine"
+    assert builder.seen("zero-shot", examples) == 1
     builder.leaked(examples)
     assert "1 of the evaluated rows are training rows too: what learns from those is flattered" in builder.notes
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [(0, "the grimoire alone"), (1, "beside a few of them"), (99, "beside a few of them"), (100, "(--mode blend)")],
+)
+def test_a_table_with_a_grimoire_says_what_suits_so_many_rows(rows: int, said: str, task: Task) -> None:
+    train = [Example(f"text {at}", "sad") for at in range(rows)]
+    shown = Grimoire("g", "moods", "", "", task.labels, "", "Tears are sad.", Provenance())
+    for given, times in ((shown, 1), (None, 0)):
+        builder = ArmBuilder(task, Scorer(), DeterministicFakeEmbedding(size=4), train=train, grimoire=given)
+        builder.build(["zero-shot"])
+        lines = [note for note in builder.notes if note.startswith(f"{rows or 'no'} labelled rows: ")]
+        assert len(lines) == times and all(said in line for line in lines)
 
 
 # ------------------------------------------------------------------ which arms are compared

@@ -1,0 +1,179 @@
+"""`--texts FILE`: texts without answers, which the prior of `ask` and `evaluate` is then of."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sleicl_chains.answering.priors import MEAN_ROWS
+from tests.support.command import Desk, sleicl
+from tests.support.fake_models import Scorer, question_of
+
+TEXTS = ["Where is it?", "It broke.", "Thank you!"]
+NOTE = (
+    f"prior mean: over at most {MEAN_ROWS} texts without answers; one call each, once an arm, not counted in the table"
+)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk.at(tmp_path / "desk")
+
+
+@pytest.fixture
+def weak(monkeypatch: pytest.MonkeyPatch) -> Scorer:
+    """A model that leans to technical, which is what every command opens."""
+    model = Scorer(think=lambda prompt: {"technical": 0.6, "billing": 0.3})
+    monkeypatch.setattr("sleicl_chains.models.names.weak_model", lambda name, **options: model)
+    return model
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    file = tmp_path / "texts.txt"
+    file.write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
+    return file
+
+
+def asked(weak: Scorer) -> list[str]:
+    return [question_of(prompt) for prompt in weak.asked("score")]
+
+
+def ask(desk: Desk, *more: object) -> tuple[object, ...]:
+    return ("ask", "--task", desk.card, "--weak", "fake", *more, "Hm?")
+
+
+def evaluate(desk: Desk, *more: object) -> tuple[object, ...]:
+    return ("evaluate", "--task", desk.card, "--rows", desk.test, "--weak", "fake", *more, "--json")
+
+
+# ------------------------------------------------------------------ what they are good for
+
+
+def test_the_prior_of_an_answer_is_of_these_texts(desk: Desk, weak: Scorer, texts: Path) -> None:
+    found = sleicl(*ask(desk, "--texts", texts, "--json")).json()
+    assert found["prior"] == "mean" and sorted(asked(weak)) == sorted([*TEXTS, "Hm?"]) and asked(weak)[-1] == "Hm?"
+    assert found["probability"] == pytest.approx(0.5)  # it thinks of them as it does of the question
+
+
+def test_and_not_of_the_training_rows(desk: Desk, weak: Scorer, texts: Path) -> None:
+    assert sleicl(*ask(desk, "--train", desk.train, "--json", "--no-journal")).json()["prior"] == "mean"
+    assert set(asked(weak)) == {*desk.texts("train"), "Hm?"}
+    weak.calls.clear()
+    given = ("--texts", texts, "--train", desk.train, "--arm", "few-shot")
+    assert sleicl(*ask(desk, *given, "--json", "--no-journal")).json()["prior"] == "mean"
+    assert set(asked(weak)) == {*TEXTS, "Hm?"}
+    shown = [text for text in desk.texts("train") if text in weak.asked("score")[0]]
+    assert sorted(shown) == sorted(desk.texts("train"))  # as examples
+
+
+@pytest.mark.parametrize("arms", ["zero-shot", "zero-shot,few-shot"])
+def test_the_prior_of_a_table_is_of_these_texts(desk: Desk, weak: Scorer, texts: Path, arms: str) -> None:
+    report = sleicl(*evaluate(desk, "--texts", texts, "--train", desk.train, "--arms", arms)).json()
+    assert NOTE in report["notes"] and {arm["prior"] for arm in report["arms"]} == {"mean"}
+    count = len(arms.split(","))
+    assert sorted(asked(weak)) == sorted([*TEXTS, *desk.texts("test")] * count)
+
+
+def test_a_table_without_training_rows_has_a_prior_too(desk: Desk, weak: Scorer, texts: Path) -> None:
+    report = sleicl(*evaluate(desk, "--texts", texts)).json()
+    assert [(arm["arm"], arm["prior"]) for arm in report["arms"]] == [("zero-shot", "mean")]
+    assert NOTE in report["notes"] and set(asked(weak)) == {*TEXTS, *desk.texts("test")}
+    plain = sleicl(*evaluate(desk, "--run", desk.folder / "plain")).json()
+    assert plain["arms"][0]["prior"] == "content-free" and NOTE not in plain["notes"]
+    assert plain["run"] != report["run"]  # other settings, another run
+
+
+def test_another_prior_is_as_it_is_told_to_be(desk: Desk, weak: Scorer, texts: Path) -> None:
+    free = sleicl(*ask(desk, "--texts", texts, "--prior", "content-free", "--json")).json()
+    assert free["prior"] == "content-free" and not set(TEXTS) & set(asked(weak))
+    affine = ("--texts", texts, "--prior", "affine", "--train", desk.train, "--arms", "zero-shot")
+    weak.calls.clear()
+    assert sleicl(*evaluate(desk, *affine)).json()["arms"][0]["prior"] == "affine"
+    assert set(asked(weak)) == {*desk.texts("train"), *desk.texts("test")}
+
+
+def test_rows_with_or_without_answers_are_texts_as_well(desk: Desk, weak: Scorer, tmp_path: Path) -> None:
+    forms = {
+        "bare.jsonl": "".join(json.dumps({"text": text}) + "\n" for text in TEXTS),
+        "told.jsonl": "".join(json.dumps({"text": text, "answer": "no label of the card"}) + "\n" for text in TEXTS),
+        "list.json": json.dumps([{"text": text} for text in TEXTS]),
+        "one.csv": "text,other\n" + "".join(f"{text},x\n" for text in TEXTS),
+        "loose.txt": "\r\n".join(["", *(f"  {text} " for text in TEXTS), "", ""]),
+        "twice.txt": "\n".join([*TEXTS, TEXTS[0].upper()]),
+    }
+    for name, content in forms.items():
+        (tmp_path / name).write_text(content, encoding="utf-8", newline="")
+        weak.calls.clear()
+        done = sleicl(*ask(desk, "--texts", tmp_path / name, "--no-journal"))
+        assert done.status == 0, done.err
+        assert {text.lower() for text in asked(weak)} == {text.lower() for text in (*TEXTS, "Hm?")}, name
+        assert len(asked(weak)) == 4, name
+
+
+def test_the_card_names_the_column(desk: Desk, weak: Scorer, tmp_path: Path) -> None:
+    card = desk.card.read_text(encoding="utf-8")
+    desk.card.write_text(f'{card}text_column = "body"\n', encoding="utf-8")
+    (tmp_path / "mail.csv").write_text("text,body\nno,It broke.\n", encoding="utf-8")
+    assert sleicl(*ask(desk, "--texts", tmp_path / "mail.csv")).status == 0
+    assert set(asked(weak)) == {"It broke.", "Hm?"}
+
+
+def test_of_many_a_few_are_drawn_by_the_seed(desk: Desk, weak: Scorer, tmp_path: Path) -> None:
+    file = tmp_path / "many.txt"
+    file.write_text("\n".join(f"message {at}" for at in range(300)), encoding="utf-8")
+    drawn: list[set[str]] = []
+    for seed in (0, 0, 1):
+        weak.calls.clear()
+        assert sleicl(*ask(desk, "--texts", file, "--seed", seed, "--no-journal")).status == 0
+        drawn.append(set(asked(weak)) - {"Hm?"})
+    assert [len(one) for one in drawn] == [MEAN_ROWS] * 3 and drawn[0] == drawn[1] != drawn[2]
+
+
+def test_a_text_of_another_encoding_is_said_to_be_one(desk: Desk, weak: Scorer, tmp_path: Path) -> None:
+    file = tmp_path / "old.txt"
+    file.write_bytes("Der Schlüssel klemmt.\n".encode("cp1252"))
+    done = sleicl(*ask(desk, "--texts", file))
+    assert done.err == f"Note: {file}: read as Windows-1252, for it is not UTF-8.\n"
+    assert asked(weak) == ["Der Schlüssel klemmt.", "Hm?"]
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.txt", "", "a.txt: the file holds no texts; expected one a line"),
+        ("a.txt", " \n\t\n", "a.txt: the file holds no texts; expected one a line"),
+        ("a.jsonl", "", "a.jsonl: the file holds no rows; expected at least one"),
+        ("a.csv", "text\n", "a.csv: the file holds no rows; expected at least one"),
+        (
+            "a.jsonl", '{"text": "x"}\n{"body": "y"}\n',
+            "a.jsonl, line 2: the column 'text' is missing; found 'body'. The card can name other columns",
+        ),
+        ("a.csv", "body,answer\nx,y\n", "a.csv, line 2: the column 'text' is missing; found 'body', 'answer'"),
+        ("a.jsonl", '{"text": 3}\n', "a.jsonl, line 1: found a number in 'text'; expected text"),
+        ("a.jsonl", '{"text": " "}\n', "a.jsonl, line 1: found nothing in 'text'; expected text"),
+        ("a.md", "# x\n", "a.md: found the ending '.md'; expected rows as .jsonl, .json or .csv"),
+        ("a.txt", None, "a.txt: there is no such file; expected texts, one a line"),
+        ("a.jsonl", None, "a.jsonl: there is no such file; expected rows as"),
+    ],
+)  # fmt: skip
+def test_texts_that_are_none_are_one_plain_line(
+    name: str, content: str | None, expected: str, desk: Desk, weak: Scorer, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    for command in (ask(desk, "--texts", tmp_path / name), evaluate(desk, "--texts", tmp_path / name)):
+        done = sleicl(*command)
+        assert (done.status, done.out) == (1, "") and done.err.count("\n") == 1, done.err
+        assert done.err.startswith(f"sleicl: {tmp_path / expected}") and not weak.calls
+
+
+def test_texts_do_not_go_with_a_recipe(desk: Desk, weak: Scorer, texts: Path) -> None:
+    recipe = desk.folder / "recipe.json"
+    assert sleicl("learn", "--task", desk.card, "--rows", desk.train, "--weak", "fake", "--recipe", recipe).status == 0
+    done = sleicl("ask", "--recipe", recipe, "--weak", "fake", "--texts", texts, "Hm?")
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("sleicl: --texts does not go with --recipe, which says what is shown")
