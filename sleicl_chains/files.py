@@ -245,8 +245,8 @@ class Home:
 
     @property
     def readings(self) -> Path:
-        """How well models follow guides, by the digests of their weights."""
-        return self.root / "readings.json"
+        """How well models follow guides, a file each by the digest of their weights."""
+        return self.root / "readings"
 
     @property
     def runs(self) -> Path:

@@ -210,7 +210,7 @@ def _by_card(
     seed: int, later: Mapping[str, Any],
 ) -> "Runnable[str, Answer]":  # fmt: skip
     from sleicl_chains.answering.arms import Arm
-    from sleicl_chains.answering.priors import prior_texts, some_texts
+    from sleicl_chains.answering.priors import prior_texts, unlabelled_texts
     from sleicl_chains.answering.solver import solver
     from sleicl_chains.errors import note
     from sleicl_chains.grimoires.samplers import few_shot_examples
@@ -226,7 +226,7 @@ def _by_card(
         note(f"few-shot shows {what}")
     texts = prior_texts(rows, task, seed=seed, shown=examples) if rows else []
     if shown.texts:
-        texts = some_texts(load_texts(shown.texts, task), seed=seed)
+        texts = unlabelled_texts(load_texts(shown.texts, task), seed=seed)
     space = open_space(embeddings, home, later["journal"]) if embeddings else None
     return solver(
         model, task, arm=arm, grimoire=grimoire, examples=examples, prior_texts=texts, train=rows, embeddings=space,

@@ -193,8 +193,8 @@ def ask(
         shown=Shown(grimoire, arm, train, mode, prior, texts), defer_below=defer_below, to=to,
         journal=journal_of(place, no_journal),
     )  # fmt: skip
-    if train:
-        say([f"Rows of {train} are asked about first, as far as the reading needs them."])
+    if first := texts or train:
+        say([f"Rows of {first} are asked about first, as far as the reading needs them."])
     asked = read_stdin() if question in (None, "-") else question
     _print_answer(opened.chain.invoke((asked or "").strip()), opened.task, as_json)
 

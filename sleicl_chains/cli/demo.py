@@ -84,22 +84,17 @@ def run_demo(home: Home, *, example: str, rows: int, strong: str | None, weak: s
     if example not in SHIPPED:
         raise OptionError(f"There is no example {example!r}; there are: {', '.join(SHIPPED)}")
     shipped, (task, train, test) = SHIPPED[example], _shipped_task(example)
-    test = limited(test, rows)
-    model = weak_model(weak, home=home)
+    model, embeddings, journal = weak_model(weak, home=home), embedder(home=home), Journal(home.journal)
     _show_reading(model, weak, home)
-    embeddings, journal = embedder(home=home), Journal(home.journal)
-    drawn = sampler("kmeans", per_label=shipped.per_label, seed=0, embeddings=embeddings).invoke(
-        {"task": task, "examples": train}
-    )
+    drawing = sampler("kmeans", per_label=shipped.per_label, seed=0, embeddings=embeddings)
+    drawn = drawing.invoke({"task": task, "examples": train})
     _show_examples(task, drawn, len(train), shipped.per_label)
-    grimoire = _write(task, drawn, strong, home, journal, shipped.per_label) if strong else _reviewed(shipped.grimoire)
+    written = _write(task, drawn, strong, home, journal, shipped.per_label) if strong else None
+    grimoire = written or _reviewed(shipped.grimoire)
     _show_grimoire(grimoire, strong, shipped.made)
     builder = ArmBuilder(task, model, embeddings, train=train, grimoire=grimoire, journal=journal, home=home)
-    print(f"\n3. {weak} answers {len(test)} questions it has not seen, without and with the grimoire.")
-    _table(builder, [*BASELINES, *ALONE], test, weak, home)
-    print("\n4. The same with worked examples before each question, and with both.")
-    _table(builder, [*BASELINES, *ALONE, *BESIDE], test, weak, home)
-    print(_CLOSING.format(about=shipped.about, n=len(test), weak=weak))
+    _show_tables(builder, limited(test, rows), weak, home)
+    print(_CLOSING.format(about=shipped.about, n=min(rows, len(test)), weak=weak))
 
 
 def _shipped_task(example: str) -> tuple[Task, list[Example], list[Example]]:
@@ -112,13 +107,16 @@ def _show_reading(model: BaseChatModel, weak: str, home: Home) -> None:
     """Say first whether this model can read what is written for it."""
     known = known_reading(model, home)
     if known is None:
-        print(f"Whether {weak} follows guides is not known; sleicl models check {weak} finds out.\n")
+        local = weak.startswith(("embedded:", "ollama:"))
+        print(
+            f"Whether {weak} follows guides is not known" + (f"; sleicl models check {weak} finds out" * local) + ".\n"
+        )
     elif known.follows_guides:
         print(f"The weak model {weak} {known}.\n")
     else:
         print(
-            f"The weak model {weak} {known}: it cannot read, so a grimoire is not expected to\n"
-            f"help it. One that reads: sleicl demo --weak embedded:{READER}\n"
+            f"The weak model {weak} {known}, so a grimoire is not expected\n"
+            f"to help it. One that follows them: sleicl demo --weak embedded:{READER}\n"
         )
 
 
@@ -149,6 +147,14 @@ def _show_grimoire(grimoire: Grimoire, strong: str | None, made: str) -> None:
     print(f"\n2. The grimoire {grimoire.id},", f"written now by {strong}:\n" if strong else f"{asked}:\n")
     for line in grimoire.profound.splitlines():
         print(f"   {line}")
+
+
+def _show_tables(builder: ArmBuilder, test: list[Example], weak: str, home: Home) -> None:
+    """Print a first table of what needs no examples in the prompt, and then the whole one."""
+    print(f"\n3. {weak} answers {len(test)} questions it has not seen, without and with the grimoire.")
+    _table(builder, [*BASELINES, *ALONE], test, weak, home)
+    print("\n4. The same with worked examples before each question, and with both.")
+    _table(builder, [*BASELINES, *ALONE, *BESIDE], test, weak, home)
 
 
 def _table(builder: ArmBuilder, names: list[str], test: list[Example], weak: str, home: Home) -> None:

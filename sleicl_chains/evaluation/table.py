@@ -21,7 +21,7 @@ from sleicl_chains.answering.opening import (
     open_space,
     open_weak,
 )
-from sleicl_chains.answering.priors import MEAN_ROWS, prior_texts, some_texts
+from sleicl_chains.answering.priors import MEAN_ROWS, prior_texts, unlabelled_texts
 from sleicl_chains.answering.readings import Mode, Prior
 from sleicl_chains.answering.solver import solver
 from sleicl_chains.answers import Answer
@@ -34,7 +34,7 @@ from sleicl_chains.evaluation.words import situation
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.grimoires.samplers import few_shot_examples
-from sleicl_chains.models.abilities import scoring_problem
+from sleicl_chains.models.abilities import scoring_problem, state_size
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.models.reading import reading_problem
 from sleicl_chains.tasks.cards import Task
@@ -64,7 +64,7 @@ class ArmBuilder:
     home: Home | None = None
     """Where fetched weights lie."""
     texts: Sequence[str] = ()
-    """Texts without answers; given, the priors are of them and not of `train`."""
+    """Texts without answers; given, the priors `mean` and `domain` are of them and not of `train`."""
     notes: list[str] = field(default_factory=list)
 
     def default_names(self) -> list[str]:
@@ -136,13 +136,19 @@ class ArmBuilder:
                 f"the label {shorter!r} begins {longer!r}: where labels are scored, it has what the longer leaves; "
                 "names that begin otherwise are told apart better"
             )
-        if self.grimoire and self.task.labels:
-            self._note(situation(len(self.train)))
-        if any(map(names_grimoire, chosen)) and (problem := reading_problem(self.weak, self.home)):
-            self._note(problem)
+        self._note_reading(chosen)
         if not self.task.labels:
             self._note("open-ended: right is what equals the gold text but for case, white space and a final full stop")
         return {name: self._arm(name) for name in chosen}
+
+    def _note_reading(self, names: Sequence[str]) -> None:
+        """Say whether the model is known not to read what some arm shows it, or else what suits so many rows."""
+        if not any(map(names_grimoire, names)):
+            return
+        if problem := reading_problem(self.weak, self.home):
+            self._note(problem)
+        elif self.task.labels and not self._unscored:
+            self._note(situation(len(self.train), gives_state=state_size(self.weak) is not None))
 
     def evaluate(
         self,
@@ -223,7 +229,7 @@ class ArmBuilder:
     def _prior_texts(self, shown: Sequence[Example]) -> list[str]:
         """Return the texts that the priors are estimated on."""
         if self.texts:
-            return some_texts(self.texts, seed=self.seed)
+            return unlabelled_texts(self.texts, seed=self.seed)
         return prior_texts(self.train, self.task, seed=self.seed, shown=shown) if self.train else []
 
     def _recipe(self) -> Runnable[str, Answer]:
@@ -290,7 +296,7 @@ def open_table(
         train=_kept_rows(shown.train, task, evaluated) if shown.train else (),
         grimoire=open_grimoire(shown.grimoire, task, home) if shown.grimoire else None,
         mode=shown.mode, prior=shown.prior, seed=seed, journal=journal,
-        texts=load_texts(shown.texts, task) if shown.texts else (),
+        texts=_kept_texts(shown.texts, task, evaluated) if shown.texts else (),
     )  # fmt: skip
 
 
@@ -301,4 +307,16 @@ def _kept_rows(file: Path, task: Task, evaluated: Sequence[Example]) -> list[Exa
         raise InputError(f"All rows of {file} are among the evaluated ones; put some of them in a file of their own")
     if dropped:
         warnings.warn(f"{dropped} rows of {file} are among the evaluated ones and were left out of it", stacklevel=3)
+    return kept
+
+
+def _kept_texts(file: Path, task: Task, evaluated: Sequence[Example]) -> list[str]:
+    """Return the texts of a file that are not evaluated: a prior of those would know the questions beforehand."""
+    taken = {fold(example.text) for example in evaluated}
+    texts = load_texts(file, task)
+    kept = [text for text in texts if fold(text) not in taken]
+    if not kept:
+        raise InputError(f"All texts of {file} are among the evaluated ones; give others")
+    if len(kept) < len(texts):
+        warnings.warn(f"{len(texts) - len(kept)} texts of {file} are evaluated rows and were left out", stacklevel=3)
     return kept

@@ -114,12 +114,14 @@ MANY_ROWS = 100
 """Labelled rows from which on a fitted reading is worth it, see benchmarks/LOG.md."""
 
 
-def situation(rows: int) -> str:
-    """Return what suits so many labelled rows, on a model that follows guides; docs/situations.md says why."""
+def situation(rows: int, *, gives_state: bool) -> str:
+    """Return what suits so many labelled rows, on a model that follows guides; docs/situations.md says why.
+
+    Args:
+        rows: labelled ones.
+        gives_state: whether the model's state can be read, as embedded models allow.
+    """
     if not rows:
-        return (
-            "no labelled rows: the grimoire alone, labels scored, and the prior taken from texts without answers "
-            "(--texts)"
-        )
-    beside = f"{rows} labelled rows: the grimoire beside a few of them as examples"
-    return f"{beside}, read by a model fitted on all (--mode blend)" if rows >= MANY_ROWS else beside
+        return "what suits no labelled rows: the grimoire alone, and a prior taken from texts without answers (--texts)"
+    fitted = " and a reading fitted on all of them (--mode blend)" if rows >= MANY_ROWS and gives_state else ""
+    return f"what suits {rows} labelled rows: the grimoire beside some of them as examples{fitted}"

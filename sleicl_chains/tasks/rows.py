@@ -64,18 +64,21 @@ def load_examples(path: str | Path, task: Task) -> list[Example]:
 
 
 def load_texts(path: str | Path, task: Task) -> list[str]:
-    """Read texts without answers: the text column of rows as `load_examples` reads them, or a .txt file's lines.
+    """Read texts without answers: the text column of rows as `load_examples` reads them, or the lines of a .txt file.
+
+    A .txt file whose first line has tabs is a table, as it is for `load_examples`.
 
     Raises:
         InputError: the file cannot be read or is empty, or a row lacks the column or holds something else.
     """
     path = Path(path)
-    if path.suffix.lower() != ".txt":
+    lines = path.suffix.lower() == ".txt"
+    text, encoding = read_encoded(path, "texts, one a line", ROWS_LIMIT) if lines else ("", None)
+    if not lines or "\t" in text.partition("\n")[0]:
         return [_text(where, row, task.text_column) for where, row in read_rows(path)]
-    text, encoding = read_encoded(path, "texts, one a line", ROWS_LIMIT)
     if encoding:
         note(f"{path}: read as {encoding}")
-    found = [line.strip() for line in text.splitlines() if line.strip()]
+    found = [line.strip() for line in text.split("\n") if line.strip()]
     if not found:
         raise InputError(f"{path}: the file holds no texts; expected one a line")
     return found

@@ -300,9 +300,12 @@ _ROLES = {"system": "system", "human": "user", "ai": "assistant", "AIMessageChun
 
 @functools.cache  # once a process: all models share an engine, and it does not change with its own load
 def _idle_cores() -> int:
-    """Return how many of the cores that this process may use have had nothing to do in the last minute."""
+    """Return how many of the cores that this process may use have nothing to do now; takes a fifth of a second."""
+    import psutil
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    busy = round(os.getloadavg()[0]) if hasattr(os, "getloadavg") else 1
+    # Not the load of the last minute: it would count an installation that has just ended.
+    busy = round(psutil.cpu_percent(interval=0.2) / 100 * (os.cpu_count() or 1))
     return min(8, max(1, cores - busy))
 
 
