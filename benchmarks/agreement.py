@@ -1,45 +1,61 @@
 """How far Ollama's 20 alternatives tell the same as the exact scores, on the same weights and the same prompts.
 
     python -m benchmarks.agreement --data DIR [--model smollm2:135m] [--tasks TREC,Subj,AgNews] [--limit 100]
+        [--arms zero-shot,profound+few-shot --grimoires DIR] [--threads 1]
 
-Zero-shot prompts with the cue "Answer:", rendered once and given to both: Ollama's API (`ollama:NAME`) and the embedded
-engine on the file that Ollama holds (`embedded:ollama/NAME`). Probabilities are raw, no prior is taken off.
+Each prompt is rendered with the cue "Answer:" by both, Ollama's API (`ollama:NAME`) and the embedded engine on the file
+that Ollama holds (`embedded:ollama/NAME`), and compared byte by byte; their raw probabilities are compared, no prior
+taken off. Then each answers as its solver does, its own cue and the prior `mean` with it: how often the two give the
+same label, and how often each is right.
 """
 
 import argparse
 from pathlib import Path
 
+from benchmarks.data import grimoire_of, load
 from sleicl_chains.answering.arms import Arm
 from sleicl_chains.answering.cues import CUE
 from sleicl_chains.answering.prompt import Prompt
-from sleicl_chains.evaluation.table import limited
+from sleicl_chains.evaluation.table import ArmBuilder
 from sleicl_chains.models.abilities import LabelScores
+from sleicl_chains.models.embedders import embedder
 from sleicl_chains.models.llamacpp.model import EmbeddedModel
 from sleicl_chains.models.names import weak_model
 from sleicl_chains.models.ollama.model import OllamaModel
-from sleicl_chains.tasks.cards import load_task
-from sleicl_chains.tasks.rows import load_examples
+
+TRAIN_ROWS = 100
 
 
 def main() -> None:
-    """Print one line a task."""
+    """Print one line a task and arm."""
     options = _options()
-    shown = weak_model(f"ollama:{options.model}", num_thread=1)
-    exact = weak_model(f"embedded:ollama/{options.model}", threads=1)
+    shown = weak_model(f"ollama:{options.model}", num_thread=options.threads)
+    exact = weak_model(f"embedded:ollama/{options.model}", threads=options.threads)
     assert isinstance(shown, OllamaModel) and isinstance(exact, EmbeddedModel)
     print(
-        "| task | prompts equal | labels out of sight | largest and mean difference in sight | same likeliest label |"
+        "| task | arm | prompts equal | labels out of sight | largest and mean difference in sight "
+        "| same likeliest label | same answer | right: Ollama | right: embedded |"
     )
-    print("| --- | ---: | ---: | ---: | ---: |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name in options.tasks.split(","):
-        folder = Path(options.data) / name
-        task = load_task(folder / "task.json")
-        chat = Prompt(task, Arm(), names_texts=not shown.has_template)
-        texts = [example.text for example in limited(load_examples(folder / "test.jsonl", task), options.limit)]
-        prompts = [(shown.render(chat.messages(text, CUE)), exact.render(chat.messages(text, CUE))) for text in texts]
-        pairs = [(shown.score_labels(one, task.labels), exact.score_labels(one, task.labels)) for one, _ in prompts]
-        equal = sum(one == other for one, other in prompts)
-        print(f"| {name} | {equal} of {len(texts)} | {_cells(pairs, len(task.labels))} |", flush=True)
+        for arm in options.arms.split(","):
+            print(f"| {name} | {arm} | {_line(options, name, arm, shown, exact)} |", flush=True)
+
+
+def _line(options: argparse.Namespace, name: str, arm: str, shown: OllamaModel, exact: EmbeddedModel) -> str:
+    task, train, test = load(Path(options.data) / name, train=TRAIN_ROWS, test=options.limit, seed=0)
+    grimoire = grimoire_of(Path(options.grimoires) / name, options.sampler, task) if options.grimoires else None
+    builders = [ArmBuilder(task, weak, embedder(), train, grimoire) for weak in (shown, exact)]
+    examples = tuple(builders[1].examples) if Arm.of(arm).shows_examples else ()
+    chat = Prompt(task, Arm.of(arm), grimoire, examples, names_texts=not shown.has_template)
+    prompts = [[weak.render(chat.messages(row.text, CUE)) for weak in (shown, exact)] for row in test]
+    pairs = [(shown.score_labels(one, task.labels), exact.score_labels(one, task.labels)) for one, _ in prompts]
+    chains = [builder.build([arm])[arm] for builder in builders]
+    answers = [[chain.invoke(row.text).label for row in test] for chain in chains]
+    right = [sum(label == row.answer for label, row in zip(said, test, strict=True)) / len(test) for said in answers]
+    same = sum(one == other for one, other in zip(*answers, strict=True)) / len(test)
+    equal = sum(one == other for one, other in prompts)
+    return f"{equal} of {len(test)} | {_cells(pairs, len(task.labels))} | {same:.0%} | {right[0]:.3f} | {right[1]:.3f}"
 
 
 def _cells(pairs: list[tuple[LabelScores, LabelScores]], labels: int) -> str:
@@ -69,6 +85,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", default="smollm2:135m")
     parser.add_argument("--tasks", default="TREC,Subj,AgNews")
     parser.add_argument("--limit", type=int, default=100)
+    parser.add_argument("--arms", default="zero-shot")
+    parser.add_argument("--grimoires", help="DIR/TASK/*.json, for arms that show one")
+    parser.add_argument("--sampler", default="k-means", help="which grimoire: the beginning of its file's name")
+    parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
 

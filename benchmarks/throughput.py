@@ -110,7 +110,9 @@ def main() -> None:
             continue
         rows.append(asdict(row))
         print(_line(row), flush=True)
-    RESULTS.write_text(json.dumps({"cores": os.cpu_count(), "task": options.task, "rows": rows}, indent=1) + "\n")
+    Path(options.results).write_text(
+        json.dumps({"cores": os.cpu_count(), "task": options.task, "rows": rows}, indent=1) + "\n"
+    )
 
 
 def measure(options: argparse.Namespace, model: str, arm: Arm, mode: Mode) -> Row:
@@ -255,6 +257,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--modes", default="score,hidden")
     parser.add_argument("--questions", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--results", default=str(RESULTS))
     parser.add_argument("--home")
     return parser.parse_args()
 
