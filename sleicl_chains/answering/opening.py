@@ -90,7 +90,7 @@ def open_weak(name: str | None, task: "Task", home: Home, options: Options | Non
 
     if name is None:
         raise OptionError(
-            "--weak is missing: name a model, say embedded:smollm2, or give a --recipe, which names its own"
+            "--weak is missing: name a model, say embedded:qwen2.5-coder-1.5b, or give a --recipe, which names its own"
         )
     return weak_model(name, home=home, **weak_options(task, options or {}))
 

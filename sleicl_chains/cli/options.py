@@ -20,9 +20,11 @@ RowsOption = Annotated[Path, typer.Option("--rows", help="Rows: .jsonl, .json or
 SeedOption = Annotated[int, typer.Option("--seed", help="Decides samples and fits.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WeakOption = Annotated[
-    str, typer.Option("--weak", help="embedded:smollm2, embedded:PATH.gguf, ollama:NAME, openai:NAME ...")
+    str, typer.Option("--weak", help="embedded:qwen2.5-coder-1.5b, embedded:PATH.gguf, ollama:NAME, openai:NAME ...")
 ]
-MaybeWeak = Annotated[str | None, typer.Option("--weak", help="The weak model: embedded:smollm2, ollama:NAME ...")]
+MaybeWeak = Annotated[
+    str | None, typer.Option("--weak", help="The weak model: embedded:qwen2.5-coder-1.5b, ollama:NAME ...")
+]
 StrongName = Annotated[str | None, typer.Option("--strong-name", help="Which model wrote a pasted grimoire.")]
 BaseUrl = Annotated[str | None, typer.Option("--base-url", help="Address of an Ollama or OpenAI-compatible server.")]
 OllamaUrl = Annotated[str | None, typer.Option("--base-url", help="Address of the Ollama server; else OLLAMA_HOST.")]

@@ -17,6 +17,7 @@ from sleicl_chains.errors import (
 )
 from sleicl_chains.files import Home
 from sleicl_chains.models.addresses import no_proxies, openai_options, proxy_problem
+from sleicl_chains.models.weights import READER
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -31,6 +32,8 @@ _THINKS = re.compile(
     r"|thinking|reason",
     re.IGNORECASE,
 )
+_SAY = f"embedded:{READER}"
+"""Named where a model is missing."""
 _LIST = "see `sleicl models list`"
 _NO_CHAT = "here it gets text to continue instead"
 _KEY = re.compile(r"credentials|api[ _-]?key", re.IGNORECASE)
@@ -41,8 +44,9 @@ def weak_model(name: str, *, home: Home | None = None, **options: Any) -> "BaseC
     """Return the chat model that answers questions.
 
     Args:
-        name: `ollama:NAME`, `embedded:smollm2` (fetched on first use), `embedded:ollama/NAME` (the file that a
-            local Ollama holds), `embedded:PATH.gguf`, or PROVIDER:MODEL as LangChain's `init_chat_model` takes it.
+        name: `ollama:NAME`, `embedded:qwen2.5-coder-1.5b`, `embedded:qwen2.5-coder-0.5b` or `embedded:smollm2` (fetched
+            on first use), `embedded:ollama/NAME` (the file that a local Ollama holds), `embedded:PATH.gguf`, or
+            PROVIDER:MODEL as LangChain's `init_chat_model` takes it.
         home: where fetched weights lie.
         options: passed to the model, such as `n_ctx` (Ollama: `num_ctx`), `temperature` or `base_url`.
 
@@ -54,7 +58,7 @@ def weak_model(name: str, *, home: Home | None = None, **options: Any) -> "BaseC
     if name.startswith("embedded:"):
         return _embedded(name.removeprefix("embedded:"), home or Home.at(), options)
     if name.startswith("paste:"):
-        raise ModelNotFound(f"{name}: a pasted model writes grimoires; expected one that answers, say embedded:smollm2")
+        raise ModelNotFound(f"{name}: a pasted model writes grimoires; expected one that answers, say {_SAY}")
     if name.startswith("ollama:"):
         return _ollama(name.removeprefix("ollama:"), options)
     # A label or a short answer is wanted: no dice, and no reply without end.
@@ -98,7 +102,7 @@ def _embedded(name: str, home: Home, options: dict[str, Any]) -> "BaseChatModel"
     if name in KNOWN:
         found = sorted(fetch(name, home).glob("*.gguf"))
         if not found:
-            raise ModelNotFound(f"embedded:{name}: these weights are no chat model; there is embedded:smollm2")
+            raise ModelNotFound(f"embedded:{name}: these weights are no chat model; there is {_SAY}")
         return _of_file(f"embedded:{name}", home, name=name, path=found[0], **options)
     if name.startswith("ollama/"):
         from sleicl_chains.models.ollama.address import server_address
@@ -118,7 +122,7 @@ def _embedded(name: str, home: Home, options: dict[str, Any]) -> "BaseChatModel"
     if not os.path.isfile(path):
         raise ModelNotFound(
             f"embedded:{name}: found neither packaged weights nor a file of that name; "
-            "expected embedded:smollm2 or embedded:PATH.gguf"
+            f"expected {_SAY} or embedded:PATH.gguf"
         )
     return _of_file(f"embedded:{name}", home, path=path, **options)
 
@@ -169,7 +173,7 @@ def _from_provider(name: str, options: dict[str, Any]) -> "BaseChatModel":
 
     if ":" not in name:
         raise ModelNotFound(
-            f"{name!r} names no provider; expected, say, embedded:smollm2, ollama:{name}, openai:{name} or paste:DIR"
+            f"{name!r} names no provider; expected, say, {_SAY}, ollama:{name}, openai:{name} or paste:DIR"
         )
     if name.startswith("openai:") and options.get("base_url"):
         # LangChain says max_completion_tokens, which some local servers ignore; they know max_tokens.
@@ -196,7 +200,7 @@ def not_opened(name: str, problem: Exception) -> ModelError:
         return ModelNotFound(f"{name}: {said}")
     if isinstance(problem, ValueError) and ("model provider" in said or "Unsupported provider" in said):
         return ModelNotFound(
-            f"{name}: LangChain knows no provider {name.partition(':')[0]!r}; expected, say, embedded:smollm2, "
+            f"{name}: LangChain knows no provider {name.partition(':')[0]!r}; expected, say, {_SAY}, "
             "ollama:NAME, openai:NAME or paste:DIR"
         )
     if _KEY.search(said):

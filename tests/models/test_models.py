@@ -102,10 +102,10 @@ def test_a_server_of_ones_own_is_told_the_limit_in_both_words(key: None) -> None
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("smollm2", "'smollm2' names no provider; expected, say, embedded:smollm2, ollama:smollm2, openai:smollm2 or "),
-        ("nobody:gpt", "LangChain knows no provider 'nobody'; expected, say, embedded:smollm2"),
+        ("smollm2", "'smollm2' names no provider; expected, say, embedded:qwen2.5-coder-1.5b, ollama:smollm2, openai:smollm2 or "),
+        ("nobody:gpt", "LangChain knows no provider 'nobody'; expected, say, embedded:qwen2.5-coder-1.5b"),
         ("groq:llama", "langchain-groq"),
-        ("paste:letters", "a pasted model writes grimoires; expected one that answers, say embedded:smollm2"),
+        ("paste:letters", "a pasted model writes grimoires; expected one that answers, say embedded:qwen2.5-coder-1.5b"),
         ("embedded:nothing", "embedded:nothing: found neither packaged weights nor a file of that name; expected embe"),
     ],
 )
@@ -119,7 +119,7 @@ def test_weights_that_are_no_chat_model(home: Home) -> None:
     (home.weights / "minilm").mkdir(parents=True)
     for name in ("model.onnx", "tokenizer.json"):
         (home.weights / "minilm" / name).touch()
-    with pytest.raises(ModelNotFound, match="these weights are no chat model; there is embedded:smollm2"):
+    with pytest.raises(ModelNotFound, match="these weights are no chat model; there is embedded:qwen2.5-coder-1.5b"):
         weak_model("embedded:minilm", home=home)
 
 
