@@ -1,6 +1,7 @@
 """What `paper.py` found, tasks and seeds together: figures, verdicts, and whether the recipe reaches its goal.
 
-    python benchmarks/paper_summary.py [--weak MODEL] [--embeddings minilm] [--tasks TREC,Subj] [--limit 300]
+    python benchmarks/paper_summary.py [--weak MODEL] [--embeddings minilm] [--prior none] [--tasks TREC,Subj]
+        [--limit 300]
         [--leave-out AgNews-2] [--pair simple+hidden,zero-shot+hidden]
 
 Reads `results/paper/` alone. The recipe is set against the best single method without a grimoire: one method for all
@@ -16,7 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from paper import RESULTS, SPACE, TASKS, WEAK, read_kept, suffix
+from paper import PRIOR, RESULTS, SPACE, TASKS, WEAK, read_kept, suffix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -97,7 +98,7 @@ def main() -> None:
     """Print everything."""
     options = _options()
     tasks, left_out = options.tasks.split(","), options.leave_out.split(",")
-    every = (read(task, options.weak, options.embeddings, options.limit, left_out) for task in tasks)
+    every = (read(task, options.weak, options.embeddings, options.limit, left_out, options.prior) for task in tasks)
     found = [one for one in every if one]
     if not found:
         raise SystemExit("results/paper has nothing of this model; run paper.py first")
@@ -117,12 +118,15 @@ def main() -> None:
         print_goal(able, best_method(found))
     for pair in options.pairs:
         arm, _, rival = pair.partition(",")
-        print_pair(able, arm, rival)
+        print_pair(found, arm, rival, "accuracy")
+        print_pair(able, arm, rival, "macro-F1")
 
 
-def read(task: str, weak: str, space: str, limit: int, left_out: Sequence[str] = ()) -> Found | None:
+def read(
+    task: str, weak: str, space: str, limit: int, left_out: Sequence[str] = (), prior: str = PRIOR
+) -> Found | None:
     """Return what is kept of a task but for the seeds TASK-SEED that are left out; None where nothing is."""
-    names = f"{task}-score{suffix(weak, space)}-{limit}-seed?.json"
+    names = f"{task}-score{suffix(weak, space, prior)}-{limit}-seed?.json"
     by_seed = {path.stem.rpartition("seed")[2]: path.stem for path in sorted(RESULTS.glob(names))}
     kept = {seed: read_kept(stem) for seed, stem in by_seed.items() if f"{task}-{seed}" not in left_out}
     reports, found = [report for report, _ in kept.values()], [found for _, found in kept.values()]
@@ -207,23 +211,32 @@ def print_goal(able: Sequence[Found], method: str) -> None:
             break
 
 
-def print_pair(found: Sequence[Found], arm: str, rival: str) -> None:
-    """Print how far one arm is above another in macro-F1, on each task and over all that have both."""
+def print_pair(found: Sequence[Found], arm: str, rival: str, what: str) -> None:
+    """Print how far one arm is above another: on each task, and over all that have both.
+
+    In accuracy every row counts alike; in macro-F1 every task does.
+    """
     both = [one for one in found if arm in one.arms and rival in one.arms]
     if not both:
-        raise SystemExit(f"--pair {arm},{rival}: no task that this model can do has both arms in every seed")
-    told = [f"{one.task} {_over_tasks([one], arm, rival)}" for one in both]
-    print(f"{arm} less {rival}: {'; '.join(told)}; over {len(both)} tasks: {_over_tasks(both, arm, rival)}")
+        print(f"{arm} less {rival}, {what}: no task has both arms in every seed")
+        return
+    told = [f"{one.task} {_over_tasks([one], arm, rival, what)}" for one in both]
+    over = f"{sum(len(one.rows) for one in both)} rows" if what == "accuracy" else f"{len(both)} tasks"
+    print(f"{arm} less {rival}, {what}: {'; '.join(told)}; over {over}: {_over_tasks(both, arm, rival, what)}")
 
 
-def _over_tasks(found: Sequence[Found], arm: str, rival: str) -> str:
-    """Return the mean difference of two arms in macro-F1, with its interval, in words."""
+def _over_tasks(found: Sequence[Found], arm: str, rival: str, what: str = "macro-F1") -> str:
+    """Return the mean difference of two arms, with its interval, in words."""
+    shares = [len(one.rows) if what == "accuracy" else 1 for one in found]
 
     def steps(one: Found, weights: "Array") -> "Array":
-        return one.macro_f1(arm, weights) - one.macro_f1(rival, weights)
+        measure = one.accuracy if what == "accuracy" else one.macro_f1
+        return measure(arm, weights) - measure(rival, weights)
 
-    low, high = np.percentile(np.mean([steps(one, one.draws()) for one in found], axis=0), [2.5, 97.5])
-    return f"{np.mean([steps(one, one.whole()) for one in found]):+.3f} [{low:+.3f}, {high:+.3f}]"
+    drawn = np.average([steps(one, one.draws()) for one in found], axis=0, weights=shares)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    whole = np.average([steps(one, one.whole()) for one in found], axis=0, weights=shares)
+    return f"{whole[0]:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _below(one: Found, rival: str) -> float:
@@ -236,6 +249,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weak", default=WEAK)
     parser.add_argument("--embeddings", default=SPACE)
+    parser.add_argument("--prior", default=PRIOR)
     parser.add_argument("--tasks", default=TASKS)
     parser.add_argument("--limit", type=int, default=300)
     parser.add_argument(

@@ -123,5 +123,8 @@ def situation(rows: int, *, gives_state: bool) -> str:
     """
     if not rows:
         return "what suits no labelled rows: the grimoire alone, and a prior taken from texts without answers (--texts)"
-    fitted = " and a reading fitted on all of them (--mode blend)" if rows >= MANY_ROWS and gives_state else ""
-    return f"what suits {rows} labelled rows: the grimoire beside some of them as examples{fitted}"
+    fitted = ", and a reading fitted on all of them (--mode blend)" if rows >= MANY_ROWS and gives_state else ""
+    return (
+        f"what suits {rows} labelled rows: some of them as examples{fitted}; the grimoire beside them where labels are "
+        "conventions"
+    )
