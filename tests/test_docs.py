@@ -15,12 +15,15 @@ from sleicl_chains.answering.readings import Mode
 from sleicl_chains.cli.options import ModeOption
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import load_grimoire
+from sleicl_chains.models.weights import KNOWN, READER
+from sleicl_chains.tasks.cards import load_task
 from tests.support.openai_server import OpenAIServer
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LEARNING = (ROOT / "docs" / "learning.md").read_text(encoding="utf-8")
 SECURITY = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+SITUATIONS = (ROOT / "docs" / "situations.md").read_text(encoding="utf-8")
 OLLAMA = (ROOT / "docs" / "ollama.md").read_text(encoding="utf-8")
 SEEN_ELSEWHERE = {
     "git clone <this repository> sleicl-chains && cd sleicl-chains": "no clone inside a test",
@@ -168,6 +171,29 @@ def test_every_snippet_of_the_readme_runs(reader: Path, monkeypatch: pytest.Monk
     assert re.fullmatch(r"(billing|shipping|returns|account|technical|sales) 0\.\d+ support-d090011a", first)
     assert [line.split()[0] for line in rest[:4]] == ["majority", "probe", "zero-shot", "simple"]
     assert rest[4].startswith("simple against zero-shot: ")
+
+
+@pytest.mark.slow
+def test_the_snippet_of_the_three_situations_runs(reader: Path) -> None:
+    (code,) = blocks("python", SITUATIONS)
+    code = code.replace(READER, "smollm2")  # the same calls of a model that is here
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in load_task(ROOT / "examples" / "desk" / "task.toml").labels
+
+
+def test_the_page_of_the_three_situations_shows_what_ships() -> None:
+    from sleicl_chains.models.reading import reading_of
+
+    for name in ("smollm2", "qwen2.5-coder-0.5b", READER):
+        known = reading_of(KNOWN[name].files[0].sha256, Home(ROOT / "nowhere"))
+        assert known is not None
+        (row,) = [line for line in SITUATIONS.splitlines() if line.startswith(f"| `embedded:{name}` |")]
+        shown = re.findall(r"\.\d\d", row)
+        rates = [known.score, known.low, known.high, known.zero_shot]
+        rates += [known.kinds[kind].score for kind in ("in other words", "exception", "both", "reversed", "long")]
+        assert [f"{float(text):.2f}" for text in shown] == [f"{rate + 1e-9:.2f}" for rate in rates], name
+        assert ("**follows guides**" in row) is known.follows_guides
 
 
 def test_the_grimoire_by_hand_is_one(reader: Path) -> None:
