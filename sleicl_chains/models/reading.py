@@ -22,8 +22,7 @@ from sleicl_chains.models.abilities import name_of, shows_few_tokens, weights_di
 from sleicl_chains.models.identity import identity
 
 MARGIN = 0.10
-"""How far above chance the lower end of the interval has to lie: a model that reads one guide in five is none that
-reads. Fixed before any model was measured."""
+"""How far above chance the lower end of the interval has to lie; fixed before any model was measured."""
 
 
 @dataclass(frozen=True)

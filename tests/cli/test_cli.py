@@ -154,7 +154,10 @@ def failures() -> dict[str, tuple[list[str], str]]:
             "The prior 'mean' needs training texts",
         ),
         "no such grimoire": ([*evaluate, "embedded:GGUF", "--grimoire", "nope"], "There is no grimoire 'nope'"),
-        "no provider": ([*ask, "smollm2", "q"], "'smollm2' names no provider; expected, say, embedded:qwen2.5-coder-1.5b, olla"),
+        "no provider": (
+            [*ask, "smollm2", "q"],
+            "'smollm2' names no provider; expected, say, embedded:qwen2.5-coder-1.5b, olla",
+        ),
         "no key": ([*ask, "openai:gpt", "q"], "openai:gpt needs a key: set OPENAI_API_KEY. A server"),
         "not a model": ([*ask, "embedded:CARD", "q"], "found b'\\nnam' at its start; expected a GGUF file"),
         "no such weights": ([*ask, "embedded:tiny", "q"], "embedded:tiny: found neither packaged weights nor a file"),

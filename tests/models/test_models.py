@@ -102,10 +102,16 @@ def test_a_server_of_ones_own_is_told_the_limit_in_both_words(key: None) -> None
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("smollm2", "'smollm2' names no provider; expected, say, embedded:qwen2.5-coder-1.5b, ollama:smollm2, openai:smollm2 or "),
+        (
+            "smollm2",
+            "'smollm2' names no provider; expected, say, embedded:qwen2.5-coder-1.5b, ollama:smollm2, openai:smollm2 ",
+        ),
         ("nobody:gpt", "LangChain knows no provider 'nobody'; expected, say, embedded:qwen2.5-coder-1.5b"),
         ("groq:llama", "langchain-groq"),
-        ("paste:letters", "a pasted model writes grimoires; expected one that answers, say embedded:qwen2.5-coder-1.5b"),
+        (
+            "paste:letters",
+            "a pasted model writes grimoires; expected one that answers, say embedded:qwen2.5-coder-1.5b",
+        ),
         ("embedded:nothing", "embedded:nothing: found neither packaged weights nor a file of that name; expected embe"),
     ],
 )
