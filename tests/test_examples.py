@@ -2,18 +2,21 @@
 
 import json
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from sleicl_chains.cli.demo import SHIPPED
+from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire, load_grimoire
 from sleicl_chains.grimoires.samplers import sampler
 from sleicl_chains.models.embedders import embedder
 from sleicl_chains.tasks.cards import Task, load_task
 from sleicl_chains.tasks.labels import fold
 from sleicl_chains.tasks.rows import Example, load_examples, text_id
+from tests.support.command import sleicl
 
 ROOT = Path(__file__).parent.parent
 DESK = ROOT / "examples" / "desk"
@@ -86,6 +89,21 @@ def test_the_grimoire_of_desk_was_written_from_the_rows_that_the_demo_draws() ->
     assert set(written.text_ids) == {text_id(known[id].text) for id in written.examples}
     draw = sampler("kmeans", per_label=6, seed=0, embeddings=embedder())
     assert {row.id for row in draw.invoke({"task": task, "examples": train})} == set(written.examples)
+
+
+def test_the_grimoire_of_desk_is_what_its_letters_say(tmp_path: Path, home: Home) -> None:
+    """Whoever repeats the command with these letters is asked for nothing and gets the shipped one."""
+    letters = tmp_path / "letters"
+    shutil.copytree(DESK / "letters", letters)
+    before = {file.name: file.read_bytes() for file in letters.iterdir()}
+    assert sorted(before) == [f"{number:02}.{kind}.txt" for number in (1, 2) for kind in ("prompt", "reply")]
+    command = ("write", "--task", DESK / "task.toml", "--rows", DESK / "train.jsonl", "-n", 6, "--seed", 0)
+    done = sleicl(*command, "--strong", f"paste:{letters}")
+    assert (done.status, done.out) == (0, f"{SHIPPED['desk'].grimoire}\n"), done.err
+    assert {file.name: file.read_bytes() for file in letters.iterdir()} == before
+    written, shipped = load_grimoire(home.grimoires / f"{SHIPPED['desk'].grimoire}.md"), reviewed("desk")
+    assert (written.profound, written.simple) == (shipped.profound, shipped.simple)
+    assert written.provenance.examples == shipped.provenance.examples and not written.provenance.warnings
 
 
 def test_the_letters_of_desk_show_no_other_row_and_not_the_conventions() -> None:

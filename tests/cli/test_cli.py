@@ -504,6 +504,11 @@ def test_list_models(shared: Path, home: Home) -> None:
     assert lines[3].startswith("minilm\t") and lines[3].endswith("\tnot fetched")
     fetched = sleicl("models", "fetch", "--home", shared)
     assert fetched == Done(0, f"{shared}/weights/smollm2\n", "")
+    (row,) = sleicl("models", "fetch", "--home", shared, "--json").json()
+    listed = sleicl("models", "list", "--home", shared, "--json").json()[0]
+    assert row.pop("folder") == f"{shared}/weights/smollm2"
+    assert row == {key: listed[key] for key in ("name", "weights", "reading")}
+    assert row["reading"]["follows_guides"] is False
     assert not home.root.exists()
 
 

@@ -1,6 +1,7 @@
 """`models check` of whether a model reads, and what `evaluate` and `learn` say of one that is known not to."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from sleicl_chains.evaluation.reading import PLAIN, guides, questions_version
 from sleicl_chains.files import Home
 from sleicl_chains.models.names import weak_model
 from sleicl_chains.models.reading import Reading, keep_reading
+from sleicl_chains.models.weights import KNOWN
 from tests.support.command import Desk, Done, Parrot, by_length, learning, sleicl
 from tests.support.ollama_server import OllamaServer, alternatives, recorded, said
 
@@ -22,7 +24,7 @@ LINE = "m does not follow guides (.25, chance .25); a larger model may"
 
 @pytest.fixture(autouse=True)
 def few_guides(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two guides, 48 questions, and no shipped readings."""
+    """Two guides, 64 questions, the plain one's in other words too, and no shipped readings."""
     few = tuple(next(guide for guide in guides() if guide.kind == kind) for kind in (PLAIN, "long"))
     monkeypatch.setattr("sleicl_chains.evaluation.reading.guides", lambda: few)
     monkeypatch.setattr("sleicl_chains.models.reading._shipped", lambda: {})
@@ -58,10 +60,12 @@ def test_check_measures_once_tells_the_contracts_keys_and_measures_again_if_told
     found = sleicl("models", "check", "embedded:smollm2", "--json").json()["reading"]
     assert list(found) == KEYS and len(measured) == 1
     assert (found["n"], found["chance"], found["mode"], found["test"]) == (16, 0.25, "score", questions_version())
-    assert found["kinds"] == {"long": {"score": found["kinds"]["long"]["score"], "n": 16}}
+    long, other = (found["kinds"][kind]["score"] for kind in ("long", "in other words"))
+    assert found["kinds"] == {"long": {"score": long, "n": 16}, "in other words": {"score": other, "n": 16}}
     assert found["follows_guides"] is False and found["low"] <= found["score"] <= found["high"]
     assert found["difference"] == pytest.approx(found["score"] - found["zero_shot"])
-    assert home_with_weights.readings.exists() and home_with_weights.journal.exists()
+    assert home_with_weights.journal.exists()
+    assert [file.stem for file in home_with_weights.readings.iterdir()] == [KNOWN["smollm2"].files[0].sha256]
 
     done = sleicl("models", "check", "embedded:smollm2")
     lines = done.out.splitlines()
@@ -73,7 +77,8 @@ def test_check_measures_once_tells_the_contracts_keys_and_measures_again_if_told
         f"  plain guides {found['score']:.2f} [{found['low']:.2f}, {found['high']:.2f}], n = 16"
     )
     assert f"without the guide {found['zero_shot']:.2f}; difference {found['difference']:+.2f} [" in lines[-2]
-    assert lines[-1] == f"  other guides, not counted in: long {found['kinds']['long']['score']:.2f}"
+    kinds = f"long {long:.2f} (n = 16), in other words {other:.2f} (n = 16)"
+    assert lines[-1] == f"  other guides, not counted in: {kinds}"
 
     again = sleicl("models", "check", "embedded:smollm2", "--again", "--json").json()["reading"]
     assert again == found and len(measured) == 2
@@ -81,10 +86,8 @@ def test_check_measures_once_tells_the_contracts_keys_and_measures_again_if_told
 
 def test_check_tells_of_one_that_reads_without_advice(home: Home, weights: Path, measured: list[Any]) -> None:
     name = f"embedded:{next(weights.glob('*.gguf'))}"
-    keep_reading(weak_model(name), known(0.9), home)
-    keys = home.readings.read_bytes()
-    # Kept readings of other questions are not taken here, so those of these questions are.
-    home.readings.write_bytes(keys.replace(b'"questions"', f'"{questions_version()}"'.encode()))
+    # Kept readings of other questions are not taken here.
+    keep_reading(weak_model(name), replace(known(0.9), test=questions_version()), home)
     lines = sleicl("models", "check", name).out.splitlines()
     assert lines[-3] == "reading: follows guides (.90, chance .25)" and not measured
 

@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from sleicl_chains.answering.priors import MEAN_ROWS
+from sleicl_chains.tasks.cards import load_task
+from sleicl_chains.tasks.rows import load_texts
 from tests.support.command import Desk, sleicl
 from tests.support.fake_models import Scorer, question_of
 
 TEXTS = ["Where is it?", "It broke.", "Thank you!"]
+FEW = "Note: the prior is of {} texts alone; a few dozen make it steadier.\n"
 NOTE = (
     f"prior mean: over at most {MEAN_ROWS} texts without answers; one call each, once an arm, not counted in the table"
 )
@@ -132,13 +135,86 @@ def test_of_many_a_few_are_drawn_by_the_seed(desk: Desk, weak: Scorer, tmp_path:
 
 def test_a_text_of_another_encoding_is_said_to_be_one(desk: Desk, weak: Scorer, tmp_path: Path) -> None:
     file = tmp_path / "old.txt"
-    file.write_bytes("Der Schlüssel klemmt.\n".encode("cp1252"))
+    file.write_bytes("Der Schlüssel klemmt.\nDas Öl läuft aus.\n".encode("cp1252"))
     done = sleicl(*ask(desk, "--texts", file))
-    assert done.err == f"Note: {file}: read as Windows-1252, for it is not UTF-8.\n"
-    assert asked(weak) == ["Der Schlüssel klemmt.", "Hm?"]
+    first = f"Rows of {file} are asked about first, as far as the reading needs them.\n"
+    assert done.err == f"Note: {file}: read as Windows-1252, for it is not UTF-8.\n{FEW.format(2)}{first}"
+    assert set(asked(weak)) == {"Der Schlüssel klemmt.", "Das Öl läuft aus.", "Hm?"}
+
+
+def test_few_texts_are_said_to_be_few(desk: Desk, weak: Scorer, tmp_path: Path) -> None:
+    file = tmp_path / "texts.txt"
+    lines = [f"message {at}" for at in range(12)]
+    for count, said in ((3, True), (11, True), (12, False)):
+        file.write_text("\n".join([*lines[:count], lines[0].upper()]), encoding="utf-8")  # the last is the first again
+        for command in (ask(desk, "--texts", file), evaluate(desk, "--texts", file)):
+            done = sleicl(*command)
+            assert done.status == 0 and (FEW.format(count) in done.err) is said, done.err
+            assert ("texts alone" in done.err) is said
+
+
+def test_ask_says_whose_rows_are_asked_about_first(desk: Desk, weak: Scorer, texts: Path) -> None:
+    line = "Rows of {} are asked about first, as far as the reading needs them."
+    for given, first in (
+        (("--texts", texts), texts), (("--train", desk.train), desk.train),
+        (("--train", desk.train, "--texts", texts), texts),
+    ):  # fmt: skip
+        assert sleicl(*ask(desk, *given)).err.splitlines().count(line.format(first)) == 1
+    assert "asked about first" not in sleicl(*ask(desk)).err
+
+
+def test_a_text_file_whose_first_line_has_a_tab_is_a_table(desk: Desk, weak: Scorer, tmp_path: Path) -> None:
+    """As it is for training rows."""
+    file = tmp_path / "table.txt"
+    file.write_text("id\ttext\n" + "".join(f"{at}\t{text}\n" for at, text in enumerate(TEXTS)), encoding="utf-8")
+    done = sleicl(*ask(desk, "--texts", file))
+    assert done.status == 0 and f"Note: {file}: cells separated by tabs.\n" in done.err
+    assert sorted(asked(weak)) == sorted([*TEXTS, "Hm?"])
+    weak.calls.clear()
+    file.write_text(f"{TEXTS[0]}\n{TEXTS[1]}\tand more\n", encoding="utf-8")  # a tab in a later line makes none
+    assert sleicl(*ask(desk, "--texts", file, "--no-journal")).status == 0
+    assert set(asked(weak)) == {TEXTS[0], f"{TEXTS[1]}\tand more", "Hm?"}
+    file.write_text("id\tbody\n1\tIt broke.\n", encoding="utf-8")
+    done = sleicl(*ask(desk, "--texts", file))
+    assert (done.status, done.out) == (1, "")
+    assert done.err.splitlines()[-1].startswith(f"sleicl: {file}, line 2: the column 'text' is missing; found 'id', 'b")
+
+
+def test_lines_end_at_line_feeds_alone(desk: Desk, weak: Scorer, tmp_path: Path) -> None:
+    file = tmp_path / "texts.txt"
+    odd = ["one\x0btwo", "one\x0ctwo", "one\x1ctwo", "one\x85two", "one\u2028two", "one\u2029two", "one\rtwo"]
+    file.write_text("\r\n".join(odd), encoding="utf-8", newline="")
+    assert load_texts(file, load_task(desk.card)) == odd
+    assert sleicl(*ask(desk, "--texts", file, "--no-journal")).status == 0
+    assert len(asked(weak)) == 2  # white space does not tell two texts apart
+
+
+def test_texts_that_are_evaluated_are_left_out(desk: Desk, weak: Scorer, tmp_path: Path) -> None:
+    """A prior of those would know the questions beforehand."""
+    file, evaluated = tmp_path / "texts.txt", desk.texts("test")
+    file.write_text("\n".join([*TEXTS, evaluated[0], f" {evaluated[1].upper()}  "]), encoding="utf-8")
+    done = sleicl(*evaluate(desk, "--texts", file))
+    assert f"Warning: 2 texts of {file} are evaluated rows and were left out.\n" in done.err
+    assert done.json()["arms"][0]["prior"] == "mean" and FEW.format(3) in done.err
+    assert sorted(asked(weak)) == sorted([*TEXTS, *evaluated])  # each evaluated one once, as a question
+
+
+def test_texts_of_rows_that_the_limit_leaves_out_are_kept(desk: Desk, weak: Scorer) -> None:
+    done = sleicl(*evaluate(desk, "--texts", desk.test, "--limit", 1))
+    assert f"Warning: 1 texts of {desk.test} are evaluated rows and were left out.\n" in done.err
+    assert done.json()["n"] == 1 and sorted(asked(weak)) == sorted(desk.texts("test"))
 
 
 # ------------------------------------------------------------------ what is refused
+
+
+def test_texts_that_are_all_evaluated_are_refused(desk: Desk, weak: Scorer, tmp_path: Path) -> None:
+    file = tmp_path / "texts.txt"
+    file.write_text("\n".join(text.upper() for text in desk.texts("test")), encoding="utf-8")
+    for given in (file, desk.test):
+        done = sleicl(*evaluate(desk, "--texts", given))
+        assert (done.status, done.out) == (1, "") and not weak.calls
+        assert done.err == f"sleicl: All texts of {given} are among the evaluated ones; give others\n"
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,19 @@
 """`sleicl demo` with the real model, and few of everything."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sleicl_chains.cli.demo import SHIPPED
+from sleicl_chains.cli.demo import SHIPPED, _show_reading
+from sleicl_chains.evaluation.words import situation
 from sleicl_chains.files import Home, data_folder
 from sleicl_chains.grimoires.grimoire import load_grimoire
 from sleicl_chains.models.names import weak_model
 from sleicl_chains.models.reading import Reading, keep_reading
 from tests.support.command import Done, sleicl
+from tests.support.fake_models import Writer
 
 ALONE = ["majority", "probe", "zero-shot", "profound"]
 BESIDE = [*ALONE, "few-shot", "profound+few-shot"]
@@ -109,8 +112,8 @@ def test_the_demo_of_the_other_example(place: Home) -> None:
     ("score", "said"),
     [
         (
-            0.25, "The weak model embedded:smollm2 does not follow guides (.25, chance .25): it cannot read, so a "
-            "grimoire is not expected to\nhelp it. One that reads: sleicl demo --weak embedded:qwen2.5-coder-1.5b\n\n",
+            0.25, "The weak model embedded:smollm2 does not follow guides (.25, chance .25), so a grimoire is not "
+            "expected\nto help it. One that follows them: sleicl demo --weak embedded:qwen2.5-coder-1.5b\n\n",
         ),
         (0.9, "The weak model embedded:smollm2 follows guides (.90, chance .25).\n\n"),
     ],
@@ -122,10 +125,21 @@ def test_the_demo_says_first_whether_the_model_reads(place: Home, score: float, 
     try:
         done = demo(place, "--example", "support", rows=1)
     finally:
-        place.readings.unlink()
+        shutil.rmtree(place.readings)
     assert done.status == 0 and done.out.startswith(f"{said}1. The task: ")
+    lines = done.out.splitlines()
     note = "embedded:smollm2 does not follow guides (.25, chance .25); a larger model may"
-    assert done.out.splitlines().count(note) == (2 if score == 0.25 else 0)  # under each table
+    assert lines.count(note) == (2 if score == 0.25 else 0)  # under each table
+    assert lines.count(situation(180, gives_state=True)) == (0 if score == 0.25 else 2)
+
+
+@pytest.mark.parametrize("name", ["embedded:x", "ollama:x", "openai:x"])
+def test_a_check_is_advised_for_models_that_can_be_checked(
+    name: str, home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _show_reading(Writer(), name, home)
+    advice = "" if name == "openai:x" else f"; sleicl models check {name} finds out"
+    assert capsys.readouterr().out == f"Whether {name} follows guides is not known{advice}.\n\n"
 
 
 def test_another_example_is_misuse(place: Home) -> None:

@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 from sleicl_chains.answering.recipes import Recipe, Verdict, told_by
 from sleicl_chains.evaluation.summary import ArmResult, Report, compare
 from sleicl_chains.evaluation.table import ArmBuilder
-from sleicl_chains.evaluation.words import verdict
+from sleicl_chains.evaluation.words import situation, verdict
+from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.models.names import weak_model
+from sleicl_chains.models.reading import Reading, keep_reading
 from sleicl_chains.tasks.cards import Task, load_task
 from sleicl_chains.tasks.rows import Example, text_id
 from tests.support.command import Desk, Done, Parrot, rows, sleicl
-from tests.support.fake_models import Scorer
+from tests.support.fake_models import Scorer, Stater, Writer
 from tests.support.openai_server import Reply
 
 HELPS = "A grimoire helps on these rows."
@@ -178,18 +181,64 @@ def test_training_rows_that_are_evaluated_are_seen_by_what_learns(task: Task, ex
     assert "1 of the evaluated rows are training rows too: what learns from those is flattered" in builder.notes
 
 
-@pytest.mark.parametrize(
-    ("rows", "said"),
-    [(0, "the grimoire alone"), (1, "beside a few of them"), (99, "beside a few of them"), (100, "(--mode blend)")],
-)
-def test_a_table_with_a_grimoire_says_what_suits_so_many_rows(rows: int, said: str, task: Task) -> None:
+# ------------------------------------------------------------------ what suits the rows that one has
+
+
+class Feeler(Stater):
+    """Says how long its state is, as the embedded models do."""
+
+    state_size: int = 2
+
+
+BLEND = "a reading fitted on all of them (--mode blend)"
+
+
+@pytest.mark.parametrize("rows", [0, 1, 99, 100, 200])
+def test_what_suits_so_many_rows(rows: int) -> None:
+    for gives_state in (True, False):
+        line = situation(rows, gives_state=gives_state)
+        assert line.startswith(f"what suits {rows or 'no'} labelled rows: ") and "\n" not in line
+        assert ("the grimoire alone" in line) is ("(--texts)" in line) is ("as examples" not in line) is (rows == 0)
+        assert (BLEND in line) is (rows >= 100 and gives_state)
+
+
+def noted(task: Task, weak: Writer, arms: list[str], home: Home, rows: int = 0) -> list[str]:
+    """Return the notes of a table that has a grimoire."""
+    shown = Grimoire("g", "moods", "", "", task.labels, "Sobs are sad.", "Tears are sad.", Provenance())
     train = [Example(f"text {at}", "sad") for at in range(rows)]
-    shown = Grimoire("g", "moods", "", "", task.labels, "", "Tears are sad.", Provenance())
-    for given, times in ((shown, 1), (None, 0)):
-        builder = ArmBuilder(task, Scorer(), DeterministicFakeEmbedding(size=4), train=train, grimoire=given)
-        builder.build(["zero-shot"])
-        lines = [note for note in builder.notes if note.startswith(f"{rows or 'no'} labelled rows: ")]
-        assert len(lines) == times and all(said in line for line in lines)
+    space = DeterministicFakeEmbedding(size=4)
+    builder = ArmBuilder(task, weak, space, train=train, grimoire=shown, home=home)
+    builder.build(arms)
+    return builder.notes
+
+
+@pytest.mark.parametrize("rows", [0, 1, 100])
+@pytest.mark.parametrize("weak", [Scorer, Feeler])
+def test_a_table_that_shows_a_grimoire_says_what_suits_so_many_rows(
+    weak: type[Scorer], rows: int, task: Task, home: Home
+) -> None:
+    line = situation(rows, gives_state=weak is Feeler)
+    assert noted(task, weak(), ["zero-shot", "simple"], home, rows).count(line) == 1
+    assert noted(task, weak(), ["simple", "profound"], home, rows).count(line) == 1
+    if rows:
+        assert noted(task, weak(), ["profound+few-shot"], home, rows).count(line) == 1
+    assert not [note for note in noted(task, weak(), ["zero-shot"], home, rows) if "suits" in note]
+
+
+def test_what_suits_is_said_of_labels_that_are_scored_alone(task: Task, home: Home) -> None:
+    assert not [note for note in noted(task, Writer(), ["simple"], home) if "suits" in note]
+    words = Task(name="moods", description="Name the mood.")
+    assert not [note for note in noted(words, Scorer(), ["simple"], home) if "suits" in note]
+
+
+def test_of_a_model_that_is_known_to_fail_that_is_said_instead(task: Task, home: Home) -> None:
+    reads = Reading(0.8, 0.7, 0.9, 0.25, 96, 0.25, 0.55, 0.4, 0.7, "score", "questions")
+    fails = replace(reads, score=0.25, low=0.17, difference=0.0, difference_low=-0.1)
+    for known, said in ((reads, situation(0, gives_state=False)), (fails, f"Scorer {fails}; a larger model may")):
+        keep_reading(Scorer(), known, home)
+        notes = noted(task, Scorer(), ["simple"], home)
+        assert [note for note in notes if "suits" in note or "guides" in note] == [said]
+    assert not [note for note in noted(task, Scorer(), ["zero-shot"], home) if "guides" in note]
 
 
 # ------------------------------------------------------------------ which arms are compared

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
@@ -19,7 +20,7 @@ from sleicl_chains.errors import ModelError, ModelNotFound, PromptTooLong
 from sleicl_chains.files import Home
 from sleicl_chains.models.llamacpp.engine import Engine
 from sleicl_chains.models.llamacpp.literals import MARK
-from sleicl_chains.models.llamacpp.model import EmbeddedModel, check
+from sleicl_chains.models.llamacpp.model import EmbeddedModel, _idle_cores, check
 from tests.models.llamacpp.test_scoring import CHAT, SENTIMENTS
 from tests.support.command import hear_interrupts, sleicl
 
@@ -63,6 +64,32 @@ def test_an_unknown_option_is_refused(weak: EmbeddedModel) -> None:
 async def test_the_asynchronous_methods_answer_too(weak: EmbeddedModel) -> None:
     assert (await weak.ainvoke("Name a colour.", max_tokens=8)).text == weak.invoke("Name a colour.", max_tokens=8).text
     assert "".join([chunk.text async for chunk in weak.astream("Name a colour.", max_tokens=8)])
+
+
+@pytest.mark.parametrize(
+    ("cores", "allowed", "percent", "threads"),
+    [
+        (4, 4, 0.0, 4), (4, 4, 50.0, 2), (4, 4, 30.0, 3), (4, 4, 100.0, 1), (1, 1, 0.0, 1), (1, 1, 100.0, 1),
+        (32, 32, 10.0, 8), (32, 32, 85.0, 5), (8, 2, 0.0, 2), (8, 2, 50.0, 1),
+    ],
+)  # fmt: skip
+def test_busy_cores_are_left_alone_and_one_thread_is_the_least(
+    cores: int, allowed: int, percent: float, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[float] = []
+
+    def busy(interval: float) -> float:
+        looked.append(interval)
+        return percent
+
+    monkeypatch.setattr(psutil, "cpu_percent", busy)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(allowed)), raising=False)
+    _idle_cores.cache_clear()
+    try:
+        assert [_idle_cores(), _idle_cores()] == [threads] * 2 and looked == [0.2]  # once a process
+    finally:
+        _idle_cores.cache_clear()
 
 
 LONG = "Tell me a story that never ends."
