@@ -5,7 +5,7 @@ Whatever talks to a user opens things here. Nothing is printed: what a user shou
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Options = Mapping[str, Any]
 """A model's options as the user gave them, `base_url` among them."""
+FEW_TEXTS = 12
+"""Fewer texts for a prior than this are said to be few."""
 
 
 def open_task(card: Path) -> "Task":
@@ -57,6 +59,32 @@ def open_space(name: str, home: Home, journal: "Journal | None") -> "Embeddings"
     from sleicl_chains.models.embedders import embedder, remembered
 
     return remembered(embedder(name, home=home, journal=journal))
+
+
+def open_texts(file: Path, task: "Task", evaluated: Iterable[str] = ()) -> list[str]:
+    """Return the texts of a file for a prior; an `InputNote` says so where they are few.
+
+    Args:
+        file: rows without answers, or lines.
+        task: names the column.
+        evaluated: texts to leave out, with a warning: a prior of those would know the questions beforehand.
+
+    Raises:
+        InputError: the file cannot be read, or all of its texts are evaluated.
+    """
+    from sleicl_chains.errors import note
+    from sleicl_chains.tasks.labels import fold
+    from sleicl_chains.tasks.rows import load_texts
+
+    taken, texts = set(map(fold, evaluated)), load_texts(file, task)
+    kept = [text for text in texts if fold(text) not in taken]
+    if not kept:
+        raise InputError(f"All texts of {file} are among the evaluated ones; give others")
+    if len(kept) < len(texts):
+        warnings.warn(f"{len(texts) - len(kept)} texts of {file} are evaluated rows and were left out", stacklevel=3)
+    if (different := len(set(map(fold, kept)))) < FEW_TEXTS:
+        note(f"{file}: found {different} for the prior; a few dozen texts make it steadier")
+    return kept
 
 
 def open_grimoire(name: str, task: "Task", home: Home) -> "Grimoire":
@@ -214,7 +242,7 @@ def _by_card(
     from sleicl_chains.answering.solver import solver
     from sleicl_chains.errors import note
     from sleicl_chains.grimoires.samplers import few_shot_examples
-    from sleicl_chains.tasks.rows import load_examples, load_texts
+    from sleicl_chains.tasks.rows import load_examples
 
     grimoire = open_grimoire(shown.grimoire, task, home) if shown.grimoire is not None else None
     arm = shown.arm or Arm(("profound" if grimoire.profound else "simple") if grimoire else "")
@@ -226,7 +254,7 @@ def _by_card(
         note(f"few-shot shows {what}")
     texts = prior_texts(rows, task, seed=seed, shown=examples) if rows else []
     if shown.texts:
-        texts = unlabelled_texts(load_texts(shown.texts, task), seed=seed)
+        texts = unlabelled_texts(open_texts(shown.texts, task), seed=seed)
     space = open_space(embeddings, home, later["journal"]) if embeddings else None
     return solver(
         model, task, arm=arm, grimoire=grimoire, examples=examples, prior_texts=texts, train=rows, embeddings=space,

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 
 from sleicl_chains.answering.shares import LEAST
-from sleicl_chains.errors import InputError, note
+from sleicl_chains.errors import InputError
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import fold
 from sleicl_chains.tasks.rows import Example
@@ -20,9 +20,6 @@ CONTENT_FREE = ("N/A", "", "[MASK]")
 MEAN_ROWS = 48
 """Training texts that the prior `mean` reads at most; one weak call each, once an arm."""
 
-
-FEW_TEXTS = 12
-"""Fewer than this are said to be few."""
 
 DOMAIN_TEXTS = 20
 """Texts of random words for the prior `domain`, as many as arXiv 2305.19148 (section 4) takes."""
@@ -84,10 +81,7 @@ def unlabelled_texts(texts: Sequence[str], *, seed: int) -> list[str]:
     """Choose the texts for the prior `mean` where nobody knows their answers: at most `MEAN_ROWS` different ones.
 
     Random by `seed`. They hold the labels in their own shares, so a label that is frequent among them is in part
-    taken for the model's preference; with labelled rows `prior_texts` avoids that. An `InputNote` says so where they
-    are few.
+    taken for the model's preference; with labelled rows `prior_texts` avoids that.
     """
     distinct_texts = list({fold(text): text for text in texts}.values())
-    if len(distinct_texts) < FEW_TEXTS:
-        note(f"the prior is of {len(distinct_texts)} texts alone; a few dozen make it steadier")
     return random.Random(seed).sample(distinct_texts, min(MEAN_ROWS, len(distinct_texts)))

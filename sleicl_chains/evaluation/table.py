@@ -19,6 +19,7 @@ from sleicl_chains.answering.opening import (
     open_recipe,
     open_recipe_model,
     open_space,
+    open_texts,
     open_weak,
 )
 from sleicl_chains.answering.priors import MEAN_ROWS, prior_texts, unlabelled_texts
@@ -39,7 +40,7 @@ from sleicl_chains.models.journal import Journal
 from sleicl_chains.models.reading import reading_problem
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import fold, prefixed
-from sleicl_chains.tasks.rows import Example, among, load_examples, load_texts, text_id
+from sleicl_chains.tasks.rows import Example, among, load_examples, text_id
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
@@ -296,7 +297,7 @@ def open_table(
         train=_kept_rows(shown.train, task, evaluated) if shown.train else (),
         grimoire=open_grimoire(shown.grimoire, task, home) if shown.grimoire else None,
         mode=shown.mode, prior=shown.prior, seed=seed, journal=journal,
-        texts=_kept_texts(shown.texts, task, evaluated) if shown.texts else (),
+        texts=open_texts(shown.texts, task, [row.text for row in evaluated]) if shown.texts else (),
     )  # fmt: skip
 
 
@@ -307,16 +308,4 @@ def _kept_rows(file: Path, task: Task, evaluated: Sequence[Example]) -> list[Exa
         raise InputError(f"All rows of {file} are among the evaluated ones; put some of them in a file of their own")
     if dropped:
         warnings.warn(f"{dropped} rows of {file} are among the evaluated ones and were left out of it", stacklevel=3)
-    return kept
-
-
-def _kept_texts(file: Path, task: Task, evaluated: Sequence[Example]) -> list[str]:
-    """Return the texts of a file that are not evaluated: a prior of those would know the questions beforehand."""
-    taken = {fold(example.text) for example in evaluated}
-    texts = load_texts(file, task)
-    kept = [text for text in texts if fold(text) not in taken]
-    if not kept:
-        raise InputError(f"All texts of {file} are among the evaluated ones; give others")
-    if len(kept) < len(texts):
-        warnings.warn(f"{len(texts) - len(kept)} texts of {file} are evaluated rows and were left out", stacklevel=3)
     return kept

@@ -113,16 +113,17 @@ def known_reading(model: BaseChatModel, home: Home | None = None, *, test: str |
         keys = [_settings_key(model), weights_digest(model)]
     except (SleiclError, TypeError):  # a server that is down, or no model of a kind that is known
         return None
-    known = (reading_of(key, home or Home.at()) for key in keys if key)
-    return next((reading for reading in known if reading and test in (None, reading.test)), None)
+    known = (reading_of(key, home or Home.at(), test=test) for key in keys if key)
+    return next(filter(None, known), None)
 
 
-def reading_of(key: str, home: Home) -> Reading | None:
+def reading_of(key: str, home: Home, *, test: str | None = None) -> Reading | None:
     """Return what is known under a key, such as the digest of a file of weights; the user's own measurement first."""
     for found in (_kept(key, home), _shipped().get(key)):
         with suppress(KeyError, TypeError, ValueError, OverflowError):
-            if isinstance(found, dict):
-                return Reading.from_dict(found)
+            reading = Reading.from_dict(found) if isinstance(found, dict) else None
+            if reading and test in (None, reading.test):
+                return reading
     return None
 
 

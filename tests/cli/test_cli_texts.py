@@ -12,7 +12,7 @@ from tests.support.command import Desk, sleicl
 from tests.support.fake_models import Scorer, question_of
 
 TEXTS = ["Where is it?", "It broke.", "Thank you!"]
-FEW = "Note: the prior is of {} texts alone; a few dozen make it steadier.\n"
+FEW = "Note: {}: found {} for the prior; a few dozen texts make it steadier.\n"
 NOTE = (
     f"prior mean: over at most {MEAN_ROWS} texts without answers; one call each, once an arm, not counted in the table"
 )
@@ -138,7 +138,7 @@ def test_a_text_of_another_encoding_is_said_to_be_one(desk: Desk, weak: Scorer, 
     file.write_bytes("Der Schlüssel klemmt.\nDas Öl läuft aus.\n".encode("cp1252"))
     done = sleicl(*ask(desk, "--texts", file))
     first = f"Rows of {file} are asked about first, as far as the reading needs them.\n"
-    assert done.err == f"Note: {file}: read as Windows-1252, for it is not UTF-8.\n{FEW.format(2)}{first}"
+    assert done.err == f"Note: {file}: read as Windows-1252, for it is not UTF-8.\n{FEW.format(file, 2)}{first}"
     assert set(asked(weak)) == {"Der Schlüssel klemmt.", "Das Öl läuft aus.", "Hm?"}
 
 
@@ -149,8 +149,8 @@ def test_few_texts_are_said_to_be_few(desk: Desk, weak: Scorer, tmp_path: Path) 
         file.write_text("\n".join([*lines[:count], lines[0].upper()]), encoding="utf-8")  # the last is the first again
         for command in (ask(desk, "--texts", file), evaluate(desk, "--texts", file)):
             done = sleicl(*command)
-            assert done.status == 0 and (FEW.format(count) in done.err) is said, done.err
-            assert ("texts alone" in done.err) is said
+            assert done.status == 0 and done.err.count(FEW.format(file, count)) == int(said), done.err
+            assert ("for the prior" in done.err) is said
 
 
 def test_ask_says_whose_rows_are_asked_about_first(desk: Desk, weak: Scorer, texts: Path) -> None:
@@ -195,7 +195,7 @@ def test_texts_that_are_evaluated_are_left_out(desk: Desk, weak: Scorer, tmp_pat
     file.write_text("\n".join([*TEXTS, evaluated[0], f" {evaluated[1].upper()}  "]), encoding="utf-8")
     done = sleicl(*evaluate(desk, "--texts", file))
     assert f"Warning: 2 texts of {file} are evaluated rows and were left out.\n" in done.err
-    assert done.json()["arms"][0]["prior"] == "mean" and FEW.format(3) in done.err
+    assert done.json()["arms"][0]["prior"] == "mean" and FEW.format(file, 3) in done.err
     assert sorted(asked(weak)) == sorted([*TEXTS, *evaluated])  # each evaluated one once, as a question
 
 
