@@ -14,6 +14,7 @@ from sleicl_chains.models.ollama.server import Server
 from sleicl_chains.models.weights import fetch
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
+from tests.support.command import Parrot, by_length
 from tests.support.ollama_server import OllamaServer
 
 CACHE = Home(Path(__file__).parent.parent / ".test-home")
@@ -116,3 +117,11 @@ def examples() -> list[Example]:
         Example("What a sunny morning!", "happy"),
         Example("My dog is ill.", "sad"),
     ]
+
+
+@pytest.fixture
+def parrot(monkeypatch: pytest.MonkeyPatch) -> Iterator[Parrot]:
+    """A server that answers as OpenAI's does, by the length of the question."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
+    with Parrot(by_length) as server:
+        yield server

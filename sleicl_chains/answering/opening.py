@@ -115,10 +115,11 @@ def open_weak(name: str | None, task: "Task", home: Home, options: Options | Non
         ModelNotFound: no model of that name can be had.
     """
     from sleicl_chains.models.names import weak_model
+    from sleicl_chains.models.weights import READER
 
     if name is None:
         raise OptionError(
-            "--weak is missing: name a model, say embedded:qwen2.5-coder-1.5b, or give a --recipe, which names its own"
+            f"--weak is missing: name a model, say embedded:{READER}, or give a --recipe, which names its own"
         )
     return weak_model(name, home=home, **weak_options(task, options or {}))
 
@@ -238,7 +239,7 @@ def _by_card(
     seed: int, later: Mapping[str, Any],
 ) -> "Runnable[str, Answer]":  # fmt: skip
     from sleicl_chains.answering.arms import Arm
-    from sleicl_chains.answering.priors import prior_texts, unlabelled_texts
+    from sleicl_chains.answering.priors import chosen_texts
     from sleicl_chains.answering.solver import solver
     from sleicl_chains.errors import note
     from sleicl_chains.grimoires.samplers import few_shot_examples
@@ -252,9 +253,8 @@ def _by_card(
     if rows and arm.examples == "few-shot":
         examples, what = few_shot_examples(task, rows, grimoire, seed=seed)
         note(f"few-shot shows {what}")
-    texts = prior_texts(rows, task, seed=seed, shown=examples) if rows else []
-    if shown.texts:
-        texts = unlabelled_texts(open_texts(shown.texts, task), seed=seed)
+    unlabelled = open_texts(shown.texts, task) if shown.texts else []
+    texts = chosen_texts(task, rows, unlabelled, seed=seed, shown=examples)
     space = open_space(embeddings, home, later["journal"]) if embeddings else None
     return solver(
         model, task, arm=arm, grimoire=grimoire, examples=examples, prior_texts=texts, train=rows, embeddings=space,

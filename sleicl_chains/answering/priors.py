@@ -85,3 +85,10 @@ def unlabelled_texts(texts: Sequence[str], *, seed: int) -> list[str]:
     """
     distinct_texts = list({fold(text): text for text in texts}.values())
     return random.Random(seed).sample(distinct_texts, min(MEAN_ROWS, len(distinct_texts)))
+
+
+def chosen_texts(
+    task: Task, train: Sequence[Example], texts: Sequence[str], *, seed: int, shown: Iterable[Example] = ()
+) -> list[str]:
+    """Choose the texts that a prior is estimated on: of those without answers where there are any, else of `train`."""
+    return unlabelled_texts(texts, seed=seed) if texts else prior_texts(train, task, seed=seed, shown=shown)

@@ -107,10 +107,8 @@ def _show_reading(model: BaseChatModel, weak: str, home: Home) -> None:
     """Say first whether this model can read what is written for it."""
     known = known_reading(model, home)
     if known is None:
-        local = weak.startswith(("embedded:", "ollama:"))
-        print(
-            f"Whether {weak} follows guides is not known" + (f"; sleicl models check {weak} finds out" * local) + ".\n"
-        )
+        hint = f"; sleicl models check {weak} finds out" if weak.startswith(("embedded:", "ollama:")) else ""
+        print(f"Whether {weak} follows guides is not known{hint}.\n")
     elif known.follows_guides:
         print(f"The weak model {weak} {known}.\n")
     else:

@@ -22,7 +22,7 @@ from sleicl_chains.answering.opening import (
     open_texts,
     open_weak,
 )
-from sleicl_chains.answering.priors import MEAN_ROWS, prior_texts, unlabelled_texts
+from sleicl_chains.answering.priors import MEAN_ROWS, chosen_texts
 from sleicl_chains.answering.readings import Mode, Prior
 from sleicl_chains.answering.solver import solver
 from sleicl_chains.answers import Answer
@@ -200,7 +200,7 @@ class ArmBuilder:
         shown = Arm.of(name)
         mode: Mode | None = shown.reading or self.mode
         examples = self.examples if shown.examples == "few-shot" else []
-        texts = self._prior_texts(examples)
+        texts = chosen_texts(self.task, self.train, self.texts, seed=self.seed, shown=examples)
         prior = self.prior or ("mean" if texts else "content-free")
         if prior == "mean" and mode in (None, "score") and self.task.labels and not self._unscored:
             labelled = "training texts, of each label as many as there are rows"
@@ -226,12 +226,6 @@ class ArmBuilder:
             journal=self.journal,
             name=name,
         )
-
-    def _prior_texts(self, shown: Sequence[Example]) -> list[str]:
-        """Return the texts that the priors are estimated on."""
-        if self.texts:
-            return unlabelled_texts(self.texts, seed=self.seed)
-        return prior_texts(self.train, self.task, seed=self.seed, shown=shown) if self.train else []
 
     def _recipe(self) -> Runnable[str, Answer]:
         if self.recipe is None:

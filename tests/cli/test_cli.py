@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +43,6 @@ REPORT_KEYS = ["task", "n", "weak", "train_rows", "majority", "arms"]
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     return Desk.at(tmp_path_factory.mktemp("desk"))
-
-
-@pytest.fixture
-def parrot(monkeypatch: pytest.MonkeyPatch) -> Iterator[Parrot]:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
-    with Parrot(by_length) as server:
-        yield server
 
 
 @pytest.fixture

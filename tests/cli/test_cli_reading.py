@@ -1,6 +1,5 @@
 """`models check` of whether a model reads, and what `evaluate` and `learn` say of one that is known not to."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from sleicl_chains.files import Home
 from sleicl_chains.models.names import weak_model
 from sleicl_chains.models.reading import Reading, keep_reading
 from sleicl_chains.models.weights import KNOWN
-from tests.support.command import Desk, Done, Parrot, by_length, learning, sleicl
+from tests.support.command import Desk, Done, Parrot, learning, sleicl
 from tests.support.ollama_server import OllamaServer, alternatives, recorded, said
 
 KEYS = [
@@ -136,13 +135,6 @@ def test_a_model_for_embeddings_is_not_asked_to_read(
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     return Desk.at(tmp_path / "desk")
-
-
-@pytest.fixture
-def parrot(monkeypatch: pytest.MonkeyPatch) -> Iterator[Parrot]:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
-    with Parrot(by_length) as server:
-        yield server
 
 
 @pytest.fixture

@@ -1,14 +1,13 @@
 """The rows of a run on disk: what is whole is read, what is not is named, and nothing is lost or passed off."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sleicl_chains.answers import Answer
 from sleicl_chains.evaluation.answered import AnsweredRow
-from tests.support.command import Desk, Done, Parrot, by_length, sleicl
+from tests.support.command import Desk, Done, Parrot, sleicl
 
 WHOLE = Answer(
     "sad", "sad", True, "a", "score", "mean", 0.7, {"happy": 0.3, "sad": 0.7}, 0.9, ("happy",), "Mood:", True, "m-1",
@@ -20,13 +19,6 @@ SAID = Answer(None, "Hm.", False, "a", "generate")
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     return Desk.at(tmp_path / "desk")
-
-
-@pytest.fixture
-def parrot(monkeypatch: pytest.MonkeyPatch) -> Iterator[Parrot]:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
-    with Parrot(by_length) as server:
-        yield server
 
 
 def evaluated(desk: Desk, parrot: Parrot, *more: object) -> Done:

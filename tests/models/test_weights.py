@@ -45,6 +45,19 @@ def five_parts(two_files: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(KNOWN, "toy", toy(FIVE))
 
 
+@pytest.fixture
+def bars(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The bars that a test's fetches have drawn."""
+    drawn: list[Any] = []
+
+    def kept(**how: Any) -> Any:
+        drawn.append(tqdm(**how))
+        return drawn[-1]
+
+    monkeypatch.setattr("tqdm.tqdm", kept)
+    return drawn
+
+
 def use(monkeypatch: pytest.MonkeyPatch, *installers: list[str]) -> None:
     monkeypatch.setattr(packages, "_installers", lambda: [*installers])
 
@@ -102,18 +115,11 @@ def test_a_fetch_that_failed_keeps_the_parts_that_arrived(
 
 
 def test_what_was_here_before_counts_but_not_as_fetched_now(
-    five_parts: None, home: Home, notes: Notes, monkeypatch: pytest.MonkeyPatch
+    five_parts: None, home: Home, notes: Notes, bars: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     part(home, "one").parent.mkdir(parents=True)
     for name in ("one", "two", "three"):
         part(home, name).write_text(name)
-    bars: list[Any] = []
-
-    def kept(**how: Any) -> Any:
-        bars.append(tqdm(**how))
-        return bars[-1]
-
-    monkeypatch.setattr("tqdm.tqdm", kept)
     use(monkeypatch, notes.installer())
     fetch("toy", home)
     (bar,) = bars
@@ -122,17 +128,10 @@ def test_what_was_here_before_counts_but_not_as_fetched_now(
 
 
 def test_more_bytes_than_the_files_have_are_no_more_than_all(
-    home: Home, notes: Notes, monkeypatch: pytest.MonkeyPatch
+    home: Home, notes: Notes, bars: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as a download under way and what is unpacked of it."""
     monkeypatch.setitem(KNOWN, "toy", toy(["three"], size=4))
-    bars: list[Any] = []
-
-    def kept(**how: Any) -> Any:
-        bars.append(tqdm(**how))
-        return bars[-1]
-
-    monkeypatch.setattr("tqdm.tqdm", kept)
     use(monkeypatch, notes.installer())
     fetch("toy", home)
     assert (bars[0].initial, bars[0].n) == (0, 4)
