@@ -47,7 +47,7 @@ ARMS = (
     "zero-shot+hidden,few-shot+hidden,simple+hidden,profound+hidden,"
     "zero-shot+fusion,few-shot+fusion,simple+fusion,profound+fusion,knn,recipe"
 )
-WEAK, SPACE, PRIOR = "embedded:smollm2", "wordllama", "mean"
+WEAK, SPACE, PRIOR, SAMPLER = "embedded:smollm2", "wordllama", "mean", "k-means"
 TRAIN_ROWS = 100
 DIFFERENCE = ("difference", "difference_low", "difference_high")
 LIMITS: dict[str, dict[str, int]] = {"score": {}, "generate": {"max_tokens": 32}}
@@ -61,7 +61,8 @@ def main() -> None:
         f"{os.cpu_count()} cores; {options.weak}; {options.limit} test rows a task; seeds {options.seeds}", flush=True
     )
     for seed, name, mode in product(options.seeds.split(","), options.tasks.split(","), options.modes.split(",")):
-        kept = f"{name}-{mode}{suffix(options.weak, options.embeddings, options.prior)}-{options.limit}-seed{seed}"
+        unusual = suffix(options.weak, options.embeddings, options.prior, options.sampler)
+        kept = f"{name}-{mode}{unusual}-{options.limit}-seed{seed}"
         if options.add and not (RESULTS / f"{kept}.json").exists():  # before the hours of the run
             raise SystemExit(f"results/paper has no {kept} to add to; run without --add")
         started = time.monotonic()
@@ -124,9 +125,9 @@ def slug(name: str) -> str:
     return name.replace(":", "-").replace("/", "-")
 
 
-def suffix(weak: str, space: str, prior: str = PRIOR) -> str:
-    """Return what tells results apart that are not of the usual model, embeddings or prior."""
-    usual = {weak: WEAK, space: SPACE, prior: PRIOR}
+def suffix(weak: str, space: str, prior: str = PRIOR, sampler: str = SAMPLER) -> str:
+    """Return what tells results apart that are not of the usual model, embeddings, prior or grimoire."""
+    usual = {weak: WEAK, space: SPACE, prior: PRIOR, sampler: SAMPLER}
     return "".join(f"-{slug(found)}" for found, expected in usual.items() if found != expected)
 
 
@@ -207,7 +208,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--grimoires", required=True)
     parser.add_argument("--tasks", default=TASKS)
     parser.add_argument("--modes", default="score")
-    parser.add_argument("--sampler", default="k-means", help="which grimoire: the beginning of its file's name")
+    parser.add_argument("--sampler", default=SAMPLER, help="which grimoire: the beginning of its file's name")
     parser.add_argument("--weak", default=WEAK)
     parser.add_argument("--embeddings", default=SPACE, help="of fusion, blend and knn")
     parser.add_argument("--option", "-o", action="append", help="NAME=VALUE for the model, such as num_thread=2")

@@ -1,6 +1,6 @@
 """What `paper.py` found, tasks and seeds together: figures, verdicts, and whether the recipe reaches its goal.
 
-    python benchmarks/paper_summary.py [--weak MODEL] [--embeddings minilm] [--prior none] [--tasks TREC,Subj]
+    python benchmarks/paper_summary.py [--weak MODEL] [--embeddings minilm] [--prior none] [--sampler k-means] [--tasks TREC,Subj]
         [--limit 300]
         [--leave-out AgNews-2] [--pair simple+hidden,zero-shot+hidden]
 
@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from paper import PRIOR, RESULTS, SPACE, TASKS, WEAK, read_kept, suffix
+from paper import PRIOR, RESULTS, SAMPLER, SPACE, TASKS, WEAK, read_kept, suffix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -98,7 +98,8 @@ def main() -> None:
     """Print everything."""
     options = _options()
     tasks, left_out = options.tasks.split(","), options.leave_out.split(",")
-    every = (read(task, options.weak, options.embeddings, options.limit, left_out, options.prior) for task in tasks)
+    unusual = suffix(options.weak, options.embeddings, options.prior, options.sampler)
+    every = (read(task, unusual, options.limit, left_out) for task in tasks)
     found = [one for one in every if one]
     if not found:
         raise SystemExit("results/paper has nothing of this model; run paper.py first")
@@ -122,11 +123,9 @@ def main() -> None:
         print_pair(able, arm, rival, "macro-F1")
 
 
-def read(
-    task: str, weak: str, space: str, limit: int, left_out: Sequence[str] = (), prior: str = PRIOR
-) -> Found | None:
+def read(task: str, unusual: str, limit: int, left_out: Sequence[str] = ()) -> Found | None:
     """Return what is kept of a task but for the seeds TASK-SEED that are left out; None where nothing is."""
-    names = f"{task}-score{suffix(weak, space, prior)}-{limit}-seed?.json"
+    names = f"{task}-score{unusual}-{limit}-seed?.json"
     by_seed = {path.stem.rpartition("seed")[2]: path.stem for path in sorted(RESULTS.glob(names))}
     kept = {seed: read_kept(stem) for seed, stem in by_seed.items() if f"{task}-{seed}" not in left_out}
     reports, found = [report for report, _ in kept.values()], [found for _, found in kept.values()]
@@ -250,6 +249,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--weak", default=WEAK)
     parser.add_argument("--embeddings", default=SPACE)
     parser.add_argument("--prior", default=PRIOR)
+    parser.add_argument("--sampler", default=SAMPLER)
     parser.add_argument("--tasks", default=TASKS)
     parser.add_argument("--limit", type=int, default=300)
     parser.add_argument(
