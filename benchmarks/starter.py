@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from data import Data, load
@@ -35,7 +35,8 @@ from sleicl_chains.tasks.cards import Task
 RESULTS = HERE / "results" / "starter"
 LIBRARY = HERE.parent / "vectorstore" / "grimoires"
 WEAK = "embedded:qwen2.5-coder-1.5b"
-ARMS = ("zero-shot", "simple", "profound")
+FORMS: tuple[Literal["simple", "profound"], ...] = ("simple", "profound")
+ARMS = ("zero-shot", *FORMS)
 LEAST_ROWS = 100
 """An effect on fewer rows does not go into a grimoire's front matter."""
 ALL = 1_000_000
@@ -119,9 +120,9 @@ def effects(found: Mapping[str, Any], source: Source, weak: str) -> list[Effect]
     """Return what either form does, against zero-shot."""
     plain, name, n = _right(found, source, "zero-shot"), weak.removeprefix("embedded:"), len(found["gold"])
     measured = []
-    for arm in ("simple", "profound"):
-        figures = (round(one, 4) for one in paired_difference(_right(found, source, arm), plain))
-        measured.append(Effect(name, arm, *figures, n, source.name))
+    for arm in FORMS:
+        difference, low, high = (round(one, 4) for one in paired_difference(_right(found, source, arm), plain))
+        measured.append(Effect(name, arm, difference, low, high, rows=n, source=source.name))
     return measured
 
 
@@ -129,8 +130,8 @@ def write(path: Path, grimoire: Grimoire, measured: list[Effect]) -> None:
     """Put effects into a shipped grimoire's file, in place of those on the same rows and weak model."""
     if any(one.rows < LEAST_ROWS for one in measured):
         raise SystemExit(f"{path}: not written, there are fewer than {LEAST_ROWS} rows")
-    new = {(one.weak, one.source) for one in measured}
-    kept = [one for one in grimoire.effects if (one.weak, one.source) not in new]
+    new = {(one.weak, one.arm, one.source) for one in measured}
+    kept = [one for one in grimoire.effects if (one.weak, one.arm, one.source) not in new]
     write_whole(path, replace(grimoire, effects=(*kept, *measured)).to_markdown())
 
 
