@@ -101,19 +101,20 @@ def _print_written(grimoire: "Grimoire", place: Home) -> None:
 
 @app.command("list")
 def list_all(as_json: JsonOption = False, home: HomeOption = None) -> None:
-    """List all grimoires: your own and the shipped ones."""
+    """List all grimoires, your own and the shipped ones, and whether what they do was measured."""
     store = open_store(Home.at(home))
     found = store.list()
     say(store.problems)
     about = [
         {"id": g.id, "task": g.task, "strong_model": g.provenance.strong_model, "sampler": g.provenance.sampler,
-         "date": g.provenance.date} for g in found
+         "date": g.provenance.date, "measured": bool(g.effects)} for g in found
     ]  # fmt: skip
     if as_json:
         print_json(about)
         return
     for row in about:
-        print("\t".join(row.values()))
+        measured = "measured" if row.pop("measured") else "not measured"
+        print(*row.values(), measured, sep="\t")
 
 
 @app.command()
@@ -126,6 +127,7 @@ def show(id: str, as_json: JsonOption = False, home: HomeOption = None) -> None:
         print_json(asdict(grimoire))
         return
     print(grimoire.to_markdown(), end="")
+    say(f"Measured: {effect}" for effect in grimoire.effects)
 
 
 @app.command()
