@@ -204,7 +204,7 @@ def open_client(folder: Path) -> "Client":
         raise
 
 
-def open_server(url: str) -> "ClientAPI":
+def open_server(url: str) -> "Client":
     """Return a client of a Chroma server, as `chroma run` starts one.
 
     Raises:
@@ -223,7 +223,7 @@ def open_server(url: str) -> "ClientAPI":
     if parts.scheme not in ("http", "https") or not parts.hostname or extras:
         raise InputError(f"the Chroma server's address is {url!r}; expected, say, http://127.0.0.1:8000")
     try:
-        return HttpClient(host=parts.hostname, port=port, ssl=parts.scheme == "https")
+        return cast("Client", HttpClient(host=parts.hostname, port=port, ssl=parts.scheme == "https"))
     except Exception as problem:  # of several kinds, none of them Chroma's own
         raise StoreError(
             f"No Chroma server answers at {url} ({one_line(problem):.200}); start one with `chroma run --path DIR "

@@ -7,7 +7,7 @@ fused by reciprocal ranks: of the descriptions, the rules, the labels and exampl
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -199,11 +199,10 @@ def near_words(wish: str, description: str) -> tuple[tuple[str, str], ...]:
 
     Word vectors of `wordllama` say what is near, whatever embeddings the library has.
     """
-    ours, theirs = _content_words(wish), _content_words(description)
+    (ours, our_vectors), (theirs, their_vectors) = _content(wish), _content(description)
     if not ours or not theirs:
         return ()
-    vectors = _words()
-    cosines = embed(vectors, ours) @ embed(vectors, theirs).T  # (n_ours, n_theirs)
+    cosines = our_vectors @ their_vectors.T  # (n_ours, n_theirs)
     best = cosines.argmax(axis=1)
     pairs = sorted(zip(-cosines.max(axis=1), ours, (theirs[place] for place in best), strict=True))
     taken: dict[str, tuple[str, str]] = {}
@@ -213,10 +212,14 @@ def near_words(wish: str, description: str) -> tuple[tuple[str, str], ...]:
     return tuple(taken.values())[:4]
 
 
-def _content_words(text: str) -> list[str]:
-    words = list(dict.fromkeys(re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", text.casefold())))
-    lengths = _words().lengths(words)
-    return [word for word, length in zip(words, lengths, strict=True) if len(word) > 1 and length >= _LEAST_WEIGHT]
+@lru_cache(maxsize=1024)
+def _content(text: str) -> tuple[list[str], NDArray[np.float32]]:
+    """Return the words that say what a text is about, and their vectors: (n_words, n_dims), rows of unit length."""
+    words = list(dict.fromkeys(re.findall(r"[^\W\d_]{2,}(?:['’-][^\W\d_]+)*", text.casefold())))
+    sums = _words().sums(words)
+    lengths = np.linalg.norm(sums, axis=1)
+    heavy = lengths >= _LEAST_WEIGHT
+    return [word for word, said in zip(words, heavy, strict=True) if said], sums[heavy] / lengths[heavy, None]
 
 
 @cache

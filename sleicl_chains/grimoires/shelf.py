@@ -13,7 +13,7 @@ from sleicl_chains.errors import InputError, StoreError
 from sleicl_chains.files import Home, data_folder, read_text
 from sleicl_chains.grimoires.grimoire import Grimoire
 
-MANY = 1000
+MANY = 300
 """A library of more files is looked through at most once in `LOOK_EVERY_S`: looking takes longer than searching. Files
 that come or go are seen at once all the same, by their folder's time."""
 LOOK_EVERY_S = 1.0

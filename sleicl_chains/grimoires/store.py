@@ -48,6 +48,7 @@ from sleicl_chains.tasks.texts import whole_text
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
+    from chromadb.api.client import Client
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class GrimoireStore:
     Any number of processes and threads may use one home: whatever touches the index waits its turn at
     a lock file, and nothing stays open in between, because an open Chroma client does not see what
     another process writes. A user's file takes the place of a shipped one of the same id. A change
-    within a file of a library of more than 1,000 may be seen a second late.
+    within a file of a library of more than 300 may be seen a second late.
 
     Args:
         home: the user's folder; by default `$SLEICL_HOME` or the platform's data folder.
@@ -91,6 +92,7 @@ class GrimoireStore:
         """Files that were left out by the latest listing or search, with the reason."""
         self._given = embeddings
         self._client = client
+        self._opened: Client | None = None
         self._lock_timeout_s = lock_timeout_s
         self._shelf = Shelf(self.home)
         self._held = Indexed(Library({}), {})
@@ -291,8 +293,9 @@ class GrimoireStore:
         """Yield a client, and turn Chroma's many kinds of errors into one; needs the lock."""
         try:
             if isinstance(self._client, str):
-                self._client = open_server(self._client)
-            if self._client is not None:
+                self._opened = self._opened or open_server(self._client)
+                yield self._opened
+            elif self._client is not None:
                 yield self._client
             else:
                 with open_client(folder or self.home.chroma) as client:
@@ -308,7 +311,13 @@ class GrimoireStore:
             ) from problem
 
     def close(self) -> None:
-        """Do nothing: no file or client is open between two calls. A given client is the caller's to close."""
+        """Close the connection to a Chroma server, if there is one; nothing else is open between two calls.
+
+        A given client is the caller's to close.
+        """
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
     def __enter__(self) -> "GrimoireStore":
         return self

@@ -19,8 +19,7 @@ from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 
 from sleicl_chains.errors import EmbedderChanged, GrimoireNotFound, InputError, ModelError, StoreError
-from sleicl_chains.files import Home
-from sleicl_chains.grimoires import shelf
+from sleicl_chains.files import Home, read_text
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance, grimoire_id
 from sleicl_chains.grimoires.index import open_client
 from sleicl_chains.grimoires.retriever import GrimoireRetriever
@@ -496,9 +495,7 @@ def test_in_a_large_library_a_change_is_seen_after_a_second(
     assert store.get(WIND.id).simple == "A goldfish means yes."
     assert WIND in store.list(), "not looked at again yet"
     (home.grimoires / f"{GOALS.id}.md").unlink()
-    assert GOALS not in store.list() and WIND not in store.list(), (
-        "a file that goes is seen at once, and so is the rest"
-    )
+    assert {GOALS, WIND}.isdisjoint(store.list()), "a file that goes is seen at once, and so is the rest"
     monkeypatch.setattr("sleicl_chains.grimoires.shelf.LOOK_EVERY_S", 0.0)
     path.write_text(path.read_text().replace("goldfish", "shark"))
     assert store.search("a shark", k=1)[0].grimoire.simple == "A shark means yes."
@@ -512,8 +509,12 @@ def test_only_files_that_changed_are_read_again(
         os.utime(path, (long_ago, long_ago))
     monkeypatch.setattr("sleicl_chains.grimoires.shelf._SETTLED_NS", -1)  # changed just now, by its other clock
     read: list[str] = []
-    real = shelf.read_text
-    monkeypatch.setattr(shelf, "read_text", lambda path, what: (read.append(path.stem), real(path, what))[1])
+
+    def reading(path: Path, what: str) -> str:
+        read.append(path.stem)
+        return read_text(path, what)
+
+    monkeypatch.setattr("sleicl_chains.grimoires.shelf.read_text", reading)
     assert len(store.list()) == len(read) == 4
     read.clear()
     everything(store)
@@ -590,7 +591,7 @@ def test_homes_share_a_server_named_by_its_address(
     written = {f"{name}-{number}" for name in ("one", "two") for number in range(4)}
     assert everything(one) == {CLOUDS.id, SHIPPED.id} | written
     for store in (one, other):
-        close(store._client)
+        close(store._opened)
 
 
 def close(client: Any) -> None:
