@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sleicl_chains.files import Home
+from tests.support.chroma_server import chroma_server
 from tests.support.command import Desk, Parrot, sleicl
 
 
@@ -64,3 +65,12 @@ def test_no_server_answers(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.status == 1 and "No Chroma server answers at http://127.0.0.1:9" in done.err
     assert "chroma run --path DIR --host 127.0.0.1 --port 9" in done.err
     assert sleicl("grimoires", "list").status == 0, "which needs no index"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Chroma leaves its sockets open
+def test_the_index_may_lie_on_a_server(home: Home, tmp_path: Path) -> None:
+    with chroma_server(tmp_path / "served") as server:
+        for command in (["rebuild"], ["search", "spam"], ["match", "Is this e-mail junk or not?"]):
+            done = sleicl("grimoires", *command, "--chroma-url", server.url)
+            assert done.status == 0 and done.out, done.err
+    assert not home.chroma.exists()
