@@ -140,7 +140,7 @@ def matches(index: Indexed, wish: Wish, *, k: int, threshold: float | None = Non
     if not index.grimoires:
         return []
     least = threshold if threshold is not None else wish.scale.fits if wish.scale else 0.0
-    similarity = index.vectors["task"] @ wish.vector
+    similarity = index.cosines("task", wish.vector)
     rankings = _rankings(index, wish, similarity)
     fused: dict[int, float] = {}
     for ground, rows in rankings.items():
@@ -150,15 +150,15 @@ def matches(index: Indexed, wish: Wish, *, k: int, threshold: float | None = Non
     return [_match(index.grimoires[row], float(similarity[row]), rankings, row, wish) for row in order[:k]]
 
 
-def _rankings(index: Indexed, wish: Wish, similarity: NDArray[np.float32]) -> dict[Ground, list[int]]:
+def _rankings(index: Indexed, wish: Wish, similarity: NDArray[np.floating[Any]]) -> dict[Ground, list[int]]:
     """Return the first rows of each ranking, the best first."""
     found: dict[Ground, list[int]] = {
         "description": _first(similarity),
-        "rules": _first(index.vectors["rules"] @ wish.vector),
+        "rules": _first(index.cosines("rules", wish.vector)),
         "labels": _by_labels(index, wish.labels),
     }
     if wish.texts is not None:
-        found["texts"] = _first((index.vectors["task"] + index.vectors["rules"]) @ wish.texts)
+        found["texts"] = _first(index.cosines("task", wish.texts) + index.cosines("rules", wish.texts))
     return found
 
 

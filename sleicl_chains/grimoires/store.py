@@ -179,7 +179,7 @@ class GrimoireStore:
         if not index.grimoires:
             return []
         # The mean of unit vectors, so that its product with another one is the mean of their cosines.
-        scores = np.max([vectors @ mean for vectors in index.vectors.values()], axis=0).clip(0.0, 1.0)
+        scores = np.max([index.cosines(field, mean) for field in index.vectors], axis=0).clip(0.0, 1.0)
         order = np.argsort(-scores, kind="stable")
         passing = (row for row in order if passes(index.grimoires[row], filters))
         return [Hit(index.grimoires[row], float(scores[row])) for row in islice(passing, k)]
