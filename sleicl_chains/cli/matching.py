@@ -103,6 +103,8 @@ def _try(
         results = tried(found, task, examples, model, journal=journal_of(place, no_journal), progress=meter)
     if note := undecided(results):
         say(f"Note: {note}.")
+    seen = {one.match.grimoire.id: one.seen for one in results if one.seen}
+    say(f"Warning: {id} was written from {n} of the {len(examples)} rows." for id, n in seen.items())
     return results
 
 
@@ -112,7 +114,7 @@ def _ordered(found: "Sequence[Match]", results: "Sequence[Tried]") -> "Sequence[
 
 def _object(hit: "Match", results: "Sequence[Tried]") -> dict[str, Any]:
     about = {"id": hit.grimoire.id, "task": hit.grimoire.task, "score": round(hit.score, 4), "why": str(hit.why)}
-    keys = ("form", "right", "zero_shot", "n", "difference", "low", "high", "p", "decided")
+    keys = ("form", "right", "zero_shot", "n", "difference", "low", "high", "p", "decided", "seen")
     mine = [{key: getattr(one, key) for key in keys} for one in results if one.match is hit]
     return about | ({"tried": mine} if mine else {})
 

@@ -42,6 +42,8 @@ class Tried:
     high: float
     p: float
     """Of McNemar's exact test."""
+    seen: int = 0
+    """Rows that the grimoire was written from, as far as is known: its figure is too good by them."""
 
     @property
     def decided(self) -> bool:
@@ -93,7 +95,7 @@ def tried(
                 progress(name, done, total)
         rights.append(right)
     baseline, *others = rights
-    found = [_tried(one, form, right, baseline) for (one, form), right in zip(candidates, others, strict=True)]
+    found = [_tried(one, form, right, baseline, rows) for (one, form), right in zip(candidates, others, strict=True)]
     return sorted(found, key=lambda one: -one.difference)
 
 
@@ -110,10 +112,11 @@ def _is_right(chain: Runnable[str, Answer], row: Example) -> bool:
         return False
 
 
-def _tried(match: Match, form: Form, right: Sequence[bool], baseline: Sequence[bool]) -> Tried:
+def _tried(match: Match, form: Form, right: Sequence[bool], baseline: Sequence[bool], rows: Sequence[Example]) -> Tried:
     difference, low, high = paired_difference(right, baseline)
     p = mcnemar(right, baseline)
-    return Tried(match, form, sum(right), sum(baseline), len(right), difference, low, high, p)
+    seen = len(match.grimoire.provenance.among(rows))
+    return Tried(match, form, sum(right), sum(baseline), len(rows), difference, low, high, p, seen)
 
 
 def undecided(found: Sequence[Tried]) -> str:

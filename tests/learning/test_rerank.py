@@ -52,6 +52,13 @@ def test_few_rows_decide_nothing() -> None:
     assert shown.decided and not replace(shown, p=2 / 2**5).decided
 
 
+def test_rows_that_a_grimoire_was_written_from_are_counted() -> None:
+    given = rows(6)
+    about = replace(CLUE.provenance, examples=(given[0].id, given[3].id))
+    (found,) = tried([Match(replace(CLUE, provenance=about), 0.5, WHY)], TASK, given, scorer(guess))
+    assert found.seen == 2
+
+
 def test_rows_and_labels_are_needed() -> None:
     with pytest.raises(InputError, match="found 0 labelled rows and 2 labels"):
         tried([DULL], TASK, [], scorer(guess))
