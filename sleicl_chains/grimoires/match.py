@@ -139,7 +139,7 @@ def matches(index: Indexed, wish: Wish, *, k: int, threshold: float | None = Non
     """
     if not index.grimoires:
         return []
-    least = threshold if threshold is not None else wish.scale.fits if wish.scale else 0.0
+    least = threshold if threshold is not None else wish.scale.fits if wish.scale else -1.0
     similarity = index.cosines("task", wish.vector)
     rankings = _rankings(index, wish, similarity)
     fused: dict[int, float] = {}

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -191,7 +191,8 @@ class GrimoireStore:
     def match(
         self, wanted: str | Task, *, texts: Sequence[str] = (), k: int = 3, threshold: float | None = None
     ) -> builtins.list[Match]:
-        """Return the grimoires that fit a new task, best first; none where none fits. See `matches`.
+        """Return the grimoires that fit a new task, best first; none where none fits. Of other embeddings than `wordllama` and
+        `minilm` it is not known from where on something fits: then the best are returned whatever their score.
 
         Args:
             wanted: the task, or its description in a sentence.
@@ -207,12 +208,20 @@ class GrimoireStore:
         wish = Wish.of(wanted, texts, self._embeddings)
         return matches(self._indexed(), wish, k=k, threshold=threshold)
 
+    async def amatch(
+        self, wanted: str | Task, *, texts: Sequence[str] = (), k: int = 3, threshold: float | None = None
+    ) -> builtins.list[Match]:
+        """Do what `match` does, in a thread."""
+        return await run_in_executor(None, partial(self.match, wanted, texts=texts, k=k, threshold=threshold))
+
     def _indexed(self) -> Indexed:
         """Return the library with its vectors, from memory as long as no file has changed."""
         library, held = self._shelf.library(), self._held
         self.problems = [*library.problems]
-        if held.library is library or not library.grimoires:
-            return held if held.library is library else Indexed(library, {})
+        if held.library is library:
+            return held
+        if not library.grimoires:
+            return Indexed(library, {})
         try:
             with self._locked_library() as library:
                 held = self._read_index(library)

@@ -150,6 +150,10 @@ def test_a_described_task_finds_its_grimoire(shipped: GrimoireStore) -> None:
     assert best.grimoire.task == "sentiment" and best.why.labels == card.labels
 
 
+async def test_match_async(shipped: GrimoireStore) -> None:
+    assert await shipped.amatch("Is this e-mail junk or not?", k=1) == shipped.match("Is this e-mail junk or not?", k=1)
+
+
 def test_none_fits(shipped: GrimoireStore) -> None:
     assert shipped.match("Translate our menu from Portuguese to French.") == []
     nearest = shipped.match("Translate our menu from Portuguese to French.", threshold=0.0, k=1)
