@@ -191,8 +191,10 @@ class GrimoireStore:
     def match(
         self, wanted: str | Task, *, texts: Sequence[str] = (), k: int = 3, threshold: float | None = None
     ) -> builtins.list[Match]:
-        """Return the grimoires that fit a new task, best first; none where none fits. Of other embeddings than `wordllama` and
-        `minilm` it is not known from where on something fits: then the best are returned whatever their score.
+        """Return the grimoires that fit a new task, best first; none where none fits.
+
+        Of other embeddings than `wordllama` and `minilm` it is not known from where on something fits: then the best
+        are returned whatever their score.
 
         Args:
             wanted: the task, or its description in a sentence.
