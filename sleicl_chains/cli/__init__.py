@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from sleicl_chains.cli import answering, learning, library, models, reporting, rows
+from sleicl_chains.cli import answering, learning, library, matching, models, reporting, rows
 from sleicl_chains.cli.printing import guard, say
 from sleicl_chains.errors import InputNote, OptionError, SleiclError, bounded
 
@@ -52,6 +52,7 @@ for command in (
     answering.ask,
 ):
     app.command()(command)
+library.app.command()(matching.match)
 app.add_typer(library.app, name="grimoires")
 app.add_typer(models.app, name="models")
 

@@ -110,6 +110,8 @@ class Grimoire:
     simple: str
     provenance: Provenance
     effects: tuple[Effect, ...] = ()
+    language: str = ""
+    """Of the texts that it is for, as en or de; empty where it is not said."""
 
     def __post_init__(self) -> None:
         for name in ("profound", "simple"):
@@ -117,7 +119,9 @@ class Grimoire:
         if not self.profound and not self.simple:
             raise InputError("the profound and the simple text are both empty; expected at least one")
         if SURROGATE.search(
-            "".join([self.task, self.task_type, self.description, *self.labels, self.profound, self.simple])
+            "".join(
+                [self.task, self.task_type, self.description, *self.labels, self.profound, self.simple, self.language]
+            )
         ):
             raise InputError("the grimoire holds half of a surrogate pair; expected valid Unicode")
 
@@ -128,6 +132,7 @@ class Grimoire:
             "task_type": self.task_type,
             "description": self.description,
             "labels": list(self.labels),
+            **({"language": self.language} if self.language else {}),
             "provenance": _known(self.provenance),
         }
         if self.effects:
@@ -153,7 +158,7 @@ class Grimoire:
         front = _front_matter(head)
         profound, simple = _sections(body)
         about = (front.task, front.task_type, front.description, front.labels)
-        return cls(id, *about, profound, simple, front.provenance, front.effect)
+        return cls(id, *about, profound, simple, front.provenance, front.effect, front.language)
 
 
 def grimoire_id(task: str, profound: str, simple: str) -> str:
@@ -193,6 +198,7 @@ class _FrontMatter(BaseModel):
     task_type: str = ""
     description: str = ""
     labels: tuple[str, ...] = ()
+    language: str = ""
     provenance: Provenance = Provenance()
     effect: tuple[Effect, ...] = ()
 
