@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from sleicl_chains.cli import answering, learning, library, models, reporting, rows
+from sleicl_chains.cli import answering, batch, learning, library, models, reporting, rows
 from sleicl_chains.cli.printing import guard, say
 from sleicl_chains.errors import InputNote, OptionError, SleiclError, bounded
 
@@ -50,6 +50,7 @@ for command in (
     answering.evaluate,
     reporting.report,
     answering.ask,
+    batch.batch,
 ):
     app.command()(command)
 app.add_typer(library.app, name="grimoires")

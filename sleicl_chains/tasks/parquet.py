@@ -27,6 +27,12 @@ def parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
+def parquet_columns(path: Path) -> tuple[str, ...]:
+    """Return the names of the columns; see `parquet_rows`."""
+    with _opened(path) as file:
+        return tuple(file.schema_arrow.names)
+
+
 def parquet_batches(path: Path) -> Iterator[Any]:
     """Yield the rows as Arrow record batches; see `parquet_rows`."""
     arrow, _ = _pyarrow(path)
@@ -79,32 +85,66 @@ def parquet_writer(path: Path, schema: Any) -> Iterator[Callable[[Any], None]]:
         unfinished.unlink(missing_ok=True)
 
 
-def write_parquet(path: Path, rows: Callable[[], Iterable[Mapping[str, Any]]], columns: Sequence[str]) -> None:
+def write_parquet(path: Path, rows: Callable[[], Iterable[Mapping[str, Any]]], last: Sequence[str]) -> None:
     """Write rows of JSON values, which are gone through twice: first for the types of the columns.
 
     A column whose values have no type in common is written as text, as JSON writes it.
+
+    Args:
+        path: of the file.
+        rows: gives them from the start.
+        last: columns that come after all others: of an answer, as `add_columns` writes them.
     """
     arrow, _ = _pyarrow(path)
-    schema = _schema(arrow, rows(), columns)
+    schema = _schema(arrow, rows(), last)
     with parquet_writer(path, schema) as write:
         for some in _batched(rows()):
-            write(arrow.record_batch([_array(arrow, [row.get(one.name) for row in some], one.type) for one in schema],
-                                     schema=schema))  # fmt: skip
+            columns = [_array(arrow, [row.get(one.name) for row in some], one.type) for one in schema]
+            write(arrow.record_batch(columns, schema=schema))
 
 
-def _schema(arrow: Any, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Any:
-    types = dict.fromkeys(columns, arrow.null())
+def add_columns(source: Path, path: Path, added: Iterator[Mapping[str, Any] | None], columns: Sequence[str]) -> None:
+    """Write the rows of a Parquet file, their types kept, with columns of an answer added.
+
+    Args:
+        source: the file.
+        path: of the file to write.
+        added: for each row what is added, None for one that is left out.
+        columns: the names of the four: text, number, true or false, text.
+    """
+    arrow, _ = _pyarrow(path)
+    new = _of_answer(arrow, columns)
+    with _opened(source) as file:
+        schema = arrow.schema([*file.schema_arrow, *new])
+    with parquet_writer(path, schema) as write:
+        for batch in parquet_batches(source):
+            given = list(islice(added, batch.num_rows))
+            kept = batch.filter(arrow.array([row is not None for row in given], arrow.bool_()))
+            rows = [row for row in given if row is not None]
+            arrays = [arrow.array([row[one.name] for row in rows], one.type) for one in new]
+            write(arrow.record_batch([*kept.columns, *arrays], schema=schema))
+
+
+def _of_answer(arrow: Any, columns: Sequence[str]) -> list[Any]:
+    types = (arrow.string(), arrow.float64(), arrow.bool_(), arrow.string())
+    return [arrow.field(name, kind) for name, kind in zip(columns, types, strict=True)]
+
+
+def _schema(arrow: Any, rows: Iterable[Mapping[str, Any]], last: Sequence[str]) -> Any:
+    types: dict[str, Any] = {}
     for some in _batched(rows):
-        for column in columns:
-            types[column] = _common(arrow, types[column], [row.get(column) for row in some])
+        for name in dict.fromkeys(name for row in some for name in row if name not in last):
+            types[name] = _common(arrow, types.get(name, arrow.null()), [row.get(name) for row in some])
     # A column of nothing at all is text, or few programs could read it.
-    return arrow.schema([(name, arrow.string() if arrow.types.is_null(one) else one) for name, one in types.items()])
+    own = [arrow.field(name, arrow.string() if arrow.types.is_null(one) else one) for name, one in types.items()]
+    return arrow.schema([*own, *_of_answer(arrow, last)])
 
 
 def _common(arrow: Any, known: Any, values: Sequence[Any]) -> Any:
+    """Return the type that holds what came before and these; text where there is none."""
     try:
-        fields = [arrow.field("_", known), arrow.field("_", arrow.array(values).type)]
-        return arrow.unify_schemas([arrow.schema([one]) for one in fields], promote_options="permissive").field(0).type
+        one, other = (arrow.schema([("_", kind)]) for kind in (known, arrow.array(values).type))
+        return arrow.unify_schemas([one, other], promote_options="permissive").field(0).type
     except (arrow.ArrowException, OverflowError):
         return arrow.string()
 
