@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from sleicl_chains.cli import answering, batch, learning, library, models, reporting, rows
+from sleicl_chains.cli import answering, batch, exchange, learning, library, models, recipes, reporting, rows
 from sleicl_chains.cli.printing import guard, say
 from sleicl_chains.errors import InputNote, OptionError, SleiclError, bounded
 
@@ -55,6 +55,8 @@ for command in (
     app.command()(command)
 app.add_typer(library.app, name="grimoires")
 app.add_typer(models.app, name="models")
+app.add_typer(recipes.app, name="recipe")
+app.add_typer(exchange.export_app, name="export")
 
 
 def main() -> None:

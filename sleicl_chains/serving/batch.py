@@ -165,10 +165,10 @@ class _Run:
         started = time.monotonic()
         with ExitStack() as opened:
             bad = opened.enter_context(_appended(self.bad))
-            rows = opened.enter_context(_appended(self.rows))
+            written = opened.enter_context(_appended(self.rows))
             known = _known_bad(bad, outcome)
-            left = _unanswered(stream.rows, form, rows, known, outcome, self._foreign)
-            _answer(self.asking, left, form, Writer(rows, bad), outcome, _total(self.source))
+            left = _unanswered(stream.rows, form, written, known, outcome, self._foreign)
+            _answer(self.asking, left, form, Writer(written, bad), outcome, _total(self.source))
         if not outcome.bad:
             self.bad.unlink()
         outcome.seconds = time.monotonic() - started
