@@ -132,11 +132,12 @@ def answer_pipe(asking: Asking, source: Path | BinaryIO, output: BinaryIO, bad: 
         InputError: the input cannot be read, or no row could be asked.
         ModelError: the model failed.
     """
-    stream, outcome = _streamed(source), Outcome(output="-")
-    form = _form(stream, asking, stream.sign if stream.form == "table" else "")
-    _check_columns(stream, asking, source)
-    output.write(form.head().encode())
-    _answer(asking, _counted(stream.rows, set(), outcome), form, Writer(output, bad), outcome, _total(source))
+    outcome = Outcome(output="-")
+    with _streamed(source) as stream:
+        _check_columns(stream, asking, source)
+        form = _form(stream, asking, stream.sign if stream.form == "table" else "")
+        output.write(form.head().encode())
+        _answer(asking, _counted(stream.rows, set(), outcome), form, Writer(output, bad), outcome, _total(source))
     return _checked(outcome)
 
 
@@ -153,9 +154,11 @@ class _Run:
 
     def answer(self, *, force: bool) -> Outcome:
         """Answer what is not answered yet."""
-        stream = _streamed(self.source)
-        _check_columns(stream, self.asking, self.source)
-        done = self._begin(force=force)
+        with _streamed(self.source) as stream:
+            _check_columns(stream, self.asking, self.source)
+            return self._answer(stream, self._begin(force=force))
+
+    def _answer(self, stream: Stream, done: Outcome | None) -> Outcome:
         if done and self.parquet and self.output.exists():
             if (rows := _total(self.source)) not in (0, done.rows):
                 raise self._foreign(self.output, f"it was made of {done.rows} rows, where the input has {rows}")
@@ -335,25 +338,28 @@ def _unanswered(
     if file.tell() < len(head):
         file.seek(0)
         file.write(head)
-    end, kept = len(head), form.kept(file)
+    end, kept, left = len(head), form.kept(file), _counted(rows, known, outcome)
     try:
-        for row in _counted(rows, known, outcome):
-            found = None if row.problem else next(kept, None)
-            if found is None:
-                if not row.problem:
-                    file.seek(end)
-                    file.truncate()  # half a row, if anything
-                    kept = iter(())
+        for row in left:
+            if row.problem:
                 yield row
-            elif found.told != form.told(row.columns):
+                continue
+            if (found := next(kept, None)) is None:
+                file.seek(end)
+                file.truncate()  # half a row, if anything
+                yield row
+                yield from left
+                return
+            if found.told != form.told(row.columns):
                 raise foreign(None, f"its row {outcome.kept + 1} is not the one of line {row.line} of the input")
-            else:
-                end, outcome.kept, outcome.answered = found.end, outcome.kept + 1, outcome.answered + 1
-                outcome.invalid += not found.valid
+            end, outcome.kept, outcome.answered = found.end, outcome.kept + 1, outcome.answered + 1
+            outcome.invalid += not found.valid
         if next(kept, None):
             raise foreign(None, "it has more rows than the input")
     except ValueError as problem:
         raise foreign(None, f"{problem}") from None
+    file.seek(end)
+    file.truncate()
 
 
 def _counted(rows: Iterator[Streamed], known: set[int], outcome: Outcome) -> Iterator[Streamed]:

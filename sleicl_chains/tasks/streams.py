@@ -9,10 +9,9 @@ import io
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TextIO
+from typing import Any, BinaryIO, Literal, Self, TextIO
 
 from sleicl_chains.errors import InputError, note
 from sleicl_chains.files import open_file, parse_json
@@ -50,7 +49,7 @@ class Streamed:
 
 @dataclass(frozen=True)
 class Stream:
-    """Rows to be gone through once."""
+    """Rows to be gone through once; use as a context manager, which closes the file."""
 
     form: Form
     rows: Iterator[Streamed]
@@ -58,6 +57,14 @@ class Stream:
     """Those of every row; empty where each row has its own."""
     sign: str = ","
     """What separates the cells of a table."""
+    file: io.IOBase | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.file:
+            self.file.close()
 
 
 def stream_rows(path: Path) -> Stream:
@@ -97,7 +104,8 @@ def stream_pipe(pipe: BinaryIO, name: str = "stdin") -> Stream:
 
 def count_rows(path: Path) -> int:
     """Return how many rows a file has, bad ones too; goes through it once."""
-    return sum(1 for _ in stream_rows(path).rows)
+    with stream_rows(path) as stream:
+        return sum(1 for _ in stream.rows)
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -138,24 +146,34 @@ def _stream(file: BinaryIO, encoding: str, name: str, usual: str | None) -> Stre
     try:
         head = text.read(_HEAD)
         head += text.readline(_LONGEST) if len(head) == _HEAD else ""
+        if not head.strip():
+            raise InputError(f"{name}: the file holds no rows; expected at least one")
+        if name.endswith(_LINES) or (usual is None and head.lstrip().startswith("{")):
+            return Stream("lines", _objects(_lines(head, text, "\n"), name), file=text)
+        sign, start = separator(head, usual or ",")
+        return _table(_records(_lines(head[start:], text, ""), sign, 2 if start else 1), name, sign, text)
     except UnicodeError as problem:
+        text.close()
         raise InputError(f"{name}: is no {encoding.upper()} text ({problem}); expected {_WHAT}") from None
-    if not head.strip():
-        raise InputError(f"{name}: the file holds no rows; expected at least one")
-    if name.endswith(_LINES) or (usual is None and head.lstrip().startswith("{")):
-        return Stream("lines", _objects(_lines(head, text, "\n"), name))
-    sign, start = separator(head, usual or ",")
-    return _table(_records(_lines(head[start:], text, ""), sign, 2 if start else 1), name, sign)
+    except InputError:
+        text.close()
+        raise
 
 
 def _lines(head: str, text: TextIO, newline: str) -> Iterator[str]:
     """Yield the lines of what was read and of what is still to come; of one that is too long the beginning alone."""
-    with closing(text):
-        for file in (io.StringIO(head, newline=newline), text):
-            while line := file.readline(_LONGEST):
-                yield line
-                while _is_cut(line):
-                    line = file.readline(_LONGEST)
+    for file in (io.StringIO(head, newline=newline), text):
+        while line := _line(file):
+            yield line
+            while _is_cut(line):
+                line = _line(file)
+
+
+def _line(file: TextIO) -> str:
+    try:
+        return file.readline(_LONGEST)
+    except UnicodeError as problem:
+        raise InputError(f"found bytes that are no text in the encoding of the rest ({problem})") from None
 
 
 def _is_cut(line: str) -> bool:
@@ -211,7 +229,7 @@ def _fed(lines: Iterator[str], waiting: deque[str], taken: list[str]) -> Iterato
         yield line
 
 
-def _table(records: Iterator[_Record], name: str, sign: str) -> Stream:
+def _table(records: Iterator[_Record], name: str, sign: str, file: io.IOBase) -> Stream:
     """Return the rows under a table's header."""
     for line, cells, problem, _ in records:
         where = f"{name}, line {line}"
@@ -221,7 +239,7 @@ def _table(records: Iterator[_Record], name: str, sign: str) -> Stream:
             header = header_of(where, cells)
             if header.count("") > 1:
                 raise InputError(f"{where}: found {header.count('')} columns without a name; expected different names")
-            return Stream("table", _under(header, records, sign), tuple(header), sign)
+            return Stream("table", _under(header, records, sign), tuple(header), sign, file)
     raise InputError(f"{name}: the file holds no rows; expected at least one")
 
 
