@@ -7,7 +7,7 @@ one of its own; messages stay, and the client's come after them.
 import json
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from sleicl_chains.answering.observer import Observer
@@ -54,20 +54,27 @@ class Exported:
     """Role and text of what stands before every question."""
     parameters: dict[str, Any]
     template: str = ""
-    """Empty for that of the weights."""
+    """Empty for that of the base."""
+    weights: str = ""
+    """SHA-256 of the base's file of weights, where nothing else of the base is to be taken over."""
 
     def request(self, name: str) -> dict[str, Any]:
         """Return the body of /api/create."""
         messages = [{"role": role, "content": text} for role, text in self.messages]
-        told = {"model": name, "from": self.base, "messages": messages, "parameters": self.parameters, "stream": False}
+        source = {"files": {"weights.gguf": f"sha256:{self.weights}"}} if self.weights else {"from": self.base}
+        told = {"model": name, **source, "messages": messages, "parameters": self.parameters, "stream": False}
         return told | ({"template": self.template} if self.template else {})
 
     def modelfile(self) -> str:
         """Return the same for `ollama create NAME -f FILE`.
 
         Raises:
-            Unsupported: a text cannot be written there.
+            Unsupported: a text cannot be written there, or the base has a system text, which would come along.
         """
+        if self.weights:
+            raise Unsupported(
+                f"{self.base} has a system text of its own, which no Modelfile takes away; `sleicl export ollama` does"
+            )
         lines = [f"FROM {self.base}"]
         lines += [f"TEMPLATE {_quoted(self.template)}"] if self.template else []
         for name, value in self.parameters.items():
@@ -111,19 +118,40 @@ def exported(recipe: Recipe, weak: "OllamaModel") -> Exported:
     messages = in_words(recipe, weak).messages(_MARK)
     parameters = {name: value for name, value in weak.settings.items() if name in (*LOADING, *SAMPLING)}
     if weak.layout == "completion":
-        # The template writes "Text:" and "Answer:"; a text that begins a block loses its outer white space there too.
-        fixed = [
-            (_ROLES[one.type], one.text.removeprefix("Text: ").removeprefix("Answer: ").strip())
-            for one in messages[:-2]
-        ]
-        return Exported(weak.model, tuple(fixed), {**parameters, "stop": [STOP]}, TEMPLATE)
+        # The template writes "Text:" and "Answer:".
+        texts = [one.text.removeprefix("Text: ").removeprefix("Answer: ").strip() for one in messages]
+        fixed = [(_ROLES[one.type], text) for one, text in zip(messages, texts, strict=True)][:-2]
+        return _without_system(Exported(weak.model, tuple(fixed), {**parameters, "stop": [STOP]}, TEMPLATE), weak)
     laid = lay_out(messages, weak.layout)
     if laid[-1].text != _MARK:
         raise Unsupported(
             f"{weak.model_name}: its template knows no system message, and there is no example to put the task into; "
             "take a recipe with few-shot, or other weights (--from)"
         )
-    return Exported(weak.model, tuple((_ROLES[one.type], one.text) for one in laid[:-1]), parameters)
+    return _without_system(
+        Exported(weak.model, tuple((_ROLES[one.type], one.text) for one in laid[:-1]), parameters), weak
+    )
+
+
+def _without_system(found: Exported, weak: "OllamaModel") -> Exported:
+    """Leave out a system text of the base, which the server would put before the grimoire."""
+    shown = weak.shown
+    if not shown.get("system") or not (weights := weights_digest(shown)):
+        return found
+    own = {**_parameters(str(shown.get("parameters") or "")), **found.parameters}
+    return replace(found, weights=weights, parameters=own, template=found.template or str(shown.get("template") or ""))
+
+
+def _parameters(text: str) -> dict[str, Any]:
+    """Return parameters as /api/show writes them, one a line."""
+    found: dict[str, Any] = {}
+    for name, value in (line.split(None, 1) for line in text.splitlines() if len(line.split(None, 1)) == 2):
+        try:
+            read = json.loads(value)
+        except ValueError:
+            read = value
+        found[name] = [*found.get(name, []), read] if name == "stop" else read
+    return found
 
 
 def base_of(recipe: Recipe, server: Server) -> str:
@@ -139,7 +167,8 @@ def base_of(recipe: Recipe, server: Server) -> str:
         return name
     wanted = recipe.model.get("weights")
     for entry in server.models() if wanted else []:
-        if weights_digest(server.show(entry["name"])) == wanted:
+        shown = server.show(entry["name"])
+        if weights_digest(shown) == wanted and not shown.get("messages"):  # else it was made from the one wanted
             return str(entry["name"])
     has = ", ".join(str(entry["name"]) for entry in server.models()) or "no model yet"
     raise ModelNotFound(
@@ -231,7 +260,7 @@ def create(recipe: Recipe, weak: "OllamaModel", name: str, *, home: Home, force:
     same = rendered(weak.server, name, "Is it so?") == weak.render(in_words(recipe, weak).messages("Is it so?"))
     if not same:
         warnings.warn(f"{name}: the server makes another prompt of it than the solver sends", stacklevel=2)
-    return Created(name, found.base, len(found.messages), tokens, weak.context, bool(found.template), same)
+    return Created(name, found.base, len(found.messages), tokens, weak.context, found.template == TEMPLATE, same)
 
 
 def rendered(server: Server, name: str, question: str, system: str = "") -> str:
