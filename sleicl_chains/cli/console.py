@@ -154,6 +154,7 @@ def print_recipe(recipe: "Recipe") -> None:
         name = f"{one.name} (dropped early)" if one.dropped else one.name
         numbers = [f"{value:.3f}" if value is not None else "" for value in (one.accuracy, one.macro_f1, one.loss)]
         rows.append([name, str(one.n), *numbers, f"{one.prompt_tokens:.0f}"])
-    _print_table(title, ("prompt and reading", "rows", "accuracy", "macro-F1", "loss", "prompt tokens"), rows)
+    if rows:
+        _print_table(title, ("prompt and reading", "rows", "accuracy", "macro-F1", "loss", "prompt tokens"), rows)
     for line in [*recipe.warnings, *recipe_verdict(recipe)]:
         print(line)

@@ -89,7 +89,12 @@ class Asking:
 
 
 def answer_file(
-    asking: Asking, source: Path | BinaryIO, output: Path, *, bad: Path | None = None, force: bool = False
+    asking: Asking | Chain,
+    source: str | Path | BinaryIO,
+    output: str | Path,
+    *,
+    bad: Path | None = None,
+    force: bool = False,
 ) -> Outcome:
     """Answer the rows of a file or a pipe into a file; what an earlier, stopped call has written is kept.
 
@@ -97,8 +102,8 @@ def answer_file(
     that the output is its own.
 
     Args:
-        asking: how.
-        source: the rows.
+        asking: how; a chain is asked by the column `text`, one row at a time.
+        source: the rows: .csv, .tsv, .jsonl, .json or .parquet, or an open pipe.
         output: its ending decides the form.
         bad: where bad rows go, by default OUTPUT.bad.jsonl.
         force: whether files that are there already are replaced.
@@ -108,6 +113,8 @@ def answer_file(
             and was not begun by the same call.
         ModelError: the model failed; the same call goes on from there.
     """
+    asking = Asking(asking) if isinstance(asking, Runnable) else asking
+    source, output = Path(source) if isinstance(source, str) else source, Path(output)
     bad = bad or output.with_name(f"{output.name}.bad.jsonl")
     if output.suffix.lower() not in (*TABLES, *_LINES, *_PARQUET):
         raise OptionError(f"{output}: found the ending {output.suffix!r}; expected {_WHAT}")

@@ -7,13 +7,14 @@ import codecs
 import csv
 import io
 import json
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self, TextIO
 
-from sleicl_chains.errors import InputError, note
+from sleicl_chains.errors import InputError, InputNote, note
 from sleicl_chains.files import open_file, parse_json
 from sleicl_chains.tasks.cards import kind
 from sleicl_chains.tasks.parquet import parquet_columns, parquet_rows
@@ -103,9 +104,11 @@ def stream_pipe(pipe: BinaryIO, name: str = "stdin") -> Stream:
 
 
 def count_rows(path: Path) -> int:
-    """Return how many rows a file has, bad ones too; goes through it once."""
-    with stream_rows(path) as stream:
-        return sum(1 for _ in stream.rows)
+    """Return how many rows a file has, bad ones too; goes through it once, and leaves its notes to who reads it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", InputNote)
+        with stream_rows(path) as stream:
+            return sum(1 for _ in stream.rows)
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -92,10 +92,13 @@ def test_batch_with_the_embedded_model(weak: EmbeddedModel, home_with_weights: H
     reader = {"kind": "prior", "prior": {"billing": 0.5, "technical": 0.5}}
     found = recipe_of(weak, "embedded:smollm2", mode="score", prior="mean", cue="Answer:", reader=reader)
     found.save(table.with_name("recipe.json"))
+    table.write_text(f"{ROWS}4,{'endless ' * 9000}\n", encoding="utf-8")
     done = sleicl("batch", table.with_name("recipe.json"), table, "-o", table.with_name("out.jsonl"))
     assert done.status == 0, done.err
     rows = [json.loads(line) for line in table.with_name("out.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["id"] for row in rows] == ["1", "3"]
+    bad = [json.loads(line) for line in table.with_name("out.jsonl.bad.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["line"] for row in bad] == [3, 5] and "The prompt has" in bad[1]["reason"]
     assert all(row["valid"] and 0.5 <= row["probability"] < 1 and row["error"] is None for row in rows)
 
 

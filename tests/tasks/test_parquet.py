@@ -40,9 +40,8 @@ def test_rows_of_json_get_the_types_that_hold_them_all(tmp_path: Path) -> None:
 
 
 def test_what_fails_leaves_no_file(tmp_path: Path) -> None:
-    calls = iter([[{"answer": "a"}], [{"answer": 5.5}]])
-    with pytest.raises(Exception, match="5.5|float|str"):
-        write_parquet(tmp_path / "a.parquet", lambda: ({**row, "valid": "no"} for row in next(calls)), ADDED)
+    with pytest.raises(Exception, match="bool"):
+        write_parquet(tmp_path / "a.parquet", lambda: [{"answer": "a", "valid": "no"}], ADDED)
     assert list(tmp_path.iterdir()) == []
 
 

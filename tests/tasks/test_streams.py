@@ -110,6 +110,6 @@ def test_a_pipe_or_a_folder_is_no_file_to_wait_for(tmp_path: Path) -> None:
 
 def test_stdin_is_a_table_or_one_object_a_line() -> None:
     for data, form in ((b"text\nx\n", "table"), (b'{"text": "x"}\n', "lines"), (b"\xef\xbb\xbftext\nx\n", "table")):
-        for pipe in (io.BytesIO(data), io.BufferedReader(io.BytesIO(data))):  # type: ignore[arg-type]
+        for pipe in (io.BytesIO(data), io.BufferedReader(io.BytesIO(data))):
             stream = stream_pipe(pipe)
             assert (stream.form, [row.columns for row in stream.rows]) == (form, [{"text": "x"}])
