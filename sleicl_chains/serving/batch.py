@@ -118,8 +118,12 @@ def answer_file(
     bad = bad or output.with_name(f"{output.name}.bad.jsonl")
     if output.suffix.lower() not in (*TABLES, *_LINES, *_PARQUET):
         raise OptionError(f"{output}: found the ending {output.suffix!r}; expected {_WHAT}")
+    if os.path.realpath(bad) == os.path.realpath(output):
+        raise OptionError(f"{bad}: answered and bad rows cannot go to one file; name another for the bad ones")
     for file in (output, bad):
         refuse_unwritable(file)
+        if file.exists() and not file.is_file():
+            raise InputError(f"{file}: is no regular file; expected {_WHAT}")
         if isinstance(source, Path) and file.exists() and source.exists() and file.samefile(source):
             raise InputError(f"{file}: the rows are read from this file; name another one to write")
     with _alone(output):
@@ -170,23 +174,35 @@ class _Run:
             if (rows := _total(self.source)) not in (0, done.rows):
                 raise self._foreign(self.output, f"it was made of {done.rows} rows, where the input has {rows}")
             return replace(done, kept=done.answered, seconds=0.0)
-        form = _form(stream, self.asking, self._sign(stream))
         outcome = Outcome(output=str(self.output), bad_file=str(self.bad))
-        started = time.monotonic()
-        with ExitStack() as opened:
-            bad = opened.enter_context(_appended(self.bad))
-            written = opened.enter_context(_appended(self.rows))
-            known = _known_bad(bad, outcome)
-            left = _unanswered(stream.rows, form, written, known, outcome, self._foreign)
-            _answer(self.asking, left, form, Writer(written, bad), outcome, _total(self.source))
+        is_new, started = not self.rows.exists(), time.monotonic()
+        try:
+            self._write(stream, outcome)
+            _checked(outcome)
+        except BaseException:
+            if is_new and not outcome.answered:  # the next try may be with other options
+                for file in (self.rows, self.bad, self.card):
+                    file.unlink(missing_ok=True)
+            raise
         if not outcome.bad:
             self.bad.unlink()
         outcome.seconds = time.monotonic() - started
-        _checked(outcome)
         if self.parquet:
             self._convert(stream.form)
         self._note(outcome)
         return outcome
+
+    def _write(self, stream: Stream, outcome: Outcome) -> None:
+        form = _form(stream, self.asking, self._sign(stream))
+        with ExitStack() as opened:
+            bad = opened.enter_context(_appended(self.bad))
+            written = opened.enter_context(_appended(self.rows))
+            try:
+                known = _known_bad(bad, outcome)
+            except (ValueError, KeyError, TypeError):
+                raise self._foreign(self.bad, "it is no file of bad rows") from None
+            left = _unanswered(stream.rows, form, written, known, outcome, self._foreign)
+            _answer(self.asking, left, form, Writer(written, bad), outcome, _total(self.source))
 
     def _begin(self, *, force: bool) -> Outcome | None:
         """Make sure that what is there is this call's, or is not there; return the outcome of a finished call."""
@@ -205,8 +221,10 @@ class _Run:
             known = None
         if known is None:
             self._note(None)
-        found = known and known.get("outcome")
-        return Outcome(**found) if found else None
+        try:
+            return Outcome(**known["outcome"]) if known and known.get("outcome") else None
+        except TypeError:
+            raise self._foreign(self.card, "it is not what this command writes") from None
 
     def _known(self) -> dict[str, Any]:
         found = parse_json(read_text(self.card, "the card of a batch"), self.card, "the card of a batch")
@@ -306,8 +324,6 @@ def _alone(output: Path) -> Iterator[None]:
 
 def _appended(path: Path) -> BinaryIO:
     """Open a file to read what it has and write on."""
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path}: is no regular file; expected {_WHAT}")
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b")
 
 

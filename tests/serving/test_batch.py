@@ -204,6 +204,32 @@ def test_what_cannot_work_is_refused_before_the_first_question(table: Path, tmp_
     assert not out.exists()
 
 
+def test_where_nothing_was_answered_nothing_is_left_to_be_in_the_way(table: Path, tmp_path: Path) -> None:
+    with pytest.raises(ServerDown):
+        answer_file(Asking(broken()), table, tmp_path / "out.csv")
+    assert [file.name for file in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_files_beside_the_output_that_were_changed_are_told(table: Path, tmp_path: Path) -> None:
+    out, bad, card = (tmp_path / f"out.csv{more}" for more in ("", ".bad.jsonl", ".batch.json"))
+    answer_file(asking(), table, out)
+    for file, text in ((bad, "[]\n"), (bad, "no json\n"), (bad, "{}\n"), (card, "[]"), (card, "{")):
+        before = file.read_text(encoding="utf-8")
+        file.write_text(text, encoding="utf-8")
+        with pytest.raises(InputError) as raised:
+            answer_file(asking(), table, out)
+        assert str(file) in str(raised.value) or "it was begun with another recipe" in str(raised.value)
+        assert out.read_bytes().decode() == ANSWERED
+        file.write_text(before, encoding="utf-8")
+
+
+def test_a_device_is_never_taken_away(table: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "is no regular file" in complaint(asking(), table, tmp_path / "out.csv", bad=tmp_path / "pipe", force=True)
+    assert (tmp_path / "pipe").exists()
+    assert "cannot go to one file" in complaint(asking(), table, tmp_path / "o.csv", bad=tmp_path / "o.csv")
+
+
 def broken() -> RunnableLambda[str, Answer]:
     def fail(question: str) -> Answer:
         raise ServerDown("no server answers")
