@@ -73,7 +73,7 @@ def _summary(found: "Outcome") -> str:
     told = [f"{found.output}: {found.answered} of {found.rows} rows answered{before}"]
     told += [f"{found.invalid} without a valid answer"] if found.invalid else []
     where = f" in {found.bad_file}" if found.bad_file else ""
-    told += [f"{found.bad} bad rows{where}"] if found.bad else []
+    told += [f"{found.bad} bad row{'s' if found.bad > 1 else ''}{where}"] if found.bad else []
     first = f". First bad row, {found.first_bad}" if found.first_bad else ""
     return f"{', '.join(told)}{first}".rstrip(".") + "."
 

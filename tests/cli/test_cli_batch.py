@@ -41,7 +41,7 @@ def test_batch_answers_a_table_and_says_what_became_of_it(recipe: Path, parrot: 
     ]  # fmt: skip
     assert (done.status, done.out) == (
         0,
-        f"{out}: 2 of 3 rows answered, 1 bad rows in {out}.bad.jsonl. First bad row, line 3: found nothing in 'text'; "
+        f"{out}: 2 of 3 rows answered, 1 bad row in {out}.bad.jsonl. First bad row, line 3: found nothing in 'text'; "
         "expected text.\n",
     )
     again = batch(recipe, parrot, table, "-o", out, "--json").json()
@@ -57,7 +57,7 @@ def test_batch_reads_stdin_and_writes_stdout(recipe: Path, parrot: Parrot) -> No
     ]
     bad, summary = done.err.splitlines()
     assert json.loads(bad)["line"] == 3 and summary.startswith(
-        "-: 2 of 3 rows answered, 1 bad rows. First bad row, line 3"
+        "-: 2 of 3 rows answered, 1 bad row. First bad row, line 3"
     )
 
 
