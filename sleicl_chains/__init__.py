@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sleicl_chains.models.journal import Journal
     from sleicl_chains.models.names import strong_model, weak_model
     from sleicl_chains.models.reading import Reading
+    from sleicl_chains.serving.batch import Asking, answer_file
     from sleicl_chains.tasks.cards import Task, load_task
     from sleicl_chains.tasks.rows import Example, examples_from_documents, load_examples
     from sleicl_chains.tasks.splits import split
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Answer": "answers",
     "ArmBuilder": "evaluation.table",
+    "Asking": "serving.batch",
     "Example": "tasks.rows",
     "Grimoire": "grimoires.grimoire",
     "GrimoireRetriever": "grimoires.retriever",
@@ -43,6 +45,7 @@ _HOMES = {
     "Report": "evaluation.summary",
     "SleiclError": "errors",
     "Task": "tasks.cards",
+    "answer_file": "serving.batch",
     "embedder": "models.embedders",
     "evaluate": "evaluation.evaluate",
     "examples_from_documents": "tasks.rows",
@@ -64,6 +67,7 @@ _HOMES = {
 __all__ = [
     "Answer",
     "ArmBuilder",
+    "Asking",
     "Example",
     "Grimoire",
     "GrimoireRetriever",
@@ -74,6 +78,7 @@ __all__ = [
     "Report",
     "SleiclError",
     "Task",
+    "answer_file",
     "embedder",
     "evaluate",
     "examples_from_documents",

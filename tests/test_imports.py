@@ -11,7 +11,8 @@ ROOMS = ("tasks", "models", "grimoires", "answering", "evaluation", "learning", 
 STRANGERS = {("tasks", "models"), ("models", "tasks")}
 """Neighbours that do not know each other."""
 TERMINAL = {"rich", "typer"}
-OPTIONAL = {"langchain_community"}
+OPTIONAL = {"langchain_community", "pyarrow"}
+"""Packages of extras."""
 
 
 def _modules() -> Iterator[tuple[str, ast.Module]]:
@@ -63,3 +64,9 @@ def test_a_room_begins_with_its_purpose_and_no_import() -> None:
         if module.endswith(".__init__") and not module.startswith("cli"):
             assert ast.get_docstring(tree), module
             assert not list(_imported(tree)), module
+
+
+def test_an_optional_package_is_imported_in_one_module_alone() -> None:
+    found = {(name.split(".")[0], module) for module, tree in _modules() for name in _imported(tree)}
+    importing = [package for package, _ in found if package in OPTIONAL]
+    assert "pyarrow" in importing and len(importing) == len(set(importing))

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from sleicl_chains.cli import answering, learning, library, matching, models, reporting, rows
+from sleicl_chains.cli import answering, batch, exchange, learning, library, matching, models, recipes, reporting, rows
 from sleicl_chains.cli.printing import guard, say
 from sleicl_chains.errors import InputNote, OptionError, SleiclError, bounded
 
@@ -50,11 +50,14 @@ for command in (
     answering.evaluate,
     reporting.report,
     answering.ask,
+    batch.batch,
 ):
     app.command()(command)
 library.app.command()(matching.match)
 app.add_typer(library.app, name="grimoires")
 app.add_typer(models.app, name="models")
+app.add_typer(recipes.app, name="recipe")
+app.add_typer(exchange.export_app, name="export")
 
 
 def main() -> None:

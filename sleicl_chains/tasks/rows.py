@@ -75,7 +75,7 @@ def load_texts(path: str | Path, task: Task) -> list[str]:
     lines = path.suffix.lower() == ".txt"
     text, encoding = read_encoded(path, "texts, one a line", ROWS_LIMIT) if lines else ("", None)
     if not lines or "\t" in text.partition("\n")[0]:
-        return [_text(where, row, task.text_column) for where, row in read_rows(path)]
+        return [text_of(where, row, task.text_column) for where, row in read_rows(path)]
     if encoding:
         note(f"{path}: read as {encoding}")
     found = [line.strip() for line in text.split("\n") if line.strip()]
@@ -109,7 +109,7 @@ def checked_rows(rows: Iterable[Row], task: Task, source: str) -> list[Example]:
     places: list[str] = []
     written: dict[str, str] = {}  # of answers that were no text, by place
     for where, row in rows:
-        text = _text(where, row, task.text_column)
+        text = text_of(where, row, task.text_column)
         answer = _answer(where, row, task.answer_column)
         if not isinstance(row[_column(row, task.answer_column)], str):
             written[where] = answer
@@ -140,7 +140,7 @@ def _note_contradictions(source: str, examples: Sequence[Example], places: Seque
         )
 
 
-_TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
+TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
 """Endings of tables, and what usually separates their cells."""
 _LINES = (".jsonl", ".ndjson")
 _SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
@@ -153,11 +153,11 @@ def read_rows(path: Path) -> Iterator[Row]:
     An `InputNote` says what was read otherwise than the ending lets expect.
     """
     ending = path.suffix.lower()
-    if ending not in (*_TABLES, *_LINES, ".json") and not os.path.isdir(path):
+    if ending not in (*TABLES, *_LINES, ".json") and not os.path.isdir(path):
         mend = ". Save the sheet as 'CSV UTF-8'" if ending in _SPREADSHEETS else ""
         raise InputError(f"{path}: found the ending {path.suffix!r}; expected {_ROWS}{mend}")
     text, encoding = read_encoded(path, _ROWS, ROWS_LIMIT)
-    rows, form = _table(path, text, ending) if ending in _TABLES else _objects(path, text, ending)
+    rows, form = _table(path, text, ending) if ending in TABLES else _objects(path, text, ending)
     if encoding or form:
         note(f"{path}: {f'read as {encoding}' if encoding else ''}{', ' if encoding and form else ''}{form}")
     first = next(rows, None)
@@ -168,8 +168,8 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 def _table(path: Path, text: str, ending: str) -> tuple[Iterator[Row], str]:
     """Return the rows, and what should be said of the table."""
-    sign, start = separator(text, _TABLES[ending])
-    said = start or ending == ".txt" or sign != _TABLES[ending]
+    sign, start = separator(text, TABLES[ending])
+    said = start or ending == ".txt" or sign != TABLES[ending]
     form = f"cells separated by {NAMES.get(sign, repr(sign))}" if said else ""
     return table_rows(path, text, sign, start), form + (", as its first line says" if start else "")
 
@@ -253,7 +253,12 @@ def _cell(where: str, row: Mapping[str, Any], column: str) -> Any:
     return value
 
 
-def _text(where: str, row: Mapping[str, Any], column: str) -> str:
+def text_of(where: str, row: Mapping[str, Any], column: str) -> str:
+    """Return the text of a row.
+
+    Raises:
+        InputError: the column is missing, or holds nothing or something else; begins with `where` the row stands.
+    """
     value = _cell(where, row, column)
     if not isinstance(value, str):
         raise InputError(
