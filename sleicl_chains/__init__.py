@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from sleicl_chains.models.journal import Journal
     from sleicl_chains.models.names import strong_model, weak_model
     from sleicl_chains.models.reading import Reading
+    from sleicl_chains.serving.middleware import GrimoireMiddleware
+    from sleicl_chains.serving.tools import as_tool
     from sleicl_chains.tasks.cards import Task, load_task
     from sleicl_chains.tasks.rows import Example, examples_from_documents, load_examples
     from sleicl_chains.tasks.splits import split
@@ -35,6 +37,7 @@ _HOMES = {
     "ArmBuilder": "evaluation.table",
     "Example": "tasks.rows",
     "Grimoire": "grimoires.grimoire",
+    "GrimoireMiddleware": "serving.middleware",
     "GrimoireRetriever": "grimoires.retriever",
     "GrimoireStore": "grimoires.store",
     "Journal": "models.journal",
@@ -43,6 +46,7 @@ _HOMES = {
     "Report": "evaluation.summary",
     "SleiclError": "errors",
     "Task": "tasks.cards",
+    "as_tool": "serving.tools",
     "embedder": "models.embedders",
     "evaluate": "evaluation.evaluate",
     "examples_from_documents": "tasks.rows",
@@ -66,6 +70,7 @@ __all__ = [
     "ArmBuilder",
     "Example",
     "Grimoire",
+    "GrimoireMiddleware",
     "GrimoireRetriever",
     "GrimoireStore",
     "Journal",
@@ -74,6 +79,7 @@ __all__ = [
     "Report",
     "SleiclError",
     "Task",
+    "as_tool",
     "embedder",
     "evaluate",
     "examples_from_documents",
