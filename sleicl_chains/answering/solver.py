@@ -5,10 +5,11 @@ answering; `chains` wraps that as a LangChain runnable.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, overload
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import RunnableSerializable
 
 from sleicl_chains.answering.arms import Arm, ArmName
 from sleicl_chains.answering.chains import Fit, chain_of
@@ -49,7 +50,7 @@ def solver(
     name: str = ...,
     defer_below: float | None = ...,
     to: BaseChatModel | None = ...,
-) -> Runnable[str, Answer]: ...
+) -> RunnableSerializable[str, Answer]: ...
 @overload
 def solver(
     weak: Recipe,
@@ -61,7 +62,7 @@ def solver(
     name: str = ...,
     defer_below: float | None = ...,
     to: BaseChatModel | None = ...,
-) -> Runnable[str, Answer]: ...
+) -> RunnableSerializable[str, Answer]: ...
 def solver(
     weak: BaseChatModel | Recipe,
     task: Task | None = None,
@@ -80,7 +81,7 @@ def solver(
     name: str = "",
     defer_below: float | None = None,
     to: BaseChatModel | None = None,
-) -> Runnable[str, Answer]:
+) -> RunnableSerializable[str, Answer]:
     """Return a chain that answers a question with one weak request: two for the state, three for the state and scores.
 
     `solver(recipe)` answers as a recipe says, and takes nothing but `model` and `embeddings`, `home`, `journal`, `name`
@@ -116,6 +117,8 @@ def solver(
             call each; `Answer.deferred` tells which.
         to: a strong model.
 
+    Without `to`, a chain of a model and a task has LangChain's `configurable_fields` `arm` and `grimoire`.
+
     Raises:
         InputError: the arm lacks its grimoire, examples or rows, or a name is unknown.
         RecipeRefused: a recipe names a model or embeddings that are not on this machine, and none were given.
@@ -129,29 +132,31 @@ def solver(
         if given or arm != "zero-shot":
             raise InputError("solver: a recipe says itself what is shown and how answers are read; leave the rest out")
         steps = weak.steps(model, embeddings=embeddings, home=home, journal=journal, name=name or "recipe")
-        fit = None
+        chain = chain_of(steps)
     elif model is not None:
         raise InputError("solver: `model` goes with a recipe; here the first argument is the model")
     elif task is None:
         raise InputError("solver: a model needs a task; a recipe has its own")
     else:
-        steps, fit = _steps(
-            weak, task, Arm.of(arm), mode, prior, grimoire=grimoire, examples=tuple(examples),
+        shown = Arm.of(arm)
+        build = partial(
+            _steps, weak, task, mode=mode or shown.reading, prior=prior, examples=tuple(examples),
             texts=tuple(prior_texts), rows=tuple(train), embeddings=embeddings, journal=journal, name=name,
         )  # fmt: skip
-    chain = chain_of(steps, fit)
+        steps, fit = build(shown, grimoire=grimoire)
+        chain = chain_of(steps, fit, build)
     if to is None or defer_below is None:
         return chain
     return deferring(chain, to, steps.task, below=defer_below, journal=journal)
 
 
 def _steps(
-    weak: BaseChatModel, task: Task, arm: Arm, mode: Mode | None, prior: Prior | None, *, grimoire: Grimoire | None,
+    weak: BaseChatModel, task: Task, arm: Arm, *, grimoire: Grimoire | None, mode: Mode | None, prior: Prior | None,
     examples: tuple[Example, ...], texts: tuple[str, ...], rows: tuple[Example, ...],
     embeddings: "Embeddings | None", journal: Journal | None, name: str,
 ) -> tuple[Solver, Fit]:  # fmt: skip
     """Return the steps with every default chosen, their reader still missing, and what it is fitted on."""
-    mode, note = _mode(weak, task, mode or arm.reading)
+    mode, note = _mode(weak, task, mode)
     prior = prior_named(prior or ("mean" if texts else "content-free"))
     if embeddings is None and (arm.examples == "knn" or looks_at(mode, "vector")):
         from sleicl_chains.models.embedders import embedder

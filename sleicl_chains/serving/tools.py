@@ -7,6 +7,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from pydantic import BaseModel, Field
 
+from sleicl_chains.answering.chains import SolverChain
 from sleicl_chains.answering.recipes import Recipe
 from sleicl_chains.answering.solver import solver
 from sleicl_chains.answers import Answer
@@ -27,22 +28,21 @@ def as_tool(answering: Runnable[str, Answer] | Recipe, *, name: str = "", descri
     names no label as "No answer: ..."; a server that is down ends the run.
 
     Args:
-        answering: a solver, or a recipe, which opens its own model.
-        name: by default a recipe's task's.
-        description: what the agent's model is told of it; by default a recipe's task's.
+        answering: a solver, or a recipe, which opens its own model; any chain from a text to an `Answer` will do.
+        name: by default the task's.
+        description: what the agent's model is told of it; by default the task's, and its labels.
 
     Raises:
-        OptionError: a solver is given without a name and a description.
+        OptionError: a chain that is no `solver(...)` alone is given without a name and a description.
         RecipeRefused: the recipe's model is not on this machine; give `solver(recipe, model=...)`.
     """
-    if isinstance(answering, Recipe):
+    if isinstance(answering, Recipe | SolverChain):
         task = answering.task
         labels = f" Answers with one of: {', '.join(task.labels)}." if task.labels else ""
         name, description = name or _plain(task.name), description or task.description + labels
-        answering = solver(answering)
     if not name or not description:
-        raise OptionError("as_tool: a solver needs a name and a description of what the tool does; a recipe has both")
-    chain = answering
+        raise OptionError("as_tool: a chain that names no task needs a name and a description of what the tool does")
+    chain = solver(answering) if isinstance(answering, Recipe) else answering
 
     def answer(question: str) -> tuple[str, Answer]:
         try:

@@ -87,11 +87,13 @@ def test_what_is_wrong_with_one_question_is_told_to_the_agents_model(
     assert (messages[2].status, messages[2].text) == (status, said)
 
 
-def test_a_solver_needs_a_name_and_a_description() -> None:
-    with pytest.raises(OptionError, match="a solver needs a name and a description"):
-        as_tool(CHAIN, name="mood")
+def test_a_solver_is_named_by_its_task_and_another_chain_by_hand() -> None:
+    assert as_tool(CHAIN).name == "moods_of_texts"
+    assert as_tool(CHAIN, name="mood").description == "Classify the mood. Answers with one of: happy, sad."
+    with pytest.raises(OptionError, match="a chain that names no task needs a name and a description"):
+        as_tool(CHAIN.with_retry(), name="mood")
 
 
 async def test_free_text_without_blocking() -> None:
-    tool = as_tool(solver(FakeListChatModel(responses=["Hello there."]), TALK), name="talk", description="Talks.")
+    tool = as_tool(solver(FakeListChatModel(responses=["Hello there."]), TALK))
     assert await tool.ainvoke({"question": "Hi."}) == "Hello there."
