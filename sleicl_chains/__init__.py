@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sleicl_chains.grimoires.grimoire import Grimoire, load_grimoire
     from sleicl_chains.grimoires.retriever import GrimoireRetriever
     from sleicl_chains.grimoires.samplers import sampler
+    from sleicl_chains.grimoires.selectors import ExampleSelector
     from sleicl_chains.grimoires.store import GrimoireStore
     from sleicl_chains.grimoires.writing.write import grimoire_writer
     from sleicl_chains.learning.learn import learn
@@ -36,6 +37,7 @@ _HOMES = {
     "Answer": "answers",
     "ArmBuilder": "evaluation.table",
     "Example": "tasks.rows",
+    "ExampleSelector": "grimoires.selectors",
     "Grimoire": "grimoires.grimoire",
     "GrimoireMiddleware": "serving.middleware",
     "GrimoireRetriever": "grimoires.retriever",
@@ -69,6 +71,7 @@ __all__ = [
     "Answer",
     "ArmBuilder",
     "Example",
+    "ExampleSelector",
     "Grimoire",
     "GrimoireMiddleware",
     "GrimoireRetriever",
