@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sleicl_chains.serving.middleware import GrimoireMiddleware
     from sleicl_chains.serving.tools import as_tool
     from sleicl_chains.tasks.cards import Task, load_task
-    from sleicl_chains.tasks.rows import Example, examples_from_documents, load_examples
+    from sleicl_chains.tasks.rows import Example, examples_from_documents, examples_from_rows, load_examples
     from sleicl_chains.tasks.splits import split
 
 _HOMES = {
@@ -52,6 +52,7 @@ _HOMES = {
     "embedder": "models.embedders",
     "evaluate": "evaluation.evaluate",
     "examples_from_documents": "tasks.rows",
+    "examples_from_rows": "tasks.rows",
     "grimoire_writer": "grimoires.writing.write",
     "learn": "learning.learn",
     "load_examples": "tasks.rows",
@@ -86,6 +87,7 @@ __all__ = [
     "embedder",
     "evaluate",
     "examples_from_documents",
+    "examples_from_rows",
     "grimoire_writer",
     "learn",
     "load_examples",
