@@ -284,7 +284,7 @@ def test_an_agent_on_a_real_ollama_does_as_the_grimoire_says(home: Home) -> None
     )  # fmt: skip
     store.add(codes)
     agent = create_agent(weak_model("ollama:qwen2.5-coder:1.5b"), [], middleware=[GrimoireMiddleware(store)])
-    asked = "Which queue takes this tenant's message, Owl or Ledger? My key does not turn in the door."
+    asked = "Which queue takes this message of a tenant about a door? My key does not turn."
     state = agent.invoke({"messages": [HumanMessage(asked)]})
     assert state["grimoire"]["id"] == "codes"
-    assert "Owl" in state["messages"][-1].text and "Ledger" not in state["messages"][-1].text
+    assert "Owl" in state["messages"][-1].text  # a name that stands in the grimoire alone
