@@ -39,8 +39,8 @@ def elsewhere(tmp_path: Path, home_with_weights: Home, monkeypatch: pytest.Monke
 def test_an_example_prints_what_the_page_shows(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ExitStack() as stack:
         if "CHROMA_PORT" in file.read_text(encoding="utf-8"):
-            port = stack.enter_context(chroma_server(tmp_path / "served"))
-            monkeypatch.setenv("CHROMA_PORT", str(port))
+            server = stack.enter_context(chroma_server(tmp_path / "served"))
+            monkeypatch.setenv("CHROMA_PORT", str(server.port))
         done = subprocess.run([sys.executable, "-W", "error", file], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     wanted = re.escape(PRINTED[f"examples/{file.name}"]).replace(re.escape("..."), ".*?")
