@@ -11,8 +11,8 @@ ROOMS = ("tasks", "models", "grimoires", "answering", "evaluation", "learning", 
 STRANGERS = {("tasks", "models"), ("models", "tasks")}
 """Neighbours that do not know each other."""
 TERMINAL = {"rich", "typer"}
-OPTIONAL = {"langchain_community", "pyarrow"}
-"""Packages of extras."""
+OPTIONAL = {"langchain_community": [], "pyarrow": ["tasks.parquet"]}
+"""Packages of the extras, and the modules that import them."""
 
 
 def _modules() -> Iterator[tuple[str, ast.Module]]:
@@ -59,14 +59,13 @@ def test_the_terminal_belongs_to_the_command_line() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_an_optional_package_is_known_in_one_place() -> None:
+    found = {(name.split(".")[0], module) for module, tree in _modules() for name in _imported(tree)}
+    assert {package: [module for name, module in found if name == package] for package in OPTIONAL} == OPTIONAL
+
+
 def test_a_room_begins_with_its_purpose_and_no_import() -> None:
     for module, tree in _modules():
         if module.endswith(".__init__") and not module.startswith("cli"):
             assert ast.get_docstring(tree), module
             assert not list(_imported(tree)), module
-
-
-def test_an_optional_package_is_imported_in_one_module_alone() -> None:
-    found = {(name.split(".")[0], module) for module, tree in _modules() for name in _imported(tree)}
-    importing = [package for package, _ in found if package in OPTIONAL]
-    assert "pyarrow" in importing and len(importing) == len(set(importing))

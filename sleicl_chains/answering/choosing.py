@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 from langchain_core.embeddings import Embeddings
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableLambda, RunnableSerializable
 from langchain_core.runnables.config import run_in_executor
 
 from sleicl_chains.answering.fitting import on_one_thread
@@ -198,10 +198,11 @@ class Choosing:
         return await self.chains[place].ainvoke(question)
 
 
-def choosing(chains: Sequence[Chain], choose: Chooser, *, name: str) -> Chain:
+def choosing(chains: Sequence[Chain], choose: Chooser, *, name: str) -> RunnableSerializable[str, Answer]:
     """Return a chain that answers each question with the one that is chosen for it."""
     pair = Choosing(tuple(chains), choose)
     abouts = [dict((getattr(chain, "config", None) or {}).get("metadata") or {}) for chain in chains]
     digest = short_hash(choose.settings, *(str(about.get("settings")) for about in abouts))
     metadata = abouts[0] | {"arm": name, "settings": digest}
-    return RunnableLambda(pair.answer, afunc=pair.aanswer, name=name).with_config(run_name=name, metadata=metadata)
+    asked = RunnableLambda(pair.answer, afunc=pair.aanswer, name=name)
+    return RunnableBinding(bound=asked, config={"run_name": name, "metadata": metadata})

@@ -5,10 +5,11 @@ answering; `chains` wraps that as a LangChain runnable.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, overload
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import RunnableSerializable
 
 from sleicl_chains.answering.arms import Arm, ArmName
 from sleicl_chains.answering.chains import Fit, chain_of
@@ -52,7 +53,7 @@ def solver(
     name: str = ...,
     defer_below: float | None = ...,
     to: BaseChatModel | None = ...,
-) -> Runnable[str, Answer]: ...
+) -> RunnableSerializable[str, Answer]: ...
 @overload
 def solver(
     weak: Recipe,
@@ -64,7 +65,7 @@ def solver(
     name: str = ...,
     defer_below: float | None = ...,
     to: BaseChatModel | None = ...,
-) -> Runnable[str, Answer]: ...
+) -> RunnableSerializable[str, Answer]: ...
 def solver(
     weak: BaseChatModel | Recipe,
     task: Task | None = None,
@@ -85,7 +86,7 @@ def solver(
     name: str = "",
     defer_below: float | None = None,
     to: BaseChatModel | None = None,
-) -> Runnable[str, Answer]:
+) -> RunnableSerializable[str, Answer]:
     """Return a chain that answers a question with one weak request: two for the state, three for the state and scores.
 
     `solver(recipe)` answers as a recipe says, and takes nothing but `model` and `embeddings`, `home`, `journal`, `name`
@@ -115,7 +116,7 @@ def solver(
             (Ollama) is also tried on six of them with each of four cues, see `cues`.
         train: labelled rows, for the arms `knn` and `few-shot`, the modes `hidden`, `fusion` and `blend` and the prior
             `affine`. A row that is also an example is asked without it.
-        embeddings: for `knn`, `fusion` and `blend`; `wordllama` by default, with a recipe its own.
+        embeddings: for `knn`, `fusion`, `blend` and `choose`; `wordllama` by default, with a recipe its own.
         journal: keeps every call; a repeated one is answered from it.
         name: what to call the chain in tables; by default the arm.
         model: with a recipe, its weak model, if it is open already.
@@ -124,12 +125,15 @@ def solver(
             call each; `Answer.deferred` tells which.
         to: a strong model.
 
+    A chain of one model, task and grimoire has LangChain's `configurable_fields` `arm` and `grimoire`.
+
     Raises:
         InputError: the arm lacks its grimoire, examples or rows, or a name is unknown.
         RecipeRefused: a recipe names a model or embeddings that are not on this machine, and none were given.
         Unsupported: a mode that the model or task does not have.
         PromptTooLong: (when asked) the prompt does not fit; nothing is ever cut.
     """
+    chain: RunnableSerializable[str, Answer]
     if (defer_below is None) != (to is None):
         raise InputError("defer_below and to belong together: a probability, and the model that then answers")
     if isinstance(weak, Recipe):
@@ -145,26 +149,25 @@ def solver(
     elif grimoire is not None and grimoires:
         raise InputError("solver: found both `grimoire` and `grimoires`; give one, or several to choose among")
     else:
-        built = [
-            _steps(
-                weak, task, Arm.of(arm), mode, prior, grimoire=shown, examples=tuple(examples),
-                texts=tuple(prior_texts), rows=tuple(train), embeddings=embeddings, journal=journal, name=name,
-            )
-            for shown in (grimoires or (grimoire,))
-        ]  # fmt: skip
-        chain = _choosing(built, choose, train, embeddings) if grimoires else chain_of(*built[0])
+        shown = Arm.of(arm)
+        build = partial(
+            _steps, weak, task, mode=mode or shown.reading, prior=prior, examples=tuple(examples),
+            texts=tuple(prior_texts), rows=tuple(train), embeddings=embeddings, journal=journal, name=name,
+        )  # fmt: skip
+        built = [build(shown, grimoire=one) for one in (grimoires or (grimoire,))]
+        chain = _choosing(built, choose, train, embeddings) if grimoires else chain_of(*built[0], build)
     if to is None or defer_below is None:
         return chain
     return deferring(chain, to, task, below=defer_below, journal=journal)
 
 
 def _steps(
-    weak: BaseChatModel, task: Task, arm: Arm, mode: Mode | None, prior: Prior | None, *, grimoire: Grimoire | None,
+    weak: BaseChatModel, task: Task, arm: Arm, *, grimoire: Grimoire | None, mode: Mode | None, prior: Prior | None,
     examples: tuple[Example, ...], texts: tuple[str, ...], rows: tuple[Example, ...],
     embeddings: "Embeddings | None", journal: Journal | None, name: str,
 ) -> tuple[Solver, Fit]:  # fmt: skip
     """Return the steps with every default chosen, their reader still missing, and what it is fitted on."""
-    mode, note = _mode(weak, task, mode or arm.reading)
+    mode, note = _mode(weak, task, mode)
     prior = prior_named(prior or ("mean" if texts else "content-free"))
     if embeddings is None and (arm.examples == "knn" or looks_at(mode, "vector")):
         from sleicl_chains.models.embedders import embedder
@@ -182,7 +185,7 @@ def _steps(
 
 def _choosing(
     built: Sequence[tuple[Solver, Fit]], choose: Choose, rows: Sequence[Example], embeddings: "Embeddings | None"
-) -> Runnable[str, Answer]:
+) -> RunnableSerializable[str, Answer]:
     """Return a chain that chooses among solvers that differ in their grimoire."""
     first = built[0][0]
     if not (form := first.observer.arm.form):

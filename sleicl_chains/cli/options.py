@@ -16,7 +16,9 @@ HomeOption = Annotated[
     Path | None, typer.Option("--home", help="The folder with grimoires, journal, weights and runs.")
 ]
 TaskOption = Annotated[Path, typer.Option("--task", help="Task card, TOML or JSON.")]
-RowsOption = Annotated[Path, typer.Option("--rows", help="Rows: .jsonl, .json or .csv with a text and an answer.")]
+RowsOption = Annotated[
+    Path, typer.Option("--rows", help="Rows: .jsonl, .json, .csv or .parquet with a text and an answer.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", help="Decides samples and fits.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WeakOption = Annotated[

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,8 +19,12 @@ from sleicl_chains.files import parse_json, read_text
 from sleicl_chains.hashes import short_hash
 from sleicl_chains.models.replies import SURROGATE
 from sleicl_chains.models.template_tokens import TOKENS_REMOVED, without_template_tokens
+from sleicl_chains.prompts import system_text
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example, among
+
+if TYPE_CHECKING:
+    from langchain_core.prompts import ChatPromptTemplate
 
 _FORBID = ConfigDict(extra="forbid")
 
@@ -141,6 +145,19 @@ class Grimoire:
         head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=float("inf"))
         body = "".join(f"\n{_HEADINGS[name]}\n\n{_escaped(getattr(self, name))}\n" for name in _HEADINGS)
         return f"---\n{head}---\n{body}"
+
+    def to_prompt(self, form: Literal["simple", "profound"] = "profound") -> "ChatPromptTemplate":
+        """Return the task and this text as a prompt with the variable `question`, for any chat model and parser.
+
+        Braces in the grimoire and in the question are text, no variables. Where the form's text is empty, the other is
+        taken.
+        """
+        from langchain_core.messages import SystemMessage
+        from langchain_core.prompts import ChatPromptTemplate
+
+        text = (self.simple or self.profound) if form == "simple" else (self.profound or self.simple)
+        system = system_text(self.task_type or self.task, self.description, self.labels, text)
+        return ChatPromptTemplate.from_messages([SystemMessage(system), ("human", "{question}")])
 
     @classmethod
     def from_markdown(cls, text: str, *, id: str) -> "Grimoire":
