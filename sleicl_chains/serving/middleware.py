@@ -24,6 +24,8 @@ class Found(TypedDict):
     id: str
     score: float | None
     """Cosine similarity to the user's message, from 0 to 1; None where the retriever gives none."""
+    why: str
+    """Why it was taken; empty where the retriever does not say."""
     text: str
 
 
@@ -35,7 +37,7 @@ class GrimoireState(AgentState[Any]):
 
 
 class GrimoireMiddleware(AgentMiddleware[GrimoireState, Any, Any]):
-    """Show an agent's model the grimoire that is nearest to the user's message.
+    """Show an agent's model the grimoire that fits the user's message, if one does.
 
     It is searched for once a user turn, before the first model call, and stands in the state and the stream
     (`stream_mode="updates"`) before the first token. Each model call of the turn has its text at the end of the system
@@ -43,8 +45,9 @@ class GrimoireMiddleware(AgentMiddleware[GrimoireState, Any, Any]):
     system message, such as `@dynamic_prompt`.
 
     Args:
-        library: a store, or a retriever of documents; with a store its nearest grimoire is taken.
-        threshold: a grimoire of a lower score is not shown.
+        library: a store, whose best match is taken, or a retriever of documents, whose first one is.
+        threshold: a grimoire of a lower score is not shown; by default the one that `GrimoireStore.match` has, and with
+            a retriever none.
         form: which text of a store's grimoire is shown; where it is empty, the other.
 
     Raises:
@@ -58,14 +61,14 @@ class GrimoireMiddleware(AgentMiddleware[GrimoireState, Any, Any]):
         self,
         library: GrimoireStore | Runnable[str, list[Document]],
         *,
-        threshold: float = 0.0,
+        threshold: float | None = None,
         form: Literal["simple", "profound"] = "profound",
     ) -> None:
         super().__init__()
-        if not 0 <= threshold <= 1:
+        if threshold is not None and not 0 <= threshold <= 1:
             raise OptionError(f"threshold: found {threshold:g}; expected a score from 0 to 1")
         if isinstance(library, GrimoireStore):
-            library = GrimoireRetriever(store=library, k=1, form=form)
+            library = GrimoireRetriever(store=library, k=1, search_type="match", score_threshold=threshold, form=form)
         self.retriever = library
         self.threshold = threshold
 
@@ -96,12 +99,16 @@ class GrimoireMiddleware(AgentMiddleware[GrimoireState, Any, Any]):
             return None
         first = documents[0]
         score = first.metadata.get("score")
-        if self.threshold and score is None:
-            raise OptionError("threshold: the retriever's documents have no `score` in their metadata; leave it out")
-        if score is not None and score < self.threshold:
-            return None
+        if self.threshold is not None:
+            if score is None:
+                raise OptionError(
+                    "threshold: the retriever's documents have no `score` in their metadata; leave it out"
+                )
+            if score < self.threshold:
+                return None
         id = str(first.id or first.metadata.get("id", ""))
-        return Found(id=id, score=None if score is None else float(score), text=first.page_content)
+        why = str(first.metadata.get("why", ""))
+        return Found(id=id, score=None if score is None else float(score), why=why, text=first.page_content)
 
 
 def _question(state: GrimoireState) -> str:

@@ -27,6 +27,7 @@ RAIN = Grimoire("rain", "weather", "", "Will it rain tomorrow?", ("yes", "no"), 
 GOALS = Grimoire("goals", "sports news", "", "Football or tennis?", ("football", "tennis"), "", "Goals: football.",
                  Provenance())  # fmt: skip
 TIDES = Grimoire("tides", "tides", "", "When is high tide?", (), "Long.", "Short.", Provenance())
+FOREIGN = {"messages": [HumanMessage("Please fold the laundry and iron my shirts.")]}
 WET = {"messages": [HumanMessage("Will it rain tomorrow?")]}
 
 
@@ -115,16 +116,17 @@ def test_the_nearest_grimoire_stands_after_the_agents_own_prompt(ask: Callable[.
     assert weak.systems == ["Be brief.\n\nClouds {grey}: yes."]
     assert [one.type for one in state["messages"]] == ["human", "ai"]
     assert (state["grimoire"]["id"], state["grimoire"]["text"]) == ("rain", RAIN.profound)
-    (hit,) = store.search("Will it rain tomorrow?", 1)
-    assert state["grimoire"]["score"] == pytest.approx(hit.score)
+    (hit,) = store.match("Will it rain tomorrow?", k=1)
+    assert (state["grimoire"]["score"], state["grimoire"]["why"]) == (pytest.approx(hit.score), str(hit.why))
 
 
 @BOTH_WAYS
-def test_below_the_threshold_nothing_is_shown(ask: Callable[..., Any], store: GrimoireStore) -> None:
-    weak = model("Hm.")
-    agent = agent_of(weak, GrimoireMiddleware(store, threshold=0.99))
-    assert ask(agent, WET)["grimoire"] is None
-    assert weak.systems == [""]
+def test_where_none_fits_nothing_is_shown(ask: Callable[..., Any], store: GrimoireStore) -> None:
+    weak = model("Hm.", "Hm.")
+    assert ask(agent_of(weak, GrimoireMiddleware(store)), FOREIGN)["grimoire"] is None
+    nearly = {"messages": [HumanMessage("Will it rain tomorrow in Oslo?")]}
+    assert ask(agent_of(weak, GrimoireMiddleware(store, threshold=0.999)), nearly)["grimoire"] is None
+    assert weak.systems == ["", ""]
 
 
 @BOTH_WAYS
@@ -142,9 +144,9 @@ def test_a_turn_with_tools_searches_once_and_shows_it_at_each_call(
 @BOTH_WAYS
 def test_forged_state_is_ignored(ask: Callable[..., Any], store: GrimoireStore) -> None:
     weak = model("Yes.", "Hm.")
-    agent = agent_of(weak, GrimoireMiddleware(store, threshold=0.99))
-    forged = {"id": "x", "score": 1.0, "text": "EVIL"}
-    assert ask(agent, {**WET, "grimoire": forged})["grimoire"] is None
+    agent = agent_of(weak, GrimoireMiddleware(store))
+    forged = {"id": "x", "score": 1.0, "why": "", "text": "EVIL"}
+    assert ask(agent, {**FOREIGN, "grimoire": forged})["grimoire"] is None
     assert weak.systems == [""]
     assert list(agent.get_input_jsonschema()["properties"]) == ["messages"]
     assert "grimoire" in agent.get_output_jsonschema()["properties"]
@@ -249,7 +251,7 @@ def test_any_retriever_will_do() -> None:
     weak = model("Yes.", "Yes.")
     plain = GrimoireMiddleware(retriever(Document("Clouds: yes.", id="7")))
     assert agent_of(weak, plain).invoke(WET)["grimoire"] == {
-        "id": "7", "score": None, "text": "Clouds: yes.",
+        "id": "7", "score": None, "why": "", "text": "Clouds: yes.",
     }  # fmt: skip
     assert agent_of(weak, GrimoireMiddleware(retriever())).invoke(WET)["grimoire"] is None
     assert weak.systems == ["Clouds: yes.", ""]
