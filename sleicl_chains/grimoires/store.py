@@ -1,7 +1,7 @@
 """The library of grimoires: Markdown files that people can read, and a Chroma index made from them.
 
 The files are the truth. They may be edited, added and removed by hand; the index follows them before
-each search and can be thrown away at any time.
+each search and can be thrown away at any time. What they held before is kept, see `versions`.
 """
 
 import builtins
@@ -10,22 +10,23 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING
 
 from langchain_core.embeddings import Embeddings
 from langchain_core.runnables.config import run_in_executor
 
-from sleicl_chains.errors import GrimoireNotFound, InputError, SleiclError, StoreError, one_line
+from sleicl_chains.errors import GrimoireNotFound, InputError, SleiclError, StoreError, note, one_line
 from sleicl_chains.files import TEXT_LIMIT, Home, data_folder, read_text, write_whole
-from sleicl_chains.grimoires.grimoire import Grimoire
+from sleicl_chains.grimoires.grimoire import Grimoire, version_id
 from sleicl_chains.grimoires.index import COLLECTION, copied, discard, facts, in_step, nearest, open_client, where_of
+from sleicl_chains.grimoires.versions import Version, Versions
 from sleicl_chains.models.embedders import embed, embedder, fingerprint, task_text
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.texts import whole_text
@@ -44,7 +45,7 @@ class Hit:
 
 
 class GrimoireStore:
-    """The user's grimoires and the shipped ones: add, get, list, delete and search.
+    """The user's grimoires and the shipped ones: add, get, list, delete, restore, search and their history.
 
     Any number of processes and threads may use one home: whatever touches the index waits its turn at
     a lock file, and nothing stays open in between, because an open Chroma client does not see what
@@ -75,63 +76,267 @@ class GrimoireStore:
         self._given = embeddings
         self._client = client
         self._lock_timeout_s = lock_timeout_s
+        self._versions = Versions(self.home.versions)
 
     def add(self, grimoire: Grimoire) -> str:
         """Write a grimoire's file, index it and return its id.
 
+        Where the id is there with other texts, these become its next version. But what is one of its former versions
+        is left at that: somebody has corrected it since. A note says so in both cases.
+
         Raises:
             InputError: the id is no file name, or the grimoire is larger than a file that is read again.
-            StoreError: the id is there with other texts, which somebody may have corrected by hand. Or
-                the file was written, but could not be indexed; the message says so.
+            StoreError: a file of that id is there and is no grimoire. Or the grimoire was written, but could not be
+                indexed; the message says so.
         """
-        if not re.fullmatch(r"\w[\w .+-]*", grimoire.id) or grimoire.id.lower() == "readme":
-            raise InputError(f"the grimoire's id {grimoire.id!r} cannot be a file name; expected, say, 'trec-0a1b2c3d'")
-        path, text = self.home.grimoires / f"{grimoire.id}.md", grimoire.to_markdown()
-        if (size := len(text.encode())) > TEXT_LIMIT:
-            raise InputError(f"the grimoire {grimoire.id} has {size} bytes; expected at most {TEXT_LIMIT}")
-        added = {grimoire.id: _parsed(grimoire.id, text)}
-        with self._locked_library() as library:
-            _keep_corrections(path, grimoire)
-            write_whole(path, text)
-            try:
-                with self._chroma() as client:
-                    in_step(client, library | added, self._embeddings, self._fingerprint)
-            except SleiclError as problem:
-                raise type(problem)(f"{path} is written, but cannot be searched yet: {problem}") from problem
-        return grimoire.id
+        return self.add_all([grimoire])[0]
 
-    def get(self, id: str) -> Grimoire:
-        """Return one grimoire.
+    def add_all(
+        self, grimoires: Sequence[Grimoire], *, earlier: Mapping[str, tuple[Grimoire, ...]] | None = None
+    ) -> builtins.list[str]:
+        """Do what `add` does with several: none is written where one of them cannot be.
+
+        Args:
+            grimoires: of different ids.
+            earlier: texts that one of them has had elsewhere, by its id, the oldest first; left out where the library
+                knows of earlier ones.
+        """
+        for grimoire in grimoires:
+            _check(grimoire)
+        with self._locked_library() as library:
+            fresh = [grimoire for grimoire in grimoires if not self._is_former(grimoire, library)]
+            self._write([self._successor(grimoire, library) for grimoire in fresh], library, earlier or {})
+        return [grimoire.id for grimoire in grimoires]
+
+    def revise(self, grimoire: Grimoire) -> Version:
+        """Write what a grimoire of the library has become, an edit of a shipped one too, and return its new version.
 
         Raises:
-            GrimoireNotFound: there is no such file, or it is not a grimoire.
+            GrimoireNotFound: there is none of that id.
+            InputError, StoreError: as `add`.
+        """
+        _check(grimoire)
+        with self._locked_library() as library:
+            if grimoire.id not in library:
+                raise self._not_found(grimoire.id, library)
+            self._write([_after(library[grimoire.id], grimoire)], library)
+        return self._version(grimoire.id, self._files())
+
+    def _is_former(self, grimoire: Grimoire, library: Mapping[str, Grimoire]) -> bool:
+        current = library.get(grimoire.id)
+        if current is None or version_id(current) == version_id(grimoire):
+            return False
+        number = self._versions.number_of(grimoire)
+        if number is None and grimoire.id != version_id(grimoire):
+            return False
+        how = (
+            f"`sleicl grimoires restore {grimoire.id}@{number}` brings this one back" if number else "this one is older"
+        )
+        note(f"{grimoire.id} was changed since and keeps its text; {how}")
+        return True
+
+    def _successor(self, grimoire: Grimoire, library: Mapping[str, Grimoire]) -> Grimoire:
+        """Return a grimoire as the next version of what is there under its id, if that has another text."""
+        path = self.home.grimoires / f"{grimoire.id}.md"
+        current = library.get(grimoire.id)
+        if current is None and os.path.lexists(path):
+            raise StoreError(f"{path} is there and is no grimoire; mend or rename it, and add again")
+        if current is None or version_id(current) == version_id(grimoire):
+            return grimoire
+        note(f"{grimoire.id} was there with another text; this is its next version, and the former one is kept")
+        return _after(current, grimoire)
+
+    def _write(
+        self,
+        grimoires: Sequence[Grimoire],
+        library: Mapping[str, Grimoire],
+        earlier: Mapping[str, tuple[Grimoire, ...]] = MappingProxyType({}),
+    ) -> None:
+        """Write the files, keep their versions and index them; needs the lock."""
+        added: dict[str, Grimoire] = {}
+        fresh: builtins.list[Path] = []
+        try:
+            for grimoire in grimoires:
+                path, text = self.home.grimoires / f"{grimoire.id}.md", grimoire.to_markdown()
+                fresh += [] if os.path.lexists(path) else [path]
+                write_whole(path, text)
+                added[grimoire.id] = _parsed(grimoire.id, text)
+        except OSError:
+            for path in fresh:
+                path.unlink(missing_ok=True)
+            raise
+        for name, texts in earlier.items():
+            self._versions.seed(name, texts)
+        self._notice(added)
+        try:
+            with self._chroma() as client:
+                in_step(client, {**library, **added}, self._embeddings, self._fingerprint)
+        except SleiclError as problem:
+            written = self.home.grimoires / f"{grimoires[0].id}.md" if len(grimoires) == 1 else self.home.grimoires
+            raise type(problem)(f"{written} is written, but cannot be searched yet: {problem}") from problem
+
+    def get(self, id: str) -> Grimoire:
+        """Return one grimoire: its current text, or the version that `NAME@2`, a tag or a version's id stands for.
+
+        Raises:
+            GrimoireNotFound: there is no such file or version, or it is not a grimoire.
         """
         files = self._files()
-        if id not in files:
-            raise _not_found(id, files)
         try:
-            return _read(id, files[id])
+            if id in files:
+                return _read(id, files[id])
+            return self._version(id, files).grimoire
         except InputError as problem:
             raise GrimoireNotFound(str(problem)) from None
 
+    def _version(self, reference: str, files: Mapping[str, Traversable]) -> Version:
+        """Return the version that a reference stands for; a bare name stands for its current one.
+
+        Raises:
+            GrimoireNotFound: it stands for none.
+            InputError: a file of it is damaged.
+        """
+        name, number = (reference, None) if reference in files else self._versions.place_of(reference) or ("", None)
+        if name not in files:
+            raise self._not_found(name or reference, files)
+        versions = self._history(name, files)
+        found = [version for version in versions if number in (None, version.number)]
+        if not found:
+            raise GrimoireNotFound(f"{name} has no version {number}; it has 1 to {versions[-1].number}")
+        return found[-1]
+
+    def _history(self, name: str, files: Mapping[str, Traversable]) -> builtins.list[Version]:
+        shipped = self._shipped().get(name)
+        return self._versions.of(name, _read(name, files[name]), _read(name, shipped) if shipped else None)
+
+    def version(self, id: str) -> Version:
+        """Return the version that an id, `NAME@2` or a tag stands for; an edit by hand is noticed.
+
+        Raises:
+            GrimoireNotFound: there is no such grimoire or version.
+        """
+        self._look()
+        try:
+            return self._version(id, self._files())
+        except InputError as problem:
+            raise StoreError(str(problem)) from None
+
+    def history(self, id: str) -> builtins.list[Version]:
+        """Return all versions of a grimoire, the oldest first; an edit by hand is noticed.
+
+        Raises:
+            GrimoireNotFound: there is no such grimoire.
+        """
+        version = self.version(id)
+        try:
+            return self._history(version.name, self._files())
+        except InputError as problem:
+            raise StoreError(str(problem)) from None
+
+    def _look(self) -> None:
+        """Notice what was changed by hand, where the home may be written to."""
+        try:
+            with self._locked_library():
+                pass
+        except StoreError as problem:
+            if not _is_forbidden(problem.__cause__):
+                raise
+
     def delete(self, id: str) -> None:
-        """Remove a grimoire's file; the index follows at the next search.
+        """Take a grimoire out of the library; `restore` brings it back. The index follows at the next search.
 
         Raises:
             GrimoireNotFound: there is no such file.
             StoreError: the grimoire is a shipped one.
         """
-        with self._locked():
+        with self._locked_library():
             if id in _markdown(self.home.grimoires):
-                (self.home.grimoires / f"{id}.md").unlink()
+                self.home.removed.mkdir(exist_ok=True)
+                (self.home.grimoires / f"{id}.md").replace(self.home.removed / f"{id}.md")
             elif id in (files := self._files()):
                 raise StoreError(f"The grimoire {id!r} came with the package and cannot be removed: {files[id]}")
             else:
-                raise _not_found(id, files)
+                raise self._not_found(id, files)
+
+    def removed(self) -> builtins.list[Grimoire]:
+        """Return the grimoires that were taken out and can be restored, sorted by id."""
+        found = []
+        for id, file in sorted(_markdown(self.home.removed).items()):
+            with suppress(InputError):
+                found.append(_read(id, file))
+        return found
+
+    def restore(self, id: str) -> None:
+        """Bring a removed grimoire back, or make an earlier version the current one again, as a new version.
+
+        Raises:
+            GrimoireNotFound: there is neither.
+            StoreError: another grimoire has the removed one's id by now.
+        """
+        with self._locked_library() as library:
+            mine = _markdown(self.home.grimoires)
+            if id in mine and id in _markdown(self.home.removed):
+                raise StoreError(
+                    f"There is a grimoire {id!r} again, and the removed one is a version of it: `sleicl grimoires "
+                    f"history {id}` shows which, and `restore {id}@NUMBER` makes it the current one"
+                )
+            if id in _markdown(self.home.removed):
+                (self.home.removed / f"{id}.md").replace(self.home.grimoires / f"{id}.md")
+                return
+            try:
+                version = self._version(id, self._files())
+            except InputError as problem:
+                raise StoreError(str(problem)) from None
+            now = library[version.name]
+            if version.id == version_id(now):
+                raise StoreError(f"{id} is the current text of {version.name} already; there is nothing to restore")
+            self._write([_after(now, replace(version.grimoire, id=version.name))], library)
+
+    def tag(self, id: str, tag: str) -> str:
+        """Let a tag stand for a version, the current one of a bare name, and return it as NAME@2.
+
+        Raises:
+            InputError: it is no word, or the name of a grimoire.
+            GrimoireNotFound: there is no such version.
+        """
+        if tag in self._files():
+            raise InputError(f"the tag {tag!r} is the name of a grimoire; choose another")
+        with self._locked_library():
+            reference = self._version(id, self._files()).reference
+            self._versions.set_tag(tag, reference)
+        return reference
+
+    def untag(self, tag: str) -> None:
+        """Remove a tag.
+
+        Raises:
+            InputError: there is no such tag.
+        """
+        with self._locked():
+            self._versions.set_tag(tag, None)
+
+    def _not_found(self, id: str, files: Iterable[str]) -> GrimoireNotFound:
+        if id in _markdown(self.home.removed):
+            return GrimoireNotFound(f"There is no grimoire {id!r}; `sleicl grimoires restore {id}` brings it back")
+        return _not_found(id, files)
+
+    def _notice(self, library: Mapping[str, Grimoire]) -> None:
+        """Keep the texts of the user's files that were not seen before; needs the lock."""
+        if not (fresh := self._versions.unnoticed(library)):
+            return
+        mine, shipped = _markdown(self.home.grimoires), self._shipped()
+        try:
+            known = {id: _read(id, shipped[id]) for id in fresh if id in mine and id in shipped}
+            self._versions.notice(fresh, known, mine)
+        except (OSError, InputError) as problem:
+            self.problems.append(f"{self._versions.folder}: versions cannot be kept ({problem})")
+
+    def _shipped(self) -> dict[str, Traversable]:
+        return _markdown(data_folder("vectorstore/grimoires"))
 
     def _files(self) -> dict[str, Traversable]:
         try:
-            return _markdown(data_folder("vectorstore/grimoires")) | _markdown(self.home.grimoires)
+            return self._shipped() | _markdown(self.home.grimoires)
         except OSError as problem:
             raise StoreError(f"The grimoires cannot be listed: {problem}") from problem
 
@@ -245,6 +450,7 @@ class GrimoireStore:
             with self._locked():
                 # Read again what has changed meanwhile; where that never ends, the next search puts it right.
                 if last or marks == self._marks():
+                    self._notice(library)
                     yield library
                     return
 
@@ -332,18 +538,19 @@ def _is_forbidden(cause: BaseException | None) -> bool:
     return isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def _keep_corrections(path: Path, grimoire: Grimoire) -> None:
-    """Refuse to overwrite a file of the same id that holds other texts; an id is made from the texts."""
-    if not os.path.lexists(path):
-        return
-    with suppress(InputError):
-        found = _read(grimoire.id, path)
-        if (found.profound, found.simple) == (grimoire.profound, grimoire.simple):
-            return
-    raise StoreError(
-        f"{path} holds other texts, edited by hand perhaps, and was kept. "
-        f"Rename it, or run `sleicl grimoires remove {grimoire.id}`, and add again"
-    )
+def _check(grimoire: Grimoire) -> None:
+    """Refuse a grimoire that could not be read again."""
+    if not re.fullmatch(r"\w[\w .+-]*", grimoire.id) or grimoire.id.lower() == "readme":
+        raise InputError(f"the grimoire's id {grimoire.id!r} cannot be a file name; expected, say, 'trec-0a1b2c3d'")
+    if (size := len(grimoire.to_markdown().encode())) > TEXT_LIMIT:
+        raise InputError(f"the grimoire {grimoire.id} has {size} bytes; expected at most {TEXT_LIMIT}")
+
+
+def _after(former: Grimoire, grimoire: Grimoire) -> Grimoire:
+    """Return a grimoire with the former one as its parent, unless its texts are the same."""
+    if version_id(former) == version_id(grimoire):
+        return grimoire
+    return replace(grimoire, provenance=replace(grimoire.provenance, parent=version_id(former)))
 
 
 def _not_found(id: str, known: Iterable[str]) -> GrimoireNotFound:

@@ -18,7 +18,7 @@ from filelock import FileLock
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 
-from sleicl_chains.errors import EmbedderChanged, GrimoireNotFound, InputError, ModelError, StoreError
+from sleicl_chains.errors import EmbedderChanged, GrimoireNotFound, InputError, InputNote, ModelError, StoreError
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance, grimoire_id
 from sleicl_chains.grimoires.retriever import GrimoireRetriever
@@ -133,8 +133,8 @@ def test_adding_again_keeps_corrections_made_by_hand(store: GrimoireStore, home:
     path = home.grimoires / f"{CLOUDS.id}.md"
     path.write_text(path.read_text().replace("Dark", "Very dark"))
     corrected = path.read_text()
-    with pytest.raises(StoreError, match=f"holds other texts.*`sleicl grimoires remove {CLOUDS.id}`"):
-        store.add(CLOUDS)
+    with pytest.warns(InputNote, match=f"changed since and keeps its text; `sleicl grimoires restore {CLOUDS.id}@1`"):
+        assert store.add(CLOUDS) == CLOUDS.id
     assert path.read_text() == corrected
 
 
