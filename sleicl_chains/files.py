@@ -27,6 +27,8 @@ PASTE_LIMIT = 16 * _MIB
 """Of a prompt or a reply that a person carries; a prompt holds examples."""
 REPORT_LIMIT = 64 * _MIB
 """Of a run's figures: they grow with labels and arms, not with rows."""
+EXCHANGE_LIMIT = 64 * _MIB
+"""Of a file of exported grimoires."""
 RECIPE_LIMIT = 256 * _MIB
 """Of a recipe: one for `knn` holds all its training rows."""
 ROWS_LIMIT = 1024 * _MIB

@@ -98,8 +98,7 @@ class Grimoire:
             "labels": list(self.labels),
             "provenance": _known(self.provenance),
         }
-        # An endless width keeps each value on its line, so that a changed word is a one-line diff.
-        head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=float("inf"))
+        head = yaml_lines(front)
         body = "".join(f"\n{_HEADINGS[name]}\n\n{_escaped(getattr(self, name))}\n" for name in _HEADINGS)
         return f"---\n{head}---\n{body}"
 
@@ -198,12 +197,27 @@ def _refuse_twins(node: yaml.MappingNode) -> None:
 
 
 def _front_matter(head: str) -> _FrontMatter:
+    try:
+        return _FrontMatter.model_validate(plain_yaml(head))
+    except ValidationError as problem:
+        raise InputError(f"front matter: {_complaint(problem)}") from None
+
+
+def yaml_lines(front: dict[str, Any]) -> str:
+    """Return YAML with each value on its line, so that a changed word is a one-line diff."""
+    return yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=float("inf"))
+
+
+def plain_yaml(head: str) -> object:
+    """Return what a front matter says, each value as the text that is written there.
+
+    Raises:
+        InputError: it is too long, or no YAML; aliases and keys that stand twice are refused.
+    """
     if len(head) > _HEAD_LIMIT:
         raise InputError(f"the front matter has {len(head)} characters; expected at most {_HEAD_LIMIT}")
     try:
-        return _FrontMatter.model_validate(yaml.load(head, Loader=_Loader))
-    except ValidationError as problem:
-        raise InputError(f"front matter: {_complaint(problem)}") from None
+        return yaml.load(head, Loader=_Loader)
     except (yaml.YAMLError, RecursionError) as problem:
         raise InputError(f"the front matter is not valid YAML: {_yaml_complaint(problem)}") from None
 

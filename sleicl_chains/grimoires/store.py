@@ -102,8 +102,10 @@ class GrimoireStore:
                 knows of earlier ones.
         """
         for grimoire in grimoires:
-            _check(grimoire)
+            check_writable(grimoire)
         with self._locked_library() as library:
+            if tagged := [grimoire.id for grimoire in grimoires if grimoire.id in self.tags()]:
+                raise InputError(f"{tagged[0]!r} is a tag; `sleicl grimoires tag --remove {tagged[0]}` frees the word")
             fresh = [grimoire for grimoire in grimoires if not self._is_former(grimoire, library)]
             self._write([self._successor(grimoire, library) for grimoire in fresh], library, earlier or {})
         return [grimoire.id for grimoire in grimoires]
@@ -115,7 +117,7 @@ class GrimoireStore:
             GrimoireNotFound: there is none of that id.
             InputError, StoreError: as `add`.
         """
-        _check(grimoire)
+        check_writable(grimoire)
         with self._locked_library() as library:
             if grimoire.id not in library:
                 raise self._not_found(grimoire.id, library)
@@ -305,6 +307,13 @@ class GrimoireStore:
             reference = self._version(id, self._files()).reference
             self._versions.set_tag(tag, reference)
         return reference
+
+    def tags(self) -> dict[str, str]:
+        """Return the version that each tag stands for, as desk@2."""
+        try:
+            return self._versions.tags()
+        except InputError as problem:
+            raise StoreError(str(problem)) from None
 
     def untag(self, tag: str) -> None:
         """Remove a tag.
@@ -538,8 +547,12 @@ def _is_forbidden(cause: BaseException | None) -> bool:
     return isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def _check(grimoire: Grimoire) -> None:
-    """Refuse a grimoire that could not be read again."""
+def check_writable(grimoire: Grimoire) -> None:
+    """Refuse a grimoire that could not be read again.
+
+    Raises:
+        InputError: its id is no file name, or it is too large.
+    """
     if not re.fullmatch(r"\w[\w .+-]*", grimoire.id) or grimoire.id.lower() == "readme":
         raise InputError(f"the grimoire's id {grimoire.id!r} cannot be a file name; expected, say, 'trec-0a1b2c3d'")
     if (size := len(grimoire.to_markdown().encode())) > TEXT_LIMIT:
