@@ -77,7 +77,8 @@ def write_skill(grimoire: Grimoire, folder: Path) -> Path:
     body = "profound" if grimoire.profound else "simple"
     front = {"name": name, "description": _purpose(grimoire), "metadata": {_KEY: _about(grimoire, body)}}
     if grimoire.profound and grimoire.simple:
-        write_whole(place / _SIMPLE, grimoire.simple + "\n")
+        mark = "\ufeff" if grimoire.simple.startswith("\ufeff") else ""  # readers take the first for the file's own
+        write_whole(place / _SIMPLE, f"{mark}{grimoire.simple}\n")
     else:
         (place / _SIMPLE).unlink(missing_ok=True)
     write_whole(place / "SKILL.md", f"---\n{yaml_lines(front)}---\n\n{getattr(grimoire, body)}\n")

@@ -24,15 +24,20 @@ from langchain_core.runnables.config import run_in_executor
 
 from sleicl_chains.errors import GrimoireNotFound, InputError, SleiclError, StoreError, note, one_line
 from sleicl_chains.files import TEXT_LIMIT, Home, data_folder, read_text, write_whole
+from sleicl_chains.grimoires.duplicates import Pair, near_duplicates
 from sleicl_chains.grimoires.grimoire import Grimoire, version_id
 from sleicl_chains.grimoires.index import COLLECTION, copied, discard, facts, in_step, nearest, open_client, where_of
-from sleicl_chains.grimoires.versions import Version, Versions
+from sleicl_chains.grimoires.versions import Version, Versions, today
 from sleicl_chains.models.embedders import embed, embedder, fingerprint, task_text
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.texts import whole_text
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
+
+
+_NEIGHBOURS = 8
+"""How many are looked at for near-duplicates of one grimoire."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +203,9 @@ class GrimoireStore:
             GrimoireNotFound: it stands for none.
             InputError: a file of it is damaged.
         """
-        name, number = (reference, None) if reference in files else self._versions.place_of(reference) or ("", None)
+        name, number = (
+            (reference, None) if reference in files else self._versions.place_of(reference, files) or ("", None)
+        )
         if name not in files:
             raise self._not_found(name or reference, files)
         versions = self._history(name, files)
@@ -268,7 +275,7 @@ class GrimoireStore:
                 found.append(_read(id, file))
         return found
 
-    def restore(self, id: str) -> None:
+    def restore(self, id: str) -> Version:
         """Bring a removed grimoire back, or make an earlier version the current one again, as a new version.
 
         Raises:
@@ -276,23 +283,32 @@ class GrimoireStore:
             StoreError: another grimoire has the removed one's id by now.
         """
         with self._locked_library() as library:
-            mine = _markdown(self.home.grimoires)
-            if id in mine and id in _markdown(self.home.removed):
-                raise StoreError(
-                    f"There is a grimoire {id!r} again, and the removed one is a version of it: `sleicl grimoires "
-                    f"history {id}` shows which, and `restore {id}@NUMBER` makes it the current one"
-                )
-            if id in _markdown(self.home.removed):
-                (self.home.removed / f"{id}.md").replace(self.home.grimoires / f"{id}.md")
-                return
-            try:
-                version = self._version(id, self._files())
-            except InputError as problem:
-                raise StoreError(str(problem)) from None
-            now = library[version.name]
-            if version.id == version_id(now):
-                raise StoreError(f"{id} is the current text of {version.name} already; there is nothing to restore")
-            self._write([_after(now, replace(version.grimoire, id=version.name))], library)
+            name = self._restored(id) or self._made_current(id, library)
+        return self.version(name)
+
+    def _restored(self, id: str) -> str:
+        """Move a removed file back and return its id; empty where there is none."""
+        if id not in _markdown(self.home.removed):
+            return ""
+        if id in _markdown(self.home.grimoires):
+            raise StoreError(
+                f"There is a grimoire {id!r} again, and the removed one is a version of it: `sleicl grimoires "
+                f"history {id}` shows which, and `restore {id}@NUMBER` makes it the current one"
+            )
+        (self.home.removed / f"{id}.md").replace(self.home.grimoires / f"{id}.md")
+        return id
+
+    def _made_current(self, id: str, library: Mapping[str, Grimoire]) -> str:
+        try:
+            version = self._version(id, self._files())
+        except InputError as problem:
+            raise StoreError(str(problem)) from None
+        now = library[version.name]
+        if version.id == version_id(now):
+            raise StoreError(f"{id} is the current text of {version.name} already; there is nothing to restore")
+        provenance = replace(version.grimoire.provenance, date=today())
+        self._write([_after(now, replace(version.grimoire, id=version.name, provenance=provenance))], library)
+        return version.name
 
     def tag(self, id: str, tag: str) -> str:
         """Let a tag stand for a version, the current one of a bare name, and return it as NAME@2.
@@ -411,6 +427,20 @@ class GrimoireStore:
     ) -> list[Hit]:
         """Do what `search` does, in a thread."""
         return await run_in_executor(None, self.search, query, k, filters)
+
+    def duplicates(self, id: str | None = None) -> builtins.list[Pair]:
+        """Return the pairs of grimoires that say nearly the same, of one grimoire or of all, the nearest first.
+
+        Raises:
+            GrimoireNotFound: there is no such grimoire.
+        """
+        if id is None:
+            return near_duplicates([*self._library().values()], self._embeddings)
+        one = self.get(id)
+        # One that is near is among the first that a search finds.
+        hits = [hit.grimoire for hit in self.search(one.simple or one.profound, k=_NEIGHBOURS)]
+        near = near_duplicates([one, *(hit for hit in hits if hit.id != id)], self._embeddings)
+        return [pair for pair in near if id in (pair.first, pair.second)]
 
     def rebuild(self) -> int:
         """Throw the index away, make it anew from the files and return the number of grimoires."""

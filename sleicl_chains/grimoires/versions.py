@@ -71,8 +71,9 @@ class Versions:
         self._noticed: dict[str, Grimoire] = {}
 
     def unnoticed(self, current: Mapping[str, Grimoire]) -> dict[str, Grimoire]:
-        """Return those that are not the very objects of the latest `notice`: cheap, and never too few."""
-        return {name: grimoire for name, grimoire in current.items() if self._noticed.get(name) is not grimoire}
+        """Return those that are not what the latest `notice` saw: cheap, because most are the very same objects."""
+        seen = self._noticed
+        return {name: one for name, one in current.items() if seen.get(name) is not one and seen.get(name) != one}
 
     def notice(self, current: Mapping[str, Grimoire], shipped: Mapping[str, Grimoire], mine: Container[str]) -> None:
         """Keep a copy of each text that is new and the user's, the shipped one of that name before it.
@@ -85,7 +86,8 @@ class Versions:
             kept = copies.get(name, [])
             if name in mine and not kept and name in shipped:
                 kept = [self._keep(name, 1, shipped[name])]
-            if name in mine and (not kept or kept[-1].hash != _hash(grimoire)):
+            # A shipped one that is back because the user's was removed is the next version of its name, too.
+            if (kept or name in mine) and (not kept or kept[-1].hash != _hash(grimoire)):
                 self._keep(name, kept[-1].number + 1 if kept else 1, _with_parent(name, grimoire, kept))
             self._noticed[name] = grimoire
 
@@ -123,14 +125,14 @@ class Versions:
         grimoire = replace(current, id=newest.reference, provenance=provenance)
         return [*found[:-1], replace(newest, grimoire=grimoire)]
 
-    def place_of(self, reference: str) -> tuple[str, int] | None:
-        """Return name and number of what `NAME@NUMBER`, a tag or a version's id stands for; None if it is none."""
+    def place_of(self, reference: str, names: Container[str]) -> tuple[str, int] | None:
+        """Return name and number of what `NAME@2`, a tag or the id of a version of one of `names` stands for."""
         reference = self.tags().get(reference, reference)
         name, at, number = reference.rpartition("@")
-        if at and number.isascii() and number.isdigit():
+        if at and re.fullmatch(r"[0-9]{1,9}", number):
             return name, int(number)
         for name, copies in self._copies().items():
-            for copy in reversed(copies):
+            for copy in reversed(copies if name in names else []):
                 if reference.endswith(f"-{copy.hash}") and version_id(copy.read(name)) == reference:
                     return name, copy.number
         return None
@@ -206,7 +208,12 @@ def _with_parent(name: str, grimoire: Grimoire, kept: list[_Copy]) -> Grimoire:
         parent = name  # changed before the library had seen it: only the name tells what it was
     if parent in ("", grimoire.provenance.parent):
         return grimoire
-    return replace(grimoire, provenance=replace(grimoire.provenance, parent=parent, date=f"{datetime.now(UTC):%F}"))
+    return replace(grimoire, provenance=replace(grimoire.provenance, parent=parent, date=today()))
+
+
+def today() -> str:
+    """Return the UTC day, as provenance has it."""
+    return f"{datetime.now(UTC):%F}"
 
 
 def changes(before: Grimoire, after: Grimoire) -> str:
