@@ -46,12 +46,17 @@ def open_task(card: Path) -> "Task":
     return task
 
 
-def open_store(home: Home, embeddings: str | None = None) -> "GrimoireStore":
-    """Return the home's store under the embeddings its index was last built with, or under new ones."""
+def open_store(home: Home, embeddings: str | None = None, chroma_url: str | None = None) -> "GrimoireStore":
+    """Return the home's store under the embeddings its index was last built with, or under new ones.
+
+    The index lies in the home, or on the Chroma server at `chroma_url` or else `$SLEICL_CHROMA_URL`, which is asked no
+    sooner than the index is needed.
+    """
     from sleicl_chains.grimoires.store import GrimoireStore
     from sleicl_chains.models.embedders import embedder
 
-    return GrimoireStore(home, embedder(embeddings or home.index_embeddings, home=home))
+    server = chroma_url or os.environ.get("SLEICL_CHROMA_URL") or None
+    return GrimoireStore(home, embedder(embeddings or home.index_embeddings, home=home), client=server)
 
 
 def open_space(name: str, home: Home, journal: "Journal | None") -> "Embeddings":

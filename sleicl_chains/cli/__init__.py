@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from sleicl_chains.cli import answering, exchange, learning, library, models, reporting, rows, versions
+from sleicl_chains.cli import answering, exchange, learning, library, matching, models, reporting, rows, versions
 from sleicl_chains.cli.printing import guard, say
 from sleicl_chains.errors import InputNote, OptionError, SleiclError, bounded
 
@@ -52,6 +52,7 @@ for command in (
     answering.ask,
 ):
     app.command()(command)
+library.app.command()(matching.match)
 for name in ("history", "diff", "edit", "tag", "restore", "duplicates"):
     library.app.command()(getattr(versions, name))
 library.app.command("export")(exchange.export_grimoires)

@@ -37,6 +37,10 @@ SamplerOption = Annotated[
 ]
 CountOption = Annotated[int, typer.Option("-n", help="Examples a label.")]
 RatioOption = Annotated[float, typer.Option("--ratio", help="Share of hard rows in the hard sampler, 0 to 1.")]
+ChromaOption = Annotated[
+    str | None,
+    typer.Option("--chroma-url", help="A Chroma server for the index, such as http://127.0.0.1:8000; else the home."),
+]
 EmbedderOption = Annotated[str, typer.Option("--embeddings", help="wordllama, minilm, ollama:NAME or openai:NAME.")]
 MaybeEmbeddings = Annotated[
     str | None, typer.Option("--embeddings", help="Those of knn, fusion and blend; with a recipe, its own.")

@@ -26,14 +26,15 @@ Reference = Annotated[str, typer.Argument(metavar="ID", help="A grimoire's id, o
 
 
 def history(id: Reference, as_json: JsonOption = False, home: HomeOption = None) -> None:
-    """Show the versions of a grimoire, the newest first: number, date, what changed, tags."""
+    """Show the versions of a grimoire, the newest first: number, date, what changed, tags, measured effects."""
     versions = open_store(Home.at(home)).history(id)
     rows = [_about(versions, place) for place in reversed(range(len(versions)))]
     if as_json:
         print_json({"grimoire": versions[0].name, "versions": rows})
         return
     for row in rows:
-        print("\t".join([row["reference"], row["id"], row["date"], row["change"], ", ".join(row["tags"])]).rstrip())
+        tags, effects = ", ".join(row["tags"]), "; ".join(row["effects"])
+        print("\t".join([row["reference"], row["id"], row["date"], row["change"], tags, effects]).rstrip())
 
 
 def _about(versions: "list[Version]", place: int) -> dict[str, Any]:
@@ -44,6 +45,7 @@ def _about(versions: "list[Version]", place: int) -> dict[str, Any]:
     change = changes(versions[place - 1].grimoire, version.grimoire) if place else first
     about = {"reference": version.reference, "version": version.number, "id": version.id, "parent": parent or None}
     about |= {"date": version.grimoire.provenance.date, "change": change, "tags": list(version.tags)}
+    about |= {"effects": [str(effect) for effect in version.grimoire.effects]}
     return about | {"current": place == len(versions) - 1}
 
 
@@ -132,7 +134,7 @@ def tag(
         store.untag(remove)
         print(remove)
     elif remove is None and id is not None and name is not None:
-        print(f"{name}\t{store.tag(id, name)}")
+        print(f"{name}\t{store.tag(id, name).reference}")
     elif remove is None and id is None:
         tags = store.tags()
         if as_json:

@@ -9,10 +9,10 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sleicl_chains.errors import InputError, first_complaint, one_line
 from sleicl_chains.files import parse_json, read_text
@@ -60,11 +60,44 @@ class Provenance:
         return among(rows, self.examples, self.text_ids)
 
 
+_Share = Annotated[float, Field(ge=-1, le=1)]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one form of a grimoire was measured to do to a weak model, against the same prompt without it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+
+    weak: str
+    arm: Literal["simple", "profound"]
+    """The form that was shown; the other arm is zero-shot."""
+    difference: _Share
+    """In accuracy, on the same rows."""
+    low: _Share
+    high: _Share
+    """The 95% interval over rows."""
+    rows: Annotated[int, Field(gt=0)]
+    source: str
+    """Whose rows."""
+
+    def __str__(self) -> str:
+        """Return it as one line, such as '+.03 [-.01, +.07] on 100 rows of TREC, MODEL, profound against zero-shot'."""
+        difference, low, high = (_signed(one) for one in (self.difference, self.low, self.high))
+        where = f"{self.rows} rows of {self.source}, {self.weak}, {self.arm} against zero-shot"
+        return f"{difference} [{low}, {high}] on {where}"
+
+
+def _signed(share: float) -> str:
+    """Return a difference with two digits, its sign and no leading zero; one that is rounded to 0 has a plus."""
+    return f"{round(share, 2) + 0.0:+.2f}".replace("0.", ".")
+
+
 @dataclass(frozen=True)
 class Grimoire:
     """The profound and the simple text for a task; one of them may be empty.
 
-    White space around the two texts is dropped.
+    White space around the two texts is dropped. The effects are of exactly these texts: with other texts they go.
 
     Raises:
         InputError: both texts are empty, or one cannot be written as UTF-8.
@@ -78,6 +111,9 @@ class Grimoire:
     profound: str
     simple: str
     provenance: Provenance
+    effects: tuple[Effect, ...] = ()
+    language: str = ""
+    """Of the texts that it is for, as en or de; empty where it is not said."""
 
     def __post_init__(self) -> None:
         for name in ("profound", "simple"):
@@ -85,19 +121,24 @@ class Grimoire:
         if not self.profound and not self.simple:
             raise InputError("the profound and the simple text are both empty; expected at least one")
         if SURROGATE.search(
-            "".join([self.task, self.task_type, self.description, *self.labels, self.profound, self.simple])
+            "".join(
+                [self.task, self.task_type, self.description, *self.labels, self.profound, self.simple, self.language]
+            )
         ):
             raise InputError("the grimoire holds half of a surrogate pair; expected valid Unicode")
 
     def to_markdown(self) -> str:
         """Return the file's text; write it without translating line ends, or texts with CRLF change."""
-        front = {
+        front: dict[str, Any] = {
             "task": self.task,
             "task_type": self.task_type,
             "description": self.description,
             "labels": list(self.labels),
+            **({"language": self.language} if self.language else {}),
             "provenance": _known(self.provenance),
         }
+        if self.effects:
+            front["effect"] = [asdict(effect) for effect in self.effects]
         head = yaml_lines(front)
         body = "".join(f"\n{_HEADINGS[name]}\n\n{_escaped(getattr(self, name))}\n" for name in _HEADINGS)
         return f"---\n{head}---\n{body}"
@@ -117,7 +158,8 @@ class Grimoire:
             raise InputError("the front matter is missing; expected YAML between two lines of ---")
         front = _front_matter(head)
         profound, simple = _sections(body)
-        return cls(id, front.task, front.task_type, front.description, front.labels, profound, simple, front.provenance)
+        about = (front.task, front.task_type, front.description, front.labels)
+        return cls(id, *about, profound, simple, front.provenance, front.effect, front.language)
 
 
 def grimoire_id(task: str, profound: str, simple: str) -> str:
@@ -162,7 +204,9 @@ class _FrontMatter(BaseModel):
     task_type: str = ""
     description: str = ""
     labels: tuple[str, ...] = ()
+    language: str = ""
     provenance: Provenance = Provenance()
+    effect: tuple[Effect, ...] = ()
 
 
 _HEAD_LIMIT = 2**18

@@ -1,6 +1,5 @@
 """The library of grimoires as a LangChain retriever."""
 
-from collections.abc import Mapping
 from typing import Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
@@ -8,6 +7,7 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict
 
+from sleicl_chains.grimoires.filters import Filters
 from sleicl_chains.grimoires.index import facts
 from sleicl_chains.grimoires.store import GrimoireStore, Hit
 
@@ -17,8 +17,10 @@ class GrimoireRetriever(BaseRetriever):
 
     store: GrimoireStore
     k: int = 4
-    filters: Mapping[str, str] | None = None
-    """Values that `task`, `strong_model` or `sampler` must have."""
+    filters: Filters | None = None
+    """Values that `task`, `strong_model`, `sampler`, `task_type`, `language` or `labels` must have."""
+    score_threshold: float | None = None
+    """Least score, 0 to 1, of a document; without one the nearest are given however far they are."""
     form: Literal["simple", "profound"] = "profound"
     """Which text is given; where it is empty, the other."""
 
@@ -27,14 +29,16 @@ class GrimoireRetriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
-        return [self._document(hit) for hit in self.store.search(query, self.k if k is None else k, self.filters)]
+        return self._documents(self.store.search(query, self.k if k is None else k, self.filters))
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
-        return [
-            self._document(hit) for hit in await self.store.asearch(query, self.k if k is None else k, self.filters)
-        ]
+        return self._documents(await self.store.asearch(query, self.k if k is None else k, self.filters))
+
+    def _documents(self, hits: list[Hit]) -> list[Document]:
+        least = self.score_threshold
+        return [self._document(hit) for hit in hits if least is None or hit.score >= least]
 
     def _document(self, hit: Hit) -> Document:
         grimoire = hit.grimoire

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from sleicl_chains.errors import InputError
 from sleicl_chains.files import parse_json, read_text, write_whole
-from sleicl_chains.grimoires.grimoire import Grimoire, version_id
+from sleicl_chains.grimoires.grimoire import Effect, Grimoire, version_id
 
 _COPY = re.compile(r"(.+)\.(\d{4,})-([0-9a-f]{8})\.md")
 _CONTENT_ID = re.compile(r"(.+)-[0-9a-f]{8}")
@@ -208,7 +208,17 @@ def _with_parent(name: str, grimoire: Grimoire, kept: list[_Copy]) -> Grimoire:
         parent = name  # changed before the library had seen it: only the name tells what it was
     if parent in ("", grimoire.provenance.parent):
         return grimoire
-    return replace(grimoire, provenance=replace(grimoire.provenance, parent=parent, date=today()))
+    provenance = replace(grimoire.provenance, parent=parent, date=today())
+    return replace(grimoire, provenance=provenance, effects=_own_effects(grimoire, name, kept))
+
+
+def _own_effects(grimoire: Grimoire, name: str, kept: list[_Copy]) -> tuple[Effect, ...]:
+    """Return the effects that are not of the former text: whoever edits a text leaves its front matter as it is."""
+    former: tuple[Effect, ...] = grimoire.effects
+    if kept:
+        with suppress(InputError):
+            former = kept[-1].read(name).effects
+    return tuple(effect for effect in grimoire.effects if effect not in former)
 
 
 def today() -> str:

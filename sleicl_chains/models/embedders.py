@@ -70,6 +70,14 @@ class WordVectors(Embeddings):
         """Return the vector of one text."""
         return self.embed_documents([text])[0]
 
+    def lengths(self, words: list[str]) -> list[float]:
+        """Return the length that each text's summed vector has before it is made 1: how much a word weighs in a mean.
+
+        Of words that say little, such as `the` or `want`, it is below about 8.
+        """
+        found = self._tokenizer.encode_batch(words, add_special_tokens=False)
+        return [float(np.linalg.norm(self._table[encoding.ids].sum(axis=0))) for encoding in found]
+
     def _vector(self, tokens: list[int]) -> list[float]:
         # Each different token once: a book takes no more memory than the table of all words. The sum
         # is in double precision, whose rounding does not reach the single precision of the result.
