@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from sleicl_chains.grimoires.grimoire import Grimoire
@@ -40,15 +41,31 @@ def near_duplicates(
         of: the id of one, with which alone the others are compared; else every pair is.
         near: least cosine.
     """
+    row = [grimoire.id for grimoire in grimoires].index(of) if of else None
+    cosines = {(one, other): cosine for one, other, cosine in _near(vectors, near, row)}
+    texts = [fold(grimoire.profound or grimoire.simple) for grimoire in grimoires]
+    for one, other in _equal(texts, row):  # embedders may tell capitals from small letters
+        cosines.setdefault((one, other), _rounded(vectors[one] @ vectors[other]))
     pairs = [
-        Pair(grimoires[one].id, grimoires[other].id, cosine, _rules(grimoires[one]) == _rules(grimoires[other]))
-        for one, other, cosine in _near(vectors, near, [one.id for one in grimoires].index(of) if of else None)
+        Pair(grimoires[one].id, grimoires[other].id, cosine, texts[one] == texts[other])
+        for (one, other), cosine in cosines.items()
     ]
     return sorted(pairs, key=lambda pair: (-pair.equal, -pair.cosine, pair.first, pair.second))
 
 
-def _rules(grimoire: Grimoire) -> str:
-    return fold(grimoire.profound or grimoire.simple)
+def _equal(texts: list[str], row: int | None) -> Iterator[tuple[int, int]]:
+    places: dict[str, list[int]] = {}
+    for place, text in enumerate(texts):
+        places.setdefault(text, []).append(place)
+    if row is not None:
+        yield from ((row, other) for other in places[texts[row]] if other != row)
+        return
+    for same in places.values():
+        yield from combinations(same, 2)
+
+
+def _rounded(cosine: "np.float32") -> float:
+    return round(min(float(cosine), 1.0), 4)
 
 
 def _near(vectors: "NDArray[np.float32]", near: float, only: int | None) -> Iterator[tuple[int, int, float]]:
@@ -58,4 +75,4 @@ def _near(vectors: "NDArray[np.float32]", near: float, only: int | None) -> Iter
         cosines = vectors[start : start + size] @ vectors.T
         for row, other in zip(*(cosines >= near).nonzero(), strict=True):
             if start + row < other or (only is not None and other != only):
-                yield int(start + row), int(other), round(min(float(cosines[row, other]), 1.0), 4)
+                yield int(start + row), int(other), _rounded(cosines[row, other])
