@@ -27,20 +27,21 @@ _ORDER = r"(?:^[\W\d_]*|[.;:!?]\s+|\b(?:must|should|always|then|please|first|now
 
 _KINDS = {
     "an address": re.compile(
-        rf"\b[a-z][a-z0-9+.-]*://[^\s)>\]]+|\b(?:mailto|javascript):\S+|\bdata:\w+/\S+|\bwww\.\S+|"
-        rf"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+|\b(?:[a-z0-9-]+\.)+(?:{_NETWORK})(?:[/:?#]\S*|\b(?![\w.]))|"
+        rf"(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{{0,20}}://[^\s)>\]]+|\b(?:mailto|javascript):\S+|\bdata:\w+/\S+|\bwww\.\S+|"
+        rf"(?<![\w.+-])[\w.+-]{{1,64}}@[\w-]{{1,63}}(?:\.[\w-]{{1,63}}){{1,8}}|"
+        rf"(?<![\w.-])(?:[a-z0-9-]{{1,63}}\.){{1,8}}(?:{_NETWORK})(?:[/:?#]\S*|\b(?![\w.]))|"
         r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.])(?::\d+)?|"
         r"\blocalhost(?::\d+)?\b",
         re.IGNORECASE,
     ),
     "a file or folder": re.compile(
         rf"(?<![\w/<])(?:~|\.{{1,2}})?/[\w.@-]+/[\w./@-]+|(?<!\w)(?:~|\.\.)/[\w./-]*|\b[A-Za-z]:\\\S+|\\\\\w+\\\S+|"
-        rf"(?<!\w)\.(?:env|ssh|aws|git|bashrc|profile|netrc|npmrc)\b|\b[\w-]+\.(?:{_FILE})\b(?!\.\w)",
+        rf"(?<!\w)\.(?:env|ssh|aws|git|bashrc|profile|netrc|npmrc)\b|(?<![\w-])[\w-]{{1,100}}\.(?:{_FILE})\b(?!\.\w)",
         re.IGNORECASE,
     ),
     "a command": re.compile(
         rf"(?<![\w'-])(?:{_PROGRAM})\s+(?:-{{1,2}}\w\S*|[~.]?/\S+|\"?\$\w+|\S+://\S+)|\bsudo\s+\w+|\brm\s+-\w+|"
-        rf"\b(?:{_INSTALLER})\s+(?:install|add|run|clone|exec|push|pull)\s+\S+|\|\s*(?:ba|z)?sh\b|\$\([^)\n]+\)|"
+        rf"\b(?:{_INSTALLER})\s+(?:install|add|run|clone|exec|push|pull)\s+\S+|\|\s*(?:ba|z)?sh\b|\$\([^)\n]{1, 200}\)|"
         r"\$\{\w+\}|\$(?:HOME|PATH|USER|PWD|[A-Z0-9]+_[A-Z0-9_]+)\b|^\s*```\s*(?:ba|z)?sh\b|^\s*```\s*(?:shell|console|"
         r"powershell|python|py|javascript|js)\b|^\s*\$ \w+",
         re.IGNORECASE,
@@ -53,7 +54,7 @@ _KINDS = {
         re.IGNORECASE,
     ),
     "a call": re.compile(
-        r"\b[A-Za-z]\w*_\w+\([^)\n]*\)|\b[a-z]+[A-Z]\w*\([^)\n]*\)|\b[A-Za-z_]\w*\.[A-Za-z_]\w*\([^)\n]*\)|"
+        r"\b(?=[A-Za-z]\w*_)\w+\([^)\n]{0,200}\)|\b[a-z]+[A-Z]\w*\([^)\n]{0,200}\)|\b[A-Za-z_]\w*\.[A-Za-z_]\w*\([^)\n]{0,200}\)|"
         r"\b[A-Za-z_]\w{2,}\((?:\)|[\"'{\[]|\w+\s*=)"
     ),
 }
@@ -69,4 +70,4 @@ def named_outside(text: str) -> list[str]:
 
 
 def _distinct(pattern: re.Pattern[str], line: str) -> list[str]:
-    return list(dict.fromkeys(" ".join(match[0].split()).strip(" .,;") for match in pattern.finditer(line)))
+    return list(dict.fromkeys(" ".join(match[0].split()).rstrip(" .,;") for match in pattern.finditer(line)))
