@@ -41,7 +41,7 @@ _KINDS = {
     ),
     "a command": re.compile(
         rf"(?<![\w'-])(?:{_PROGRAM})\s+(?:-{{1,2}}\w\S*|[~.]?/\S+|\"?\$\w+|\S+://\S+)|\bsudo\s+\w+|\brm\s+-\w+|"
-        rf"\b(?:{_INSTALLER})\s+(?:install|add|run|clone|exec|push|pull)\s+\S+|\|\s*(?:ba|z)?sh\b|\$\([^)\n]{1, 200}\)|"
+        rf"\b(?:{_INSTALLER})\s+(?:install|add|run|clone|exec|push|pull)\s+\S+|\|\s*(?:ba|z)?sh\b|\$\([^)\n]{{1,200}}\)|"
         r"\$\{\w+\}|\$(?:HOME|PATH|USER|PWD|[A-Z0-9]+_[A-Z0-9_]+)\b|^\s*```\s*(?:ba|z)?sh\b|^\s*```\s*(?:shell|console|"
         r"powershell|python|py|javascript|js)\b|^\s*\$ \w+",
         re.IGNORECASE,
