@@ -1,7 +1,7 @@
 """What `paper.py` found, tasks and seeds together: figures, verdicts, and whether the recipe reaches its goal.
 
-    python benchmarks/paper_summary.py [--weak MODEL] [--embeddings minilm] [--prior none] [--sampler k-means] [--tasks TREC,Subj]
-        [--limit 300]
+    python benchmarks/paper_summary.py [--weak MODEL] [--embeddings minilm] [--prior none] [--sampler k-means]
+        [--tasks TREC,Subj] [--limit 300]
         [--leave-out AgNews-2] [--pair simple+hidden,zero-shot+hidden]
 
 Reads `results/paper/` alone. The recipe is set against the best single method without a grimoire: one method for all

@@ -224,7 +224,7 @@ def test_a_slow_file_keeps_no_other_process_from_the_lock(home: Home, monkeypatc
         assert go_on.wait(15)
         return read_text(path, what)
 
-    monkeypatch.setattr("sleicl_chains.grimoires.store.read_text", slow)
+    monkeypatch.setattr("sleicl_chains.grimoires.shelf.read_text", slow)
     found: list[object] = []
     for action in (lambda: GrimoireStore(home).search("mail"), GrimoireStore(home).rebuild):
         reading.clear()
@@ -251,7 +251,7 @@ def test_what_changes_while_the_library_is_read_is_read_again(home: Home, monkey
             write_whole(home.grimoires / f"{late.id}.md", late.to_markdown())
         return read_text(path, what)
 
-    monkeypatch.setattr("sleicl_chains.grimoires.store.read_text", another)
+    monkeypatch.setattr("sleicl_chains.grimoires.shelf.read_text", another)
     assert {first.id, late.id} <= {hit.grimoire.id for hit in store.search("late", k=50)}
 
 
@@ -476,7 +476,7 @@ ALLOWED = {
     ("prompts.py", "read_text"): "shipped with the package",
     ("evaluation/reading.py", "read_text"): "shipped with the package",
     ("models/reading.py", "read_text"): "shipped with the package; those of the home come by the door",
-    ("grimoires/store.py", "read_text"): "a shipped file in a zipped package",
+    ("grimoires/shelf.py", "read_text"): "a shipped file in a zipped package",
     ("evaluation/evaluate.py", "os.open"): "makes an empty file",
     ("evaluation/evaluate.py", "open"): "appends to the run's rows, which the door has read before",
     ("models/journal.py", "os.open"): "makes an empty file",

@@ -48,7 +48,7 @@ def match(
     found = store.match(task or wanted, texts=_texts(rows, task), k=k)
     say(store.problems)
     if not found:
-        say(_none(store, task or wanted))
+        say(_none(store, task or wanted, place.index_embeddings))
     results: Sequence[Tried] = ()
     if found and task and rows and weak:
         results = _try(found, task, rows, weak, place, model_options(option, base_url), no_journal)
@@ -68,14 +68,17 @@ def _texts(rows: Path | None, task: "Task | None") -> list[str]:
     return load_texts(rows, task or Task(name="rows", description="rows"))[:_TEXTS] if rows else []
 
 
-def _none(store: "GrimoireStore", wanted: "str | Task") -> list[str]:
+def _none(store: "GrimoireStore", wanted: "str | Task", embeddings: str) -> list[str]:
     """Return that nothing fits, what is nearest, and what would help."""
     nearest = store.match(wanted, k=1, threshold=0.0)
     said = [
         f"None fits. Nearest: {one.grimoire.id} ({one.grimoire.task}), similarity {one.score:.2f}." for one in nearest
     ] or ["None fits."]
+    # On the descriptions on which both were set (benchmarks/match) they had the right one first more often.
+    stronger = ["Other embeddings tell more apart: sleicl grimoires rebuild --embeddings minilm"]
     return [
         *said,
+        *(stronger if embeddings == "wordllama" else []),
         "Describe it in other words, say what goes in and which answers there are; or let a strong model write a "
         "grimoire for it: sleicl write --task CARD --rows ROWS --strong MODEL.",
     ]
@@ -100,6 +103,8 @@ def _try(
         results = tried(found, task, examples, model, journal=journal_of(place, no_journal), progress=meter)
     if note := undecided(results):
         say(f"Note: {note}.")
+    seen = {one.match.grimoire.id: one.seen for one in results if one.seen}
+    say(f"Warning: {id} was written from {n} of the {len(examples)} rows." for id, n in seen.items())
     return results
 
 
@@ -109,7 +114,7 @@ def _ordered(found: "Sequence[Match]", results: "Sequence[Tried]") -> "Sequence[
 
 def _object(hit: "Match", results: "Sequence[Tried]") -> dict[str, Any]:
     about = {"id": hit.grimoire.id, "task": hit.grimoire.task, "score": round(hit.score, 4), "why": str(hit.why)}
-    keys = ("form", "right", "zero_shot", "n", "difference", "low", "high", "p", "decided")
+    keys = ("form", "right", "zero_shot", "n", "difference", "low", "high", "p", "decided", "seen")
     mine = [{key: getattr(one, key) for key in keys} for one in results if one.match is hit]
     return about | ({"tried": mine} if mine else {})
 

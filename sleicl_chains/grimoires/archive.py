@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
 from importlib.resources.abc import Traversable
+from pathlib import Path
 
 from sleicl_chains.errors import GrimoireNotFound, InputError, StoreError, note
 from sleicl_chains.files import Home, data_folder, write_whole
@@ -39,6 +40,12 @@ class Archive:
         known = {id: read_grimoire(id, shipped[id]) for id in fresh if id in mine and id in shipped}
         self.versions.notice(fresh, known, mine)
 
+    def _keep_now(self, id: str, path: Path) -> None:
+        """Keep what a file holds at this moment, before it goes: of large libraries the shelf may be a second late."""
+        with suppress(InputError):
+            if path.is_file():
+                self._keep({id: read_grimoire(id, path)})
+
     def write(
         self, grimoires: Sequence[Grimoire], earlier: Mapping[str, tuple[Grimoire, ...]] | None = None
     ) -> dict[str, Grimoire]:
@@ -50,6 +57,8 @@ class Archive:
         texts = {grimoire.id: grimoire.to_markdown() for grimoire in grimoires}
         paths = {id: self._home.grimoires / f"{id}.md" for id in texts}
         new = [path for path in paths.values() if not os.path.lexists(path)]
+        for id, path in paths.items():
+            self._keep_now(id, path)
         try:
             for id, text in texts.items():
                 write_whole(paths[id], text)
@@ -127,6 +136,7 @@ class Archive:
             StoreError: the grimoire is a shipped one.
         """
         if id in markdown(self._home.grimoires):
+            self._keep_now(id, self._home.grimoires / f"{id}.md")
             self._home.removed.mkdir(exist_ok=True)
             (self._home.grimoires / f"{id}.md").replace(self._home.removed / f"{id}.md")
         elif id in (files := self._shelf.files()):

@@ -52,6 +52,12 @@ class Indexed:
         """In the order of the rows."""
         return [*self.library.grimoires.values()]
 
+    def cosines(self, field: Field, vector: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """Return what each grimoire's vector has in common with one of unit length: (n_grimoires,)."""
+        # One thread: on a busy machine the threads of a matrix product wait for each other longer than it takes.
+        found: NDArray[np.floating[Any]] = np.einsum("nd,d->n", self.vectors[field], vector.astype(np.float32))
+        return found
+
     @cached_property
     def by_label(self) -> Mapping[str, Sequence[int]]:
         """The rows of the grimoires that have a label, by the folded label."""
@@ -204,7 +210,7 @@ def open_client(folder: Path) -> "Client":
         raise
 
 
-def open_server(url: str) -> "ClientAPI":
+def open_server(url: str) -> "Client":
     """Return a client of a Chroma server, as `chroma run` starts one.
 
     Raises:
@@ -223,7 +229,7 @@ def open_server(url: str) -> "ClientAPI":
     if parts.scheme not in ("http", "https") or not parts.hostname or extras:
         raise InputError(f"the Chroma server's address is {url!r}; expected, say, http://127.0.0.1:8000")
     try:
-        return HttpClient(host=parts.hostname, port=port, ssl=parts.scheme == "https")
+        return cast("Client", HttpClient(host=parts.hostname, port=port, ssl=parts.scheme == "https"))
     except Exception as problem:  # of several kinds, none of them Chroma's own
         raise StoreError(
             f"No Chroma server answers at {url} ({one_line(problem):.200}); start one with `chroma run --path DIR "

@@ -7,7 +7,7 @@ fused by reciprocal ranks: of the descriptions, the rules, the labels and exampl
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -45,7 +45,8 @@ _RRF = 60
 """Damping of ranks: Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion", SIGIR 2009."""
 _DEEP = 60
 """How many of each ranking are fused."""
-_WEIGHTS: dict[Ground, float] = {"description": 2.0, "rules": 1.0, "labels": 1.0, "texts": 1.0}
+_WEIGHTS: dict[Ground, float] = {"description": 2.0, "rules": 1.0, "labels": 2.0, "texts": 1.0}
+"""The first two set on try.jsonl too; no description there names labels or texts."""
 _LEAST_WEIGHT = 8.5
 """Least length of a word's vector for a word that says what a text is about: `message` has 11, `want` 6, `the` 2."""
 _ALIKE = 0.5
@@ -138,8 +139,8 @@ def matches(index: Indexed, wish: Wish, *, k: int, threshold: float | None = Non
     """
     if not index.grimoires:
         return []
-    least = threshold if threshold is not None else wish.scale.fits if wish.scale else 0.0
-    similarity = index.vectors["task"] @ wish.vector
+    least = threshold if threshold is not None else wish.scale.fits if wish.scale else -1.0
+    similarity = index.cosines("task", wish.vector)
     rankings = _rankings(index, wish, similarity)
     fused: dict[int, float] = {}
     for ground, rows in rankings.items():
@@ -149,15 +150,15 @@ def matches(index: Indexed, wish: Wish, *, k: int, threshold: float | None = Non
     return [_match(index.grimoires[row], float(similarity[row]), rankings, row, wish) for row in order[:k]]
 
 
-def _rankings(index: Indexed, wish: Wish, similarity: NDArray[np.float32]) -> dict[Ground, list[int]]:
+def _rankings(index: Indexed, wish: Wish, similarity: NDArray[np.floating[Any]]) -> dict[Ground, list[int]]:
     """Return the first rows of each ranking, the best first."""
     found: dict[Ground, list[int]] = {
         "description": _first(similarity),
-        "rules": _first(index.vectors["rules"] @ wish.vector),
+        "rules": _first(index.cosines("rules", wish.vector)),
         "labels": _by_labels(index, wish.labels),
     }
     if wish.texts is not None:
-        found["texts"] = _first((index.vectors["task"] + index.vectors["rules"]) @ wish.texts)
+        found["texts"] = _first(index.cosines("task", wish.texts) + index.cosines("rules", wish.texts))
     return found
 
 
@@ -198,11 +199,10 @@ def near_words(wish: str, description: str) -> tuple[tuple[str, str], ...]:
 
     Word vectors of `wordllama` say what is near, whatever embeddings the library has.
     """
-    ours, theirs = _content_words(wish), _content_words(description)
+    (ours, our_vectors), (theirs, their_vectors) = _content(wish), _content(description)
     if not ours or not theirs:
         return ()
-    vectors = _words()
-    cosines = embed(vectors, ours) @ embed(vectors, theirs).T  # (n_ours, n_theirs)
+    cosines = our_vectors @ their_vectors.T  # (n_ours, n_theirs)
     best = cosines.argmax(axis=1)
     pairs = sorted(zip(-cosines.max(axis=1), ours, (theirs[place] for place in best), strict=True))
     taken: dict[str, tuple[str, str]] = {}
@@ -212,10 +212,14 @@ def near_words(wish: str, description: str) -> tuple[tuple[str, str], ...]:
     return tuple(taken.values())[:4]
 
 
-def _content_words(text: str) -> list[str]:
-    words = list(dict.fromkeys(re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", text.casefold())))
-    lengths = _words().lengths(words)
-    return [word for word, length in zip(words, lengths, strict=True) if len(word) > 1 and length >= _LEAST_WEIGHT]
+@lru_cache(maxsize=1024)
+def _content(text: str) -> tuple[list[str], NDArray[np.float32]]:
+    """Return the words that say what a text is about, and their vectors: (n_words, n_dims), rows of unit length."""
+    words = list(dict.fromkeys(re.findall(r"[^\W\d_]{2,}(?:['’-][^\W\d_]+)*", text.casefold())))
+    sums = _words().sums(words)
+    lengths = np.linalg.norm(sums, axis=1)
+    heavy = lengths >= _LEAST_WEIGHT
+    return [word for word, said in zip(words, heavy, strict=True) if said], sums[heavy] / lengths[heavy, None]
 
 
 @cache

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from threading import Lock
 from typing import NamedTuple
 
 from sleicl_chains.errors import InputError, StoreError
 from sleicl_chains.files import Home, data_folder, read_text
 from sleicl_chains.grimoires.grimoire import Grimoire
 
-MANY = 1000
+MANY = 300
 """A library of more files is looked through at most once in `LOOK_EVERY_S`: looking takes longer than searching. Files
 that come or go are seen at once all the same, by their folder's time."""
 LOOK_EVERY_S = 1.0
@@ -39,16 +38,22 @@ class _Seen(NamedTuple):
     """A grimoire, or what is wrong."""
 
 
+class _Look(NamedTuple):
+    """What was there when the files were last looked through; replaced as a whole, so that threads need no lock."""
+
+    library: Library
+    seen: dict[str, _Seen]
+    folder: object
+    """Mark of the user's folder."""
+    at: float
+
+
 class Shelf:
     """The shipped folder and the user's; a user's file takes the place of a shipped one of the same id."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
-        self._lock = Lock()
-        self._library = Library({})
-        self._seen: dict[str, _Seen] = {}
-        self._folder: object = None
-        self._looked = 0.0
+        self._last = _Look(Library({}), {}, None, 0.0)
 
     def files(self) -> dict[str, Traversable]:
         """Return all files by id.
@@ -67,27 +72,26 @@ class Shelf:
         Raises:
             StoreError: a folder cannot be listed.
         """
-        with self._lock:
-            folder = _mark(self._home.grimoires)
-            new = time.monotonic() - self._looked < LOOK_EVERY_S and folder == self._folder
-            if len(self._seen) <= MANY or not new:
-                self._look()
-                self._folder, self._looked = folder, time.monotonic()
-            return self._library
+        last, folder = self._last, _mark(self._home.grimoires)
+        lately = time.monotonic() - last.at < LOOK_EVERY_S and folder == last.folder
+        if len(last.seen) <= MANY or not lately:
+            self._last = last = self._look(last, folder)
+        return last.library
 
-    def _look(self) -> None:
+    def _look(self, last: _Look, folder: object) -> _Look:
         files, now = sorted(self.files().items()), time.time_ns()
-        seen = {id: self._again(id, file, now) for id, file in files}
-        before, after = ({id: one.found for id, one in some.items()} for some in (self._seen, seen))
-        self._seen = seen
-        if after != before:
+        seen = {id: self._again(last.seen.get(id), id, file, now) for id, file in files}
+        before, after = ({id: one.found for id, one in some.items()} for some in (last.seen, seen))
+        if after == before:
+            library = last.library
+        else:
             grimoires = {id: found for id, found in after.items() if isinstance(found, Grimoire)}
-            self._library = Library(grimoires, tuple(found for found in after.values() if isinstance(found, str)))
+            library = Library(grimoires, tuple(found for found in after.values() if isinstance(found, str)))
+        return _Look(library, seen, folder, time.monotonic())
 
-    def _again(self, id: str, file: Traversable, now: int) -> _Seen:
+    def _again(self, known: _Seen | None, id: str, file: Traversable, now: int) -> _Seen:
         """Return what a file holds; it is not read where it is as it was."""
         mark = _mark(file, now)
-        known = self._seen.get(id)
         if mark is not None and known is not None and known.mark == mark:
             return known
         try:

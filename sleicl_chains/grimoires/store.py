@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,6 +49,7 @@ from sleicl_chains.tasks.texts import whole_text
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
+    from chromadb.api.client import Client
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class GrimoireStore:
     Any number of processes and threads may use one home: whatever touches the index waits its turn at
     a lock file, and nothing stays open in between, because an open Chroma client does not see what
     another process writes. A user's file takes the place of a shipped one of the same id. A change
-    within a file of a library of more than 1,000 may be seen a second late.
+    within a file of a library of more than 300 may be seen a second late.
 
     Args:
         home: the user's folder; by default `$SLEICL_HOME` or the platform's data folder.
@@ -92,6 +93,7 @@ class GrimoireStore:
         """Files that were left out by the latest listing or search, with the reason."""
         self._given = embeddings
         self._client = client
+        self._opened: Client | None = None
         self._lock_timeout_s = lock_timeout_s
         self._shelf = Shelf(self.home)
         self._archive = Archive(self.home, self._shelf)
@@ -292,7 +294,7 @@ class GrimoireStore:
         if not index.grimoires:
             return []
         # The mean of unit vectors, so that its product with another one is the mean of their cosines.
-        scores = np.max([vectors @ mean for vectors in index.vectors.values()], axis=0).clip(0.0, 1.0)
+        scores = np.max([index.cosines(field, mean) for field in index.vectors], axis=0).clip(0.0, 1.0)
         order = np.argsort(-scores, kind="stable")
         passing = (row for row in order if passes(index.grimoires[row], filters))
         return [Hit(index.grimoires[row], float(scores[row])) for row in islice(passing, k)]
@@ -304,7 +306,10 @@ class GrimoireStore:
     def match(
         self, wanted: str | Task, *, texts: Sequence[str] = (), k: int = 3, threshold: float | None = None
     ) -> builtins.list[Match]:
-        """Return the grimoires that fit a new task, best first; none where none fits. See `matches`.
+        """Return the grimoires that fit a new task, best first; none where none fits.
+
+        Of other embeddings than `wordllama` and `minilm` it is not known from where on something fits: then the best
+        are returned whatever their score.
 
         Args:
             wanted: the task, or its description in a sentence.
@@ -320,12 +325,20 @@ class GrimoireStore:
         wish = Wish.of(wanted, texts, self._embeddings)
         return matches(self._indexed(), wish, k=k, threshold=threshold)
 
+    async def amatch(
+        self, wanted: str | Task, *, texts: Sequence[str] = (), k: int = 3, threshold: float | None = None
+    ) -> builtins.list[Match]:
+        """Do what `match` does, in a thread."""
+        return await run_in_executor(None, partial(self.match, wanted, texts=texts, k=k, threshold=threshold))
+
     def _indexed(self) -> Indexed:
         """Return the library with its vectors, from memory as long as no file has changed."""
         library, held = self._shelf.library(), self._held
         self.problems = [*library.problems]
-        if held.library is library or not library.grimoires:
-            return held if held.library is library else Indexed(library, {})
+        if held.library is library:
+            return held
+        if not library.grimoires:
+            return Indexed(library, {})
         try:
             with self._locked_library() as library:
                 held = self._read_index(library)
@@ -408,8 +421,9 @@ class GrimoireStore:
         """Yield a client, and turn Chroma's many kinds of errors into one; needs the lock."""
         try:
             if isinstance(self._client, str):
-                self._client = open_server(self._client)
-            if self._client is not None:
+                self._opened = self._opened or open_server(self._client)
+                yield self._opened
+            elif self._client is not None:
                 yield self._client
             else:
                 with open_client(folder or self.home.chroma) as client:
@@ -425,7 +439,13 @@ class GrimoireStore:
             ) from problem
 
     def close(self) -> None:
-        """Do nothing: no file or client is open between two calls. A given client is the caller's to close."""
+        """Close the connection to a Chroma server, if there is one; nothing else is open between two calls.
+
+        A given client is the caller's to close.
+        """
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
 
     def __enter__(self) -> "GrimoireStore":
         return self

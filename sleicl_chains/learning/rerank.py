@@ -1,12 +1,12 @@
 """Matched grimoires tried on a handful of the user's labelled rows: which of them helps his weak model there."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 
-from sleicl_chains.answering.arms import Form
+from sleicl_chains.answering.arms import Arm, Form
 from sleicl_chains.answering.solver import solver
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, PromptTooLong, RejectedReply
@@ -21,8 +21,9 @@ from sleicl_chains.tasks.rows import Example, check_answers
 
 LEVEL = 0.05
 """Of the test of one candidate against zero-shot; several are tried, so that the best of many is sooner luck."""
+_FORMS: tuple[Form, ...] = ("profound", "simple")
 _ONE_SIDED = 6
-"""Fewest rows that must change, all of them for the better, before McNemar's exact test is below the level: 2 / 2**6."""
+"""Fewest rows that must change, all of them for the better, before McNemar's exact test is below it: 2 / 2**6."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Tried:
     high: float
     p: float
     """Of McNemar's exact test."""
+    seen: int = 0
+    """Rows that the grimoire was written from, as far as is known: its figure is too good by them."""
 
     @property
     def decided(self) -> bool:
@@ -80,39 +83,40 @@ def tried(
         )
     check_answers(rows, task)
     candidates = [(match, form) for match in matches for form in _forms(match.grimoire, task)]
-    total, step = len(rows) * (len(candidates) + 1), progress or (lambda *_: None)
-    zero_shot = solver(weak, task, journal=journal)
-    baseline = _right(zero_shot, rows, lambda done: step("zero-shot", done, total))
-    found = []
-    for number, (match, form) in enumerate(candidates, 1):
-        chain = solver(weak, task, arm=form, grimoire=match.grimoire, journal=journal)
-        before = number * len(rows)
-        right = _right(chain, rows, lambda done, form=form, before=before: step(form, before + done, total))
-        found.append(_tried(match, form, right, baseline))
+    chains = [solver(weak, task, journal=journal)]
+    chains += [solver(weak, task, arm=Arm(form), grimoire=one.grimoire, journal=journal) for one, form in candidates]
+    total, done, rights = len(rows) * len(chains), 0, []
+    for name, chain in zip(["zero-shot", *(form for _, form in candidates)], chains, strict=True):
+        right = []
+        for row in rows:
+            right.append(_is_right(chain, row))
+            done += 1
+            if progress:
+                progress(name, done, total)
+        rights.append(right)
+    baseline, *others = rights
+    found = [_tried(one, form, right, baseline, rows) for (one, form), right in zip(candidates, others, strict=True)]
     return sorted(found, key=lambda one: -one.difference)
 
 
 def _forms(grimoire: Grimoire, task: Task) -> list[Form]:
-    """Return the forms to try; what is said in a few lines of other labels helps nobody."""
-    there: list[Form] = [form for form in ("profound", "simple") if getattr(grimoire, form)]
+    """Return the forms to try; of a guide for other labels the long one alone, which says more than which is which."""
+    there: list[Form] = [form for form in _FORMS if getattr(grimoire, form)]
     return there if folded(grimoire.labels) == folded(task.labels) else there[:1]
 
 
-def _right(chain: Runnable[str, Answer], rows: Sequence[Example], progress: Callable[[int], None]) -> list[bool]:
-    right = []
-    for row in rows:
-        try:
-            right.append(chain.invoke(row.text).label == row.answer)
-        except (PromptTooLong, RejectedReply):
-            right.append(False)
-        progress(len(right))
-    return right
+def _is_right(chain: Runnable[str, Answer], row: Example) -> bool:
+    try:
+        return chain.invoke(row.text).label == row.answer
+    except (PromptTooLong, RejectedReply):
+        return False
 
 
-def _tried(match: Match, form: Form, right: Sequence[bool], baseline: Sequence[bool]) -> Tried:
+def _tried(match: Match, form: Form, right: Sequence[bool], baseline: Sequence[bool], rows: Sequence[Example]) -> Tried:
     difference, low, high = paired_difference(right, baseline)
     p = mcnemar(right, baseline)
-    return Tried(match, form, sum(right), sum(baseline), len(right), difference, low, high, p)
+    seen = len(match.grimoire.provenance.among(rows))
+    return Tried(match, form, sum(right), sum(baseline), len(rows), difference, low, high, p, seen)
 
 
 def undecided(found: Sequence[Tried]) -> str:

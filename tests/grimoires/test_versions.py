@@ -267,6 +267,27 @@ def test_threads_that_revise_one_grimoire_lose_no_version(home: Home) -> None:
     assert parents == ["", *(version_id(one.grimoire) for one in versions[:-1])]
 
 
+def test_an_edit_that_a_large_library_has_not_seen_yet_is_kept_all_the_same(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sleicl_chains.grimoires.shelf.MANY", 0)
+    monkeypatch.setattr("sleicl_chains.grimoires.shelf.LOOK_EVERY_S", 3600)
+    store = GrimoireStore(home)
+    store.add_all([make("Rule 1.", id="mine"), make("Rule 1.", id="gone")])
+    for name in ("mine", "gone"):
+        store.get(name)
+        path = home.grimoires / f"{name}.md"
+        with path.open("r+") as file:  # within the file: its folder's time does not change
+            text = file.read().replace("Rule 1", "Rule 2")
+            file.seek(0)
+            file.write(text)
+    store.revise(make("Rule 3.", id="mine"))
+    store.delete("gone")
+    store.restore("gone")
+    assert [text for _, text, _ in told(store, "mine")] == ["Rule 1.", "Rule 2.", "Rule 3."]
+    assert [text for _, text, _ in told(store, "gone")] == ["Rule 1.", "Rule 2."]
+
+
 # ------------------------------------------------------------------ what changed, what is alike
 
 
