@@ -5,6 +5,7 @@ import shlex
 import subprocess
 from dataclasses import asdict, replace
 from pathlib import Path
+from shutil import rmtree
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,6 +79,10 @@ def _two(store: "GrimoireStore", id: str) -> "tuple[Version, Version]":
     return before[-1], after
 
 
+class _NoEdit(InputError):
+    """The editor gave nothing new."""
+
+
 def edit(id: Reference, home: HomeOption = None) -> None:
     """Open a grimoire in your editor ($VISUAL or $EDITOR); what you save becomes its new version."""
     store = open_store(Home.at(home))
@@ -86,31 +91,31 @@ def edit(id: Reference, home: HomeOption = None) -> None:
     folder = Path(mkdtemp(prefix="sleicl-"))
     copy = folder / f"{version.name}.md"
     write_whole(copy, text, mode=0o600)
-    _open_editor(copy, Home.at(home).grimoires / copy.name)
     try:
+        _open_editor(copy, Home.at(home).grimoires / copy.name)
         saved = read_text(copy, "a grimoire")
         if saved == text:
-            copy.unlink()
-            raise InputError(f"{version.reference}: nothing was changed, and nothing is stored")
+            raise _NoEdit(f"{version.reference}: nothing was changed, and nothing is stored")
         done = store.revise(_edited(saved, version.name))
+    except _NoEdit as problem:
+        rmtree(folder)
+        raise InputError(str(problem)) from None
     except SleiclError as problem:
-        kept = f"; your text is kept in {copy}" if copy.exists() else ""
-        raise type(problem)(f"{str(problem).rstrip('.')}{kept}") from None
-    copy.unlink()
-    folder.rmdir()
+        raise type(problem)(f"{str(problem).rstrip('.')}; your text is kept in {copy}") from None
+    rmtree(folder)
     print(done.reference)
 
 
 def _open_editor(file: Path, original: Path) -> None:
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
     if not editor:
-        raise InputError(f"neither VISUAL nor EDITOR names an editor; set one, or edit {original} by hand")
+        raise _NoEdit(f"neither VISUAL nor EDITOR names an editor; set one, or edit {original} by hand")
     try:
         status = subprocess.run([*shlex.split(editor), str(file)]).returncode
     except (OSError, ValueError) as problem:
-        raise InputError(f"the editor {editor!r} cannot be started: {problem}") from None
+        raise _NoEdit(f"the editor {editor!r} cannot be started: {problem}") from None
     if status:
-        raise InputError(f"the editor {editor!r} ended with status {status}; nothing is stored")
+        raise _NoEdit(f"the editor {editor!r} ended with status {status}; nothing is stored")
 
 
 def _edited(text: str, name: str) -> "Grimoire":

@@ -72,7 +72,9 @@ def test_removed_and_restored(mine: Path) -> None:
     assert sleicl("grimoires", "list", "--removed").out == ""
 
 
-def test_an_edit_is_a_new_version(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_edit_is_a_new_version(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     assert edited(monkeypatch, "Prizes", "Lotteries") == Done(0, "mine@2\n", "")
     assert "Lotteries" in sleicl("grimoires", "show", "mine").out
     assert edited(monkeypatch, "x", "x").err == "sleicl: mine@2: nothing was changed, and nothing is stored\n"
@@ -93,6 +95,7 @@ def test_an_edit_is_a_new_version(mine: Path, monkeypatch: pytest.MonkeyPatch) -
         r"sleicl: neither VISUAL nor EDITOR names an editor; set one, or edit \S+/grimoires/mine.md by hand",
         sleicl("grimoires", "edit", "mine").err,
     )
+    assert len(list((tmp_path / "temporary").iterdir())) == 2, "the two that could not be stored, and nothing else"
 
 
 def test_near_duplicates_are_told(mine: Path, tmp_path: Path) -> None:
