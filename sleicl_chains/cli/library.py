@@ -102,10 +102,14 @@ def _print_written(grimoire: "Grimoire", store: "GrimoireStore") -> None:
 
 
 @app.command("list")
-def list_all(as_json: JsonOption = False, home: HomeOption = None) -> None:
+def list_all(
+    removed: Annotated[bool, typer.Option("--removed", help="Those that were removed and can be restored.")] = False,
+    as_json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
     """List all grimoires, your own and the shipped ones, and whether what they do was measured."""
     store = open_store(Home.at(home))
-    found = store.list()
+    found = store.removed() if removed else store.list()
     say(store.problems)
     about = [
         {"id": g.id, "task": g.task, "strong_model": g.provenance.strong_model, "sampler": g.provenance.sampler,
@@ -164,18 +168,22 @@ def add(
     chroma_url: ChromaOption = None,
     home: HomeOption = None,
 ) -> None:
-    """Store a grimoire from a file and print its id."""
+    """Store a grimoire from a file and print its id; another text under an id becomes its next version."""
+    from sleicl_chains.cli.versions import say_near
     from sleicl_chains.grimoires.grimoire import load_grimoire
     from sleicl_chains.tasks.cards import load_task
 
     grimoire = load_grimoire(file, load_task(card) if card else None)
     say(f"Warning: {warning}" for warning in grimoire.provenance.warnings)
-    print(open_store(Home.at(home), chroma_url=chroma_url).add(grimoire))
+    store = open_store(Home.at(home), chroma_url=chroma_url)
+    id = store.add(grimoire)
+    say_near(store, id)
+    print(id)
 
 
 @app.command()
 def remove(id: str, home: HomeOption = None) -> None:
-    """Delete one of your grimoires."""
+    """Take one of your grimoires out of the library; `restore` brings it back."""
     open_store(Home.at(home)).delete(id)
     print(id)
 

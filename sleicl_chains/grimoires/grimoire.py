@@ -45,12 +45,14 @@ class Provenance:
     prompt_tokens: int | None = None
     reply_tokens: int | None = None
     date: str = ""
-    """The UTC day of the first call, as 2026-01-31."""
+    """The UTC day of the first call, or of the change where there is a parent, as 2026-01-31."""
     warnings: tuple[str, ...] = ()
     text_ids: tuple[str, ...] = ()
     """Hashes of the examples' folded texts, by which near-copies are told too."""
     rows: str = ""
     """In words, which rows it was written from, where there are no ids."""
+    parent: str = ""
+    """Id of the version that this one was made from, see `version_id`."""
 
     @property
     def rows_known(self) -> bool:
@@ -141,8 +143,7 @@ class Grimoire:
         }
         if self.effects:
             front["effect"] = [asdict(effect) for effect in self.effects]
-        # An endless width keeps each value on its line, so that a changed word is a one-line diff.
-        head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=float("inf"))
+        head = yaml_lines(front)
         body = "".join(f"\n{_HEADINGS[name]}\n\n{_escaped(getattr(self, name))}\n" for name in _HEADINGS)
         return f"---\n{head}---\n{body}"
 
@@ -183,6 +184,11 @@ def grimoire_id(task: str, profound: str, simple: str) -> str:
     plain = unicodedata.normalize("NFKD", task).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", plain)[:40].strip("-") or "task"
     return f"{slug}-{short_hash(task, profound.strip(), simple.strip())[:8]}"
+
+
+def version_id(grimoire: Grimoire) -> str:
+    """Return the id that belongs to a grimoire's texts, whatever its file is called."""
+    return grimoire_id(grimoire.task, grimoire.profound, grimoire.simple)
 
 
 _HEADINGS = {"profound": "# Profound grimoire", "simple": "# Simple grimoire"}
@@ -252,12 +258,27 @@ def _refuse_twins(node: yaml.MappingNode) -> None:
 
 
 def _front_matter(head: str) -> _FrontMatter:
+    try:
+        return _FrontMatter.model_validate(plain_yaml(head))
+    except ValidationError as problem:
+        raise InputError(f"front matter: {_complaint(problem)}") from None
+
+
+def yaml_lines(front: dict[str, Any]) -> str:
+    """Return YAML with each value on its line, so that a changed word is a one-line diff."""
+    return yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=float("inf"))
+
+
+def plain_yaml(head: str) -> object:
+    """Return what a front matter says, each value as the text that is written there.
+
+    Raises:
+        InputError: it is too long, or no YAML; aliases and keys that stand twice are refused.
+    """
     if len(head) > _HEAD_LIMIT:
         raise InputError(f"the front matter has {len(head)} characters; expected at most {_HEAD_LIMIT}")
     try:
-        return _FrontMatter.model_validate(yaml.load(head, Loader=_Loader))
-    except ValidationError as problem:
-        raise InputError(f"front matter: {_complaint(problem)}") from None
+        return yaml.load(head, Loader=_Loader)
     except (yaml.YAMLError, RecursionError) as problem:
         raise InputError(f"the front matter is not valid YAML: {_yaml_complaint(problem)}") from None
 
@@ -315,14 +336,15 @@ def load_grimoire(path: Path, task: Task | None = None) -> Grimoire:
     text = read_text(path, "a grimoire (.md or .json)")
     found = parse_json(text, path, "one object") if path.suffix.lower() == ".json" else None
     try:
-        grimoire = _without_tokens(Grimoire.from_markdown(text, id=path.stem) if found is None else _imported(found))
+        grimoire = without_tokens(Grimoire.from_markdown(text, id=path.stem) if found is None else _imported(found))
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from None
     missing = [name for name in ("task_type", "description", "labels") if task and not getattr(grimoire, name)]
     return replace(grimoire, **{name: getattr(task, name) for name in missing})
 
 
-def _without_tokens(grimoire: Grimoire) -> Grimoire:
+def without_tokens(grimoire: Grimoire) -> Grimoire:
+    """Return a grimoire from outside without template tokens in its texts, which would act in every prompt."""
     texts = {name: without_template_tokens(getattr(grimoire, name)) for name in _HEADINGS}
     if not (tokens := list(dict.fromkeys(token for _, found in texts.values() for token in found))):
         return grimoire

@@ -2,18 +2,16 @@
 
 The files are the truth. They may be edited, added and removed by hand; the index follows them before
 each search and can be thrown away at any time. As long as no file changes, a search needs neither: the
-vectors stay in memory.
+vectors stay in memory. What the files held before is kept, see `versions`.
 """
 
 import builtins
 import errno
-import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -27,6 +25,8 @@ from langchain_core.runnables.config import run_in_executor
 
 from sleicl_chains.errors import GrimoireNotFound, InputError, SleiclError, StoreError, one_line
 from sleicl_chains.files import TEXT_LIMIT, Home, read_text, write_whole
+from sleicl_chains.grimoires.archive import Archive, after
+from sleicl_chains.grimoires.duplicates import Pair, near_duplicates
 from sleicl_chains.grimoires.filters import Filters, check_filters, passes
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.grimoires.index import (
@@ -41,7 +41,8 @@ from sleicl_chains.grimoires.index import (
     read_index,
 )
 from sleicl_chains.grimoires.match import Match, Wish, matches
-from sleicl_chains.grimoires.shelf import Library, Shelf, markdown, parsed, read_grimoire
+from sleicl_chains.grimoires.shelf import Library, Shelf, read_grimoire
+from sleicl_chains.grimoires.versions import Version
 from sleicl_chains.models.embedders import embed, embedder, fingerprint
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.texts import whole_text
@@ -61,7 +62,7 @@ class Hit:
 
 
 class GrimoireStore:
-    """The user's grimoires and the shipped ones: add, get, list, delete and search.
+    """The user's grimoires and the shipped ones: add, get, list, delete, restore, search, and their history.
 
     Any number of processes and threads may use one home: whatever touches the index waits its turn at
     a lock file, and nothing stays open in between, because an open Chroma client does not see what
@@ -95,65 +96,179 @@ class GrimoireStore:
         self._opened: Client | None = None
         self._lock_timeout_s = lock_timeout_s
         self._shelf = Shelf(self.home)
+        self._archive = Archive(self.home, self._shelf)
         self._held = Indexed(Library({}), {})
 
     def add(self, grimoire: Grimoire) -> str:
         """Write a grimoire's file, index it and return its id.
 
+        Where the id is there with other texts, these become its next version. But what is one of its former versions
+        is left at that: somebody has corrected it since. A note says so in both cases.
+
         Raises:
-            InputError: the id is no file name, or the grimoire is larger than a file that is read again.
-            StoreError: the id is there with other texts, which somebody may have corrected by hand. Or
-                the file was written, but could not be indexed; the message says so.
+            InputError: the id is no file name or is a tag, or the grimoire is larger than a file that is read again.
+            StoreError: a file of that id is there and is no grimoire. Or the grimoire was written, but could not be
+                indexed; the message says so.
         """
         return self.add_all([grimoire])[0]
 
-    def add_all(self, grimoires: Sequence[Grimoire]) -> builtins.list[str]:
-        """Add several in one go: the index is opened once, and nothing is written if one is refused; see `add`."""
-        texts = {grimoire.id: _checked(grimoire) for grimoire in grimoires}
-        added = {id: parsed(id, text) for id, text in texts.items()}
-        folder = self.home.grimoires
+    def add_all(
+        self, grimoires: Sequence[Grimoire], *, earlier: Mapping[str, tuple[Grimoire, ...]] | None = None
+    ) -> builtins.list[str]:
+        """Add several in one go: the index is opened once, and nothing is written if one is refused; see `add`.
+
+        Args:
+            grimoires: of different ids.
+            earlier: texts that one of them has had elsewhere, by its id, the oldest first; left out where the library
+                knows of earlier ones.
+        """
+        for grimoire in grimoires:
+            check_writable(grimoire)
         with self._locked_library() as library:
-            for grimoire in grimoires:
-                _keep_corrections(folder / f"{grimoire.id}.md", grimoire)
-            for id, text in texts.items():
-                write_whole(folder / f"{id}.md", text)
-            try:
-                with self._chroma() as client:
-                    in_step(client, library.grimoires | added, self._embeddings, self._fingerprint, self._place)
-            except SleiclError as problem:
-                what = folder / f"{grimoires[0].id}.md" if len(texts) == 1 else f"{len(texts)} files in {folder}"
-                be = "is" if len(texts) == 1 else "are"
-                raise type(problem)(f"{what} {be} written, but cannot be searched yet: {problem}") from problem
+            known = library.grimoires
+            fresh = [grimoire for grimoire in grimoires if not self._archive.is_former(grimoire, known)]
+            self._write([self._archive.successor(grimoire, known) for grimoire in fresh], library, earlier)
         return [grimoire.id for grimoire in grimoires]
 
-    def get(self, id: str) -> Grimoire:
-        """Return one grimoire.
+    def revise(self, grimoire: Grimoire) -> Version:
+        """Write what a grimoire of the library has become, a shipped one too, and return its new version.
 
         Raises:
-            GrimoireNotFound: there is no such file, or it is not a grimoire.
+            GrimoireNotFound: there is none of that id.
+            InputError, StoreError: as `add`.
+        """
+        check_writable(grimoire)
+        with self._locked_library() as library:
+            if grimoire.id not in library.grimoires:
+                raise self._archive.not_found(grimoire.id, library.grimoires)
+            self._write([after(library.grimoires[grimoire.id], grimoire)], library)
+        return self.version(grimoire.id)
+
+    def _write(
+        self,
+        grimoires: Sequence[Grimoire],
+        library: Library,
+        earlier: Mapping[str, tuple[Grimoire, ...]] | None = None,
+    ) -> None:
+        """Write files and index them; needs the lock."""
+        written = self._archive.write(grimoires, earlier)
+        try:
+            with self._chroma() as client:
+                in_step(client, library.grimoires | written, self._embeddings, self._fingerprint, self._place)
+        except SleiclError as problem:
+            folder = self.home.grimoires
+            what = folder / f"{grimoires[0].id}.md" if len(written) == 1 else f"{len(written)} files in {folder}"
+            be = "is" if len(written) == 1 else "are"
+            raise type(problem)(f"{what} {be} written, but cannot be searched yet: {problem}") from problem
+
+    def get(self, id: str) -> Grimoire:
+        """Return one grimoire: its current text, or the version that `NAME@2`, a tag or a version's id stands for.
+
+        Raises:
+            GrimoireNotFound: there is no such file or version, or it is not a grimoire.
         """
         files = self._shelf.files()
-        if id not in files:
-            raise _not_found(id, files)
         try:
-            return read_grimoire(id, files[id])
+            return read_grimoire(id, files[id]) if id in files else self._archive.find(id).grimoire
         except InputError as problem:
             raise GrimoireNotFound(str(problem)) from None
 
+    def version(self, id: str) -> Version:
+        """Return the version that an id, `NAME@2` or a tag stands for; an edit by hand is noticed.
+
+        Raises:
+            GrimoireNotFound: there is no such grimoire or version.
+        """
+        self._look()
+        with _told():
+            return self._archive.find(id)
+
+    def history(self, id: str) -> builtins.list[Version]:
+        """Return all versions of a grimoire, the oldest first; an edit by hand is noticed.
+
+        Raises:
+            GrimoireNotFound: there is no such grimoire.
+        """
+        version = self.version(id)
+        with _told():
+            return self._archive.history(version.name, self._shelf.files())
+
+    def _look(self) -> None:
+        """Notice what was changed by hand, where the home may be written to."""
+        try:
+            with self._locked_library():
+                pass
+        except StoreError as problem:
+            if not _is_forbidden(problem.__cause__):
+                raise
+
     def delete(self, id: str) -> None:
-        """Remove a grimoire's file; the index follows at the next search.
+        """Take a grimoire out of the library; `restore` brings it back. The index follows at the next search.
 
         Raises:
             GrimoireNotFound: there is no such file.
             StoreError: the grimoire is a shipped one.
         """
+        with self._locked_library():
+            self._archive.remove(id)
+
+    def removed(self) -> builtins.list[Grimoire]:
+        """Return the grimoires that were taken out and can be restored, sorted by id."""
+        return self._archive.removed()
+
+    def restore(self, id: str) -> Version:
+        """Bring a removed grimoire back, or make an earlier version the current one again, as a new version.
+
+        Raises:
+            GrimoireNotFound: there is neither.
+            StoreError: another grimoire has the removed one's id by now, or the version is the current one.
+        """
+        with self._locked_library() as library, _told():
+            if not self._archive.bring_back(id):
+                grimoire = self._archive.renewed(id, library.grimoires)
+                self._write([grimoire], library)
+                id = grimoire.id
+        return self.version(id)
+
+    def tag(self, id: str, tag: str) -> Version:
+        """Let a tag stand for a version, the current one of a bare name, and return it.
+
+        Raises:
+            InputError: it is no word, or the name of a grimoire.
+            GrimoireNotFound: there is no such version.
+        """
+        if tag in self._shelf.files():
+            raise InputError(f"the tag {tag!r} is the name of a grimoire; choose another")
+        with self._locked_library():
+            with _told():
+                version = self._archive.find(id)
+            self._archive.versions.set_tag(tag, version.reference)
+        return version
+
+    def untag(self, tag: str) -> None:
+        """Remove a tag.
+
+        Raises:
+            InputError: there is no such tag.
+        """
         with self._locked():
-            if id in markdown(self.home.grimoires):
-                (self.home.grimoires / f"{id}.md").unlink()
-            elif id in (files := self._shelf.files()):
-                raise StoreError(f"The grimoire {id!r} came with the package and cannot be removed: {files[id]}")
-            else:
-                raise _not_found(id, files)
+            self._archive.versions.set_tag(tag, None)
+
+    def tags(self) -> dict[str, str]:
+        """Return the version that each tag stands for, as desk@2."""
+        with _told():
+            return self._archive.versions.tags()
+
+    def duplicates(self, id: str | None = None) -> builtins.list[Pair]:
+        """Return the pairs of grimoires that say nearly the same, of one grimoire or of all, the nearest first.
+
+        Raises:
+            GrimoireNotFound: there is no such grimoire.
+        """
+        index = self._indexed()
+        if id is not None and id not in index.library.grimoires:
+            raise self._archive.not_found(id, index.library.grimoires)
+        return near_duplicates(index.grimoires, index.vectors["rules"], of=id) if index.grimoires else []
 
     def search(self, query: str | Task | Sequence[str], k: int = 4, filters: Filters | None = None) -> list[Hit]:
         """Return the `k` nearest grimoires, best first.
@@ -296,6 +411,8 @@ class GrimoireStore:
             with self._locked():
                 # Look again at what has changed meanwhile; where that never ends, the next search puts it right.
                 if last or library is self._shelf.library():
+                    if problem := self._archive.notice(library):
+                        self.problems.append(problem)
                     yield library
                     return
 
@@ -360,36 +477,26 @@ def _check_count(k: int, what: str) -> None:
         raise InputError(f"{what}: found k={k}; expected at least 1")
 
 
-def _checked(grimoire: Grimoire) -> str:
-    """Return the text of a grimoire's file, if it can be kept under its id and read again."""
+def check_writable(grimoire: Grimoire) -> None:
+    """Refuse a grimoire that cannot be kept under its id and read again.
+
+    Raises:
+        InputError: the id is no file name, or the grimoire is too large.
+    """
     if not re.fullmatch(r"\w[\w .+-]*", grimoire.id) or grimoire.id.lower() == "readme":
         raise InputError(f"the grimoire's id {grimoire.id!r} cannot be a file name; expected, say, 'trec-0a1b2c3d'")
-    text = grimoire.to_markdown()
-    if (size := len(text.encode())) > TEXT_LIMIT:
+    if (size := len(grimoire.to_markdown().encode())) > TEXT_LIMIT:
         raise InputError(f"the grimoire {grimoire.id} has {size} bytes; expected at most {TEXT_LIMIT}")
-    return text
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tell a damaged file of the library as what it is: the store's own."""
+    try:
+        yield
+    except InputError as problem:
+        raise StoreError(str(problem)) from None
 
 
 def _is_forbidden(cause: BaseException | None) -> bool:
     return isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-
-
-def _keep_corrections(path: Path, grimoire: Grimoire) -> None:
-    """Refuse to overwrite a file of the same id that holds other texts; an id is made from the texts."""
-    if not os.path.lexists(path):
-        return
-    with suppress(InputError):
-        found = read_grimoire(grimoire.id, path)
-        if (found.profound, found.simple) == (grimoire.profound, grimoire.simple):
-            return
-    raise StoreError(
-        f"{path} holds other texts, edited by hand perhaps, and was kept. "
-        f"Rename it, or run `sleicl grimoires remove {grimoire.id}`, and add again"
-    )
-
-
-def _not_found(id: str, known: Iterable[str]) -> GrimoireNotFound:
-    known = sorted(known)
-    near = [one for one in known if id and one.startswith(id)] or get_close_matches(id, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, near[:3]))}?" if near else "see `sleicl grimoires list`"
-    return GrimoireNotFound(f"There is no grimoire {id!r}; {hint}")

@@ -316,7 +316,7 @@ def test_write_without_journal_leaves_none(desk: Desk, parrot: Parrot, home: Hom
     parrot.reply = lambda prompt: "billing, technical"
     command = ("write", "--task", desk.card, "--rows", desk.train, "--strong", "openai:big", *parrot.options)
     assert sleicl(*command, "--no-journal").status == 0
-    assert sorted(path.name for path in home.root.iterdir()) == ["chroma", "grimoires", "store.lock"]
+    assert sorted(path.name for path in home.root.iterdir()) == ["chroma", "grimoires", "store.lock", "versions"]
 
 
 def test_a_rejected_reply_is_not_stored(desk: Desk, parrot: Parrot, home: Home) -> None:

@@ -17,7 +17,7 @@ from filelock import FileLock
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 
-from sleicl_chains.errors import EmbedderChanged, GrimoireNotFound, InputError, ModelError, StoreError
+from sleicl_chains.errors import EmbedderChanged, GrimoireNotFound, InputError, InputNote, ModelError, StoreError
 from sleicl_chains.files import Home, read_text
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance, grimoire_id
 from sleicl_chains.grimoires.index import open_client
@@ -134,8 +134,8 @@ def test_adding_again_keeps_corrections_made_by_hand(store: GrimoireStore, home:
     path = home.grimoires / f"{CLOUDS.id}.md"
     path.write_text(path.read_text().replace("Dark", "Very dark"))
     corrected = path.read_text()
-    with pytest.raises(StoreError, match=f"holds other texts.*`sleicl grimoires remove {CLOUDS.id}`"):
-        store.add(CLOUDS)
+    with pytest.warns(InputNote, match=f"changed since and keeps its text; `sleicl grimoires restore {CLOUDS.id}@1`"):
+        assert store.add(CLOUDS) == CLOUDS.id
     assert path.read_text() == corrected
 
 
@@ -457,9 +457,8 @@ def test_several_at_once_are_added_wholly_or_not_at_all(store: GrimoireStore, ho
     late = make(WEATHER, "Swallows that fly low mean yes.")
     with pytest.raises(InputError, match="cannot be a file name"):
         store.add_all([late, replace(CLOUDS, id="../up")])
-    path = home.grimoires / f"{CLOUDS.id}.md"
-    path.write_text(path.read_text().replace("Dark", "Very dark"))
-    with pytest.raises(StoreError, match="holds other texts"):
+    (home.grimoires / f"{CLOUDS.id}.md").write_text("notes")
+    with pytest.raises(StoreError, match=f"{CLOUDS.id}.md is there and is no grimoire; mend or rename it"):
         store.add_all([late, CLOUDS])
     assert late.id not in everything(store)
     assert store.add_all([late, GOALS]) == [late.id, GOALS.id]
