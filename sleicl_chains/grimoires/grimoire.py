@@ -131,6 +131,20 @@ class Grimoire:
         ):
             raise InputError("the grimoire holds half of a surrogate pair; expected valid Unicode")
 
+    def to_task(self) -> Task:
+        """Return the task that it is for, to be asked about without a card.
+
+        Raises:
+            InputError: it does not say what its task is.
+        """
+        about = {"name": self.task, "description": self.description, "labels": self.labels}
+        try:
+            return Task.model_validate(about | ({"task_type": self.task_type} if self.task_type else {}))
+        except ValidationError as problem:
+            raise InputError(
+                f"the grimoire {self.id} does not tell its task ({_complaint(problem)}); give a card"
+            ) from None
+
     def to_markdown(self) -> str:
         """Return the file's text; write it without translating line ends, or texts with CRLF change."""
         front: dict[str, Any] = {
