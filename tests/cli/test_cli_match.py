@@ -22,6 +22,20 @@ def test_a_sentence_finds_grimoires(home: Home) -> None:
     assert rest == [found[0]["id"], "spam", found[0]["why"]]
 
 
+def test_what_is_found_answers_without_a_card(home: Home, tmp_path: Path) -> None:
+    found = sleicl("grimoires", "match", "Is this e-mail junk or not?", "-k", 1, "--json").json()["matches"]
+    bare = tmp_path / "bare.md"
+    bare.write_text("---\ntask: x\n---\n# Simple grimoire\nSay no.\n", encoding="utf-8")
+    with Parrot(lambda text: "spam") as parrot:
+        weak = ["--weak", "openai:parrot", *parrot.options]
+        assert sleicl("ask", "--grimoire", found[0]["id"], *weak, "Win a prize!").out == "spam\n"
+        (system, asked) = parrot.shown(-1)
+        assert "not spam" in system[1] and asked == ("user", "Win a prize!")
+        done = sleicl("ask", "--grimoire", bare, *weak, "Win a prize!")
+        assert (done.status, done.out, len(parrot.requests)) == (1, "", 1)
+    assert "the grimoire bare does not tell its task (description: found ''" in done.err and "give a card" in done.err
+
+
 def test_none_fits_is_an_answer(home: Home) -> None:
     done = sleicl("grimoires", "match", "Translate our menu from Portuguese to French.")
     assert (done.status, done.out) == (0, "")
