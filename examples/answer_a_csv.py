@@ -1,7 +1,4 @@
-"""How do I answer every row of a CSV? With a model that runs inside this process; stop it, and it goes on from there.
-
-python examples/answer_a_csv.py
-"""
+"""How do I answer every row of a CSV?"""
 
 import tempfile
 from pathlib import Path
@@ -16,9 +13,8 @@ id,text
 4,"Hello,
 how do I change my password?"
 """
-here = Path(__file__).parent
 weak = weak_model("embedded:smollm2")  # quick and small; embedded:qwen2.5-coder-1.5b reads the guide better
-task, grimoire = load_task(here / "support" / "task.toml"), GrimoireStore().get("support-d090011a")
+task, grimoire = load_task("examples/support/task.toml"), GrimoireStore().get("support-d090011a")
 chain = solver(weak, task, arm="simple", grimoire=grimoire)
 
 with tempfile.TemporaryDirectory() as folder:
