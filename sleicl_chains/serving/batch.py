@@ -25,13 +25,11 @@ from sleicl_chains.files import open_file, parse_json, read_text, refuse_unwrita
 from sleicl_chains.hashes import short_hash
 from sleicl_chains.serving.outputs import ADDED, Cells, Form, Lines, Writer, bad_line
 from sleicl_chains.tasks.parquet import add_columns, write_parquet
-from sleicl_chains.tasks.rows import TABLES, text_of
+from sleicl_chains.tasks.rows import LINES, PARQUET, TABLES, text_of
 from sleicl_chains.tasks.streams import Stream, Streamed, count_rows, stream_pipe, stream_rows
 
 Chain = Runnable[str, Answer]
 
-_LINES = (".jsonl", ".ndjson")
-_PARQUET = (".parquet", ".pq")
 _WHAT = "the file to write as .csv, .tsv, .jsonl or .parquet, or - for stdout"
 
 
@@ -116,7 +114,7 @@ def answer_file(
     asking = Asking(asking) if isinstance(asking, Runnable) else asking
     source, output = Path(source) if isinstance(source, str) else source, Path(output)
     bad = bad or output.with_name(f"{output.name}.bad.jsonl")
-    if output.suffix.lower() not in (*TABLES, *_LINES, *_PARQUET):
+    if output.suffix.lower() not in (*TABLES, *LINES, *PARQUET):
         raise OptionError(f"{output}: found the ending {output.suffix!r}; expected {_WHAT}")
     if os.path.realpath(bad) == os.path.realpath(output):
         raise OptionError(f"{bad}: answered and bad rows cannot go to one file; name another for the bad ones")
@@ -157,7 +155,7 @@ class _Run:
 
     def __init__(self, asking: Asking, source: Path | BinaryIO, output: Path, bad: Path) -> None:
         self.asking, self.source, self.output, self.bad = asking, source, output, bad
-        self.parquet = output.suffix.lower() in _PARQUET
+        self.parquet = output.suffix.lower() in PARQUET
         self.rows = output.with_name(f"{output.name}.rows.jsonl") if self.parquet else output
         """Where rows are written as they come; a Parquet file can only be written whole."""
         self.card = output.with_name(f"{output.name}.batch.json")

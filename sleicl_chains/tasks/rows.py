@@ -166,7 +166,8 @@ def _note_contradictions(source: str, examples: Sequence[Example], places: Seque
 
 TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
 """Endings of tables, and what usually separates their cells."""
-_LINES = (".jsonl", ".ndjson")
+LINES = (".jsonl", ".ndjson")
+PARQUET = (".parquet", ".pq")
 _SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 _ROWS = "rows as .jsonl, .json, .csv or .parquet"
 
@@ -176,10 +177,10 @@ def read_rows(path: Path) -> Iterator[Row]:
 
     An `InputNote` says what was read otherwise than the ending lets expect.
     """
-    if path.suffix.lower() == ".parquet":
-        return _at_least_one(path, _parquet_rows(path))
     ending = path.suffix.lower()
-    if ending not in (*TABLES, *_LINES, ".json") and not os.path.isdir(path):
+    if ending in PARQUET:
+        return _at_least_one(path, _parquet_rows(path))
+    if ending not in (*TABLES, *LINES, ".json") and not os.path.isdir(path):
         mend = ". Save the sheet as 'CSV UTF-8'" if ending in _SPREADSHEETS else ""
         raise InputError(f"{path}: found the ending {path.suffix!r}; expected {_ROWS}{mend}")
     text, encoding = read_encoded(path, _ROWS, ROWS_LIMIT)
@@ -211,9 +212,9 @@ def _table(path: Path, text: str, ending: str) -> tuple[Iterator[Row], str]:
 def _objects(path: Path, text: str, ending: str) -> tuple[Iterator[Row], str]:
     """Return the rows of JSON, and what should be said of its form: what it holds counts, not the ending."""
     if _is_lines(text, ending):
-        return _jsonl_rows(path, text), "" if ending in _LINES else "taken as one object a line"
+        return _jsonl_rows(path, text), "" if ending in LINES else "taken as one object a line"
     rows = parse_json(text, path, "a list of objects") if text.strip() else []
-    form = "taken as one list of objects" if ending in _LINES and rows else ""
+    form = "taken as one list of objects" if ending in LINES and rows else ""
     if isinstance(rows, dict) and len(rows) == 1 and isinstance(next(iter(rows.values())), list):
         ((key, rows),) = rows.items()
         form = f"taken is the list under its one key {key!r}"
@@ -234,11 +235,11 @@ def _is_lines(text: str, ending: str) -> bool:
     try:
         first = json.loads(line)
     except (ValueError, RecursionError):
-        return ending in _LINES
+        return ending in LINES
     if not isinstance(first, dict):
-        return ending in _LINES
+        return ending in LINES
     wraps = len(first) == 1 and isinstance(next(iter(first.values())), list)
-    return bool(rest.strip()) or (ending in _LINES and not wraps)
+    return bool(rest.strip()) or (ending in LINES and not wraps)
 
 
 def _jsonl_rows(path: Path, text: str) -> Iterator[Row]:

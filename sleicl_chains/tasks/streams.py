@@ -18,7 +18,7 @@ from sleicl_chains.errors import InputError, InputNote, note
 from sleicl_chains.files import open_file, parse_json
 from sleicl_chains.tasks.cards import kind
 from sleicl_chains.tasks.parquet import parquet_columns, parquet_rows
-from sleicl_chains.tasks.rows import TABLES, read_rows
+from sleicl_chains.tasks.rows import LINES, PARQUET, TABLES, read_rows
 from sleicl_chains.tasks.tables import by_column, header_of, separator
 from sleicl_chains.tasks.texts import MARKS, sniffed, whole_text
 
@@ -30,8 +30,6 @@ _HEAD = 200_000
 _LONGEST = 2**22
 """Characters of a line; a longer one is a bad row, and is not held."""
 _TOO_LONG = f"found a line of more than {_LONGEST:,} characters"
-_LINES = (".jsonl", ".ndjson")
-_PARQUET = (".parquet", ".pq")
 _WHAT = "rows as .csv, .tsv, .jsonl, .json or .parquet"
 
 
@@ -77,13 +75,13 @@ def stream_rows(path: Path) -> Stream:
         InputError: the file cannot be read, or its table has no usable header.
     """
     ending = path.suffix.lower()
-    if ending in _PARQUET:
+    if ending in PARQUET:
         found = parquet_rows(path)
         rows = (Streamed(number, row) for number, row in enumerate(found, 1))
         return Stream("parquet", rows, parquet_columns(path))
-    if ending not in (*TABLES, *_LINES, ".json"):
+    if ending not in (*TABLES, *LINES, ".json"):
         raise InputError(f"{path}: found the ending {path.suffix!r}; expected {_WHAT}")
-    if ending == ".json" or (ending in _LINES and _begins_a_list(path)):
+    if ending == ".json" or (ending in LINES and _begins_a_list(path)):
         listed = ((number, row) for number, (_, row) in enumerate(read_rows(path), 1))
         return Stream("list", (Streamed(number, row) for number, row in listed))
     encoding, said = _encoding_of(path)
@@ -151,7 +149,7 @@ def _stream(file: BinaryIO, encoding: str, name: str, usual: str | None) -> Stre
         head += text.readline(_LONGEST) if len(head) == _HEAD else ""
         if not head.strip():
             raise InputError(f"{name}: the file holds no rows; expected at least one")
-        if name.endswith(_LINES) or (usual is None and head.lstrip().startswith("{")):
+        if name.endswith(LINES) or (usual is None and head.lstrip().startswith("{")):
             return Stream("lines", _objects(_lines(head, text, "\n"), name), file=text)
         sign, start = separator(head, usual or ",")
         return _table(_records(_lines(head[start:], text, ""), sign, 2 if start else 1), name, sign, text)
