@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -51,6 +52,7 @@ class Outcome:
     """Where the first of them stands, and why."""
     output: str = ""
     bad_file: str = ""
+    """Where bad rows are; empty where there are none."""
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -159,18 +161,28 @@ class _Run:
         self.rows = output.with_name(f"{output.name}.rows.jsonl") if self.parquet else output
         """Where rows are written as they come; a Parquet file can only be written whole."""
         self.card = output.with_name(f"{output.name}.batch.json")
-        self.settings = asking.settings
+        self.settings = short_hash(asking.settings, bad.name)
+        self.read = sha256()
+        """Of the rows of the input, where the output cannot be compared with them."""
 
     def answer(self, *, force: bool) -> Outcome:
         """Answer what is not answered yet."""
         with _streamed(self.source) as stream:
             _check_columns(stream, self.asking, self.source)
+            if self.parquet:
+                stream = replace(stream, rows=self._noted(stream.rows))
             return self._answer(stream, self._begin(force=force))
 
-    def _answer(self, stream: Stream, done: Outcome | None) -> Outcome:
-        if done and self.parquet and self.output.exists():
-            if (rows := _total(self.source)) not in (0, done.rows):
-                raise self._foreign(self.output, f"it was made of {done.rows} rows, where the input has {rows}")
+    def _noted(self, rows: Iterator[Streamed]) -> Iterator[Streamed]:
+        for row in rows:
+            self.read.update(repr((row.columns, row.raw)).encode(errors="backslashreplace"))
+            yield row
+
+    def _answer(self, stream: Stream, known: dict[str, Any]) -> Outcome:
+        if self.parquet and self.output.exists() and (done := self._outcome(known)):
+            deque(stream.rows, maxlen=0)  # goes through all of them
+            if known.get("rows") != self.read.hexdigest():
+                raise self._foreign(self.output, "it was made of other rows")
             return replace(done, kept=done.answered, seconds=0.0)
         outcome = Outcome(output=str(self.output), bad_file=str(self.bad))
         is_new, started = not self.rows.exists(), time.monotonic()
@@ -184,6 +196,7 @@ class _Run:
             raise
         if not outcome.bad:
             self.bad.unlink()
+            outcome.bad_file = ""
         outcome.seconds = time.monotonic() - started
         if self.parquet:
             self._convert(stream.form)
@@ -202,25 +215,27 @@ class _Run:
             left = _unanswered(stream.rows, form, written, known, outcome, self._foreign)
             _answer(self.asking, left, form, Writer(written, bad), outcome, _total(self.source))
 
-    def _begin(self, *, force: bool) -> Outcome | None:
-        """Make sure that what is there is this call's, or is not there; return the outcome of a finished call."""
-        files = [self.output, self.rows, self.bad, self.card]
+    def _begin(self, *, force: bool) -> dict[str, Any]:
+        """Make sure that what is there is this call's, or is not there; return what is known of it."""
+        files = [self.output, self.rows, self.bad]
         if force:
-            for file in files:
+            for file in (*files, self.card):
                 file.unlink(missing_ok=True)
         known = self._known() if self.card.exists() else None
-        if known is None:
+        if known is None or known.get("settings") != self.settings:
+            why = "not begun by this command" if known is None else "begun with another recipe, model or option"
             if there := [file for file in files if file.exists()]:
-                raise self._foreign(there[0], "it was not begun by this command")
-        elif known.get("settings") != self.settings:
-            raise self._foreign(self.output, "it was begun with another recipe, model or option")
-        if not self.output.exists() and not self.rows.exists():
-            self.bad.unlink(missing_ok=True)
-            known = None
-        if known is None:
-            self._note(None)
+                raise self._foreign(there[0], f"it was {why}")
+        elif self.output.exists() or self.rows.exists():
+            return known
+        self.bad.unlink(missing_ok=True)
+        self._note(None)
+        return {}
+
+    def _outcome(self, known: dict[str, Any]) -> Outcome | None:
+        """Return what became of the rows of a finished call."""
         try:
-            return Outcome(**known["outcome"]) if known and known.get("outcome") else None
+            return Outcome(**known["outcome"]) if known.get("outcome") else None
         except TypeError:
             raise self._foreign(self.card, "it is not what this command writes") from None
 
@@ -230,7 +245,7 @@ class _Run:
 
     def _note(self, outcome: Outcome | None) -> None:
         """Write by what a later call knows the output; `outcome` where it is finished."""
-        told = {"settings": self.settings, "outcome": outcome and outcome.to_dict()}
+        told = {"settings": self.settings, "outcome": outcome and outcome.to_dict(), "rows": self.read.hexdigest()}
         write_whole(self.card, json.dumps(told, ensure_ascii=False, indent=1) + "\n")
 
     def _foreign(self, file: Path | None, why: str) -> InputError:

@@ -1,5 +1,6 @@
 """Parquet: rows read and written a few hundred at a time. The one module that knows pyarrow (the extra `parquet`)."""
 
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -135,9 +136,17 @@ def _schema(arrow: Any, rows: Iterable[Mapping[str, Any]], last: Sequence[str]) 
     for some in _batched(rows):
         for name in dict.fromkeys(name for row in some for name in row if name not in last):
             types[name] = _common(arrow, types.get(name, arrow.null()), [row.get(name) for row in some])
-    # A column of nothing at all is text, or few programs could read it.
-    own = [arrow.field(name, arrow.string() if arrow.types.is_null(one) else one) for name, one in types.items()]
+    own = [arrow.field(name, one if _is_written(arrow, one) else arrow.string()) for name, one in types.items()]
     return arrow.schema([*own, *_of_answer(arrow, last)])
+
+
+def _is_written(arrow: Any, kind: Any) -> bool:
+    """Say whether Parquet holds a type in a way that others read; it has no objects without a key, such as `{}`."""
+    try:
+        arrow.parquet.write_table(arrow.schema([("_", kind)]).empty_table(), io.BytesIO())
+    except arrow.ArrowNotImplementedError:
+        return False
+    return not arrow.types.is_null(kind)  # a column of nothing at all: few programs could read it
 
 
 def _common(arrow: Any, known: Any, values: Sequence[Any]) -> Any:

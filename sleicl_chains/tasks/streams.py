@@ -7,6 +7,7 @@ import codecs
 import csv
 import io
 import json
+import re
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -151,6 +152,8 @@ def _stream(file: BinaryIO, encoding: str, name: str, usual: str | None) -> Stre
             raise InputError(f"{name}: the file holds no rows; expected at least one")
         if name.endswith(LINES) or (usual is None and head.lstrip().startswith("{")):
             return Stream("lines", _objects(_lines(head, text, "\n"), name), file=text)
+        if usual is None and re.match(r"\s*\[\s*[{\]]", head):
+            raise InputError(f"{name}: found one list of objects; write one object a line, or give it as a .json file")
         sign, start = separator(head, usual or ",")
         return _table(_records(_lines(head[start:], text, ""), sign, 2 if start else 1), name, sign, text)
     except UnicodeError as problem:

@@ -161,6 +161,8 @@ def test_a_pipe_goes_into_a_pipe() -> None:
     out = io.BytesIO()
     answer_pipe(asking(), io.BytesIO(b'{"text": "four"}\n'), out, bad)
     assert json.loads(out.getvalue())["answer"] == "even"
+    with pytest.raises(InputError, match="stdin: found one list of objects; write one object a line"):
+        answer_pipe(asking(), io.BytesIO(b'[\n{"text": "four"}]'), out, bad)
     with pytest.raises(InputError, match="stdin: found Parquet, which is read from its end"):
         answer_pipe(asking(), io.BytesIO(b"PAR1...."), out, bad)
 
@@ -252,6 +254,33 @@ def test_a_file_of_somebody_else_is_never_overwritten_unless_told_to(table: Path
         written(out, text)
         assert complaint(asking(), table, out) == f"{out}: is there already, and {why}; --force replaces it"
         assert out.read_bytes().decode() == text
+
+
+def test_a_file_for_bad_rows_that_is_somebody_elses_stays(table: Path, tmp_path: Path) -> None:
+    out, mine = tmp_path / "out.csv", written(tmp_path / "mine.txt", "no line end")
+    answer_file(asking(), table, out)
+    assert "begun with another recipe, model or option" in complaint(asking(), table, out, bad=mine)
+    out.unlink()
+    assert complaint(asking(), table, out, bad=mine).startswith(f"{mine}: is there already")
+    assert mine.read_text(encoding="utf-8") == "no line end"
+
+
+def test_where_the_output_was_taken_away_another_recipe_begins_anew(tmp_path: Path) -> None:
+    source, out = written(tmp_path / "in.csv", "text\none\n"), tmp_path / "out.csv"
+    assert answer_file(asking(), source, out).bad_file == ""
+    out.unlink()
+    assert answer_file(asking(text_column="text", prefix="m_"), source, out).kept == 0
+    assert out.read_text(encoding="utf-8").startswith("text,m_answer")
+
+
+def test_a_finished_parquet_file_is_not_taken_for_answers_to_other_rows(tmp_path: Path) -> None:
+    source, out = written(tmp_path / "in.jsonl", '{"text": "one"}\n'), tmp_path / "out.parquet"
+    answer_file(asking(), source, out)
+    assert answer_file(Asking(broken()), source, out).kept == 1
+    for other in (written(source, '{"text": "two"}\n'), io.BytesIO(b'{"text": "two"}\n')):
+        assert complaint(asking(), other, out) == (
+            f"{out}: is there already, and it was made of other rows; --force replaces it"
+        )
 
 
 def test_a_second_process_at_the_same_output_is_refused(table: Path, tmp_path: Path) -> None:

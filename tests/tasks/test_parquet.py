@@ -39,6 +39,12 @@ def test_rows_of_json_get_the_types_that_hold_them_all(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["a.parquet"]
 
 
+def test_objects_without_a_key_are_written_as_text(tmp_path: Path) -> None:
+    answer = dict.fromkeys(ADDED)
+    write_parquet(tmp_path / "a.parquet", lambda: [{"a": {}, "b": [{}], "c": {"x": 1}, **answer}], ADDED)
+    assert list(parquet_rows(tmp_path / "a.parquet")) == [{"a": "{}", "b": "[{}]", "c": {"x": 1}, **answer}]
+
+
 def test_what_fails_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="bool"):
         write_parquet(tmp_path / "a.parquet", lambda: [{"answer": "a", "valid": "no"}], ADDED)
