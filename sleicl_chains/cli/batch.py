@@ -44,15 +44,16 @@ def batch(
     """Answer every row of a file; stopped, the same command goes on where it was."""
     from sleicl_chains.answering.opening import open_recipe, open_solver
     from sleicl_chains.cli.console import Meter
-    from sleicl_chains.serving.batch import Asking, answer_file, answer_pipe
+    from sleicl_chains.serving.batch import Asking, answer_file, answer_pipe, check_files
 
     if output == "-" and (as_json or bad or force):
         raise OptionError("-o -: rows go to stdout and bad ones to stderr; --json, --bad and --force want a file")
-    learned = open_recipe(recipe)
+    learned, source = open_recipe(recipe), _stdin() if rows == "-" else Path(rows)
+    if output != "-":
+        check_files(source, Path(output), bad)  # before a model is opened, or even fetched
     opened = open_solver(
         None, learned, Home.at(home), weak=weak, options=model_options(option, base_url), embeddings=embeddings
     )
-    source = _stdin() if rows == "-" else Path(rows)
     with Meter(["answers"]) as meter:
         column = text_column or learned.task.text_column
         asking = Asking(opened.chain, column, prefix, concurrency, meter)

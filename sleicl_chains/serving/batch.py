@@ -27,7 +27,7 @@ from sleicl_chains.hashes import short_hash
 from sleicl_chains.serving.outputs import ADDED, Cells, Form, Lines, Writer, bad_line
 from sleicl_chains.tasks.parquet import add_columns, write_parquet
 from sleicl_chains.tasks.rows import LINES, PARQUET, TABLES, text_of
-from sleicl_chains.tasks.streams import Stream, Streamed, count_rows, stream_pipe, stream_rows
+from sleicl_chains.tasks.streams import Stream, Streamed, count_rows, open_rows, stream_pipe, stream_rows
 
 Chain = Runnable[str, Answer]
 
@@ -115,6 +115,17 @@ def answer_file(
     """
     asking = Asking(asking) if isinstance(asking, Runnable) else asking
     source, output = Path(source) if isinstance(source, str) else source, Path(output)
+    bad = check_files(source, output, bad)
+    with _alone(output):
+        return _Run(asking, source, output, bad).answer(force=force)
+
+
+def check_files(source: Path | BinaryIO, output: Path, bad: Path | None = None) -> Path:
+    """Return the file of bad rows; ask no model for files that are not there or may not be written.
+
+    Raises:
+        InputError: one is not what it must be; see `answer_file`.
+    """
     bad = bad or output.with_name(f"{output.name}.bad.jsonl")
     if output.suffix.lower() not in (*TABLES, *LINES, *PARQUET):
         raise OptionError(f"{output}: found the ending {output.suffix!r}; expected {_WHAT}")
@@ -126,8 +137,9 @@ def answer_file(
             raise InputError(f"{file}: is no regular file; expected {_WHAT}")
         if isinstance(source, Path) and file.exists() and source.exists() and file.samefile(source):
             raise InputError(f"{file}: the rows are read from this file; name another one to write")
-    with _alone(output):
-        return _Run(asking, source, output, bad).answer(force=force)
+    if isinstance(source, Path):
+        open_rows(source).close()
+    return bad
 
 
 def answer_pipe(asking: Asking, source: Path | BinaryIO, output: BinaryIO, bad: BinaryIO) -> Outcome:

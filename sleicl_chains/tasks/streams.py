@@ -88,7 +88,7 @@ def stream_rows(path: Path) -> Stream:
     encoding, said = _encoding_of(path)
     if said:
         note(f"{path}: read as {said}")
-    return _stream(_opened(path), encoding, str(path), TABLES.get(ending))
+    return _stream(open_rows(path), encoding, str(path), TABLES.get(ending))
 
 
 def stream_pipe(pipe: BinaryIO, name: str = "stdin") -> Stream:
@@ -110,7 +110,12 @@ def count_rows(path: Path) -> int:
             return sum(1 for _ in stream.rows)
 
 
-def _opened(path: Path) -> BinaryIO:
+def open_rows(path: Path) -> BinaryIO:
+    """Open a file of rows as bytes.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     try:
         return open_file(path)
     except FileNotFoundError:
@@ -120,14 +125,14 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _begins_a_list(path: Path) -> bool:
-    with _opened(path) as file:
+    with open_rows(path) as file:
         return file.read(_HEAD).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"[")
 
 
 def _encoding_of(path: Path) -> tuple[str, str]:
     """Return how a file is to be decoded, and what should be said of it; a file that is not UTF-8 is gone through."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    with _opened(path) as file:
+    with open_rows(path) as file:
         while part := file.read(2**20):
             if name := next((name for mark, name in MARKS if part.startswith(mark) and file.tell() == len(part)), ""):
                 return name, name.upper()

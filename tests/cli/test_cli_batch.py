@@ -88,6 +88,12 @@ def test_batch_misused_ends_with_two(recipe: Path, parrot: Parrot, table: Path) 
     assert parrot.requests == []
 
 
+def test_batch_opens_no_model_for_files_that_cannot_be_used(recipe: Path, table: Path) -> None:
+    for rows, out in ((table.with_name("gone.csv"), "out.csv"), (table, "in.csv"), (table, "gone/out.csv")):
+        done = sleicl("batch", recipe, rows, "-o", table.parent / out)  # the model is not named
+        assert done.status == 1 and done.err.startswith(f"sleicl: {table.parent}"), done.err
+
+
 def test_batch_with_the_embedded_model(weak: EmbeddedModel, home_with_weights: Home, table: Path) -> None:
     reader = {"kind": "prior", "prior": {"billing": 0.5, "technical": 0.5}}
     found = recipe_of(weak, "embedded:smollm2", mode="score", prior="mean", cue="Answer:", reader=reader)
