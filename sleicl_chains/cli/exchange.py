@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sleicl_chains.answering.opening import open_store
-from sleicl_chains.cli import sending
+from sleicl_chains.cli import exporting
 from sleicl_chains.cli.options import HomeOption, JsonOption
 from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.steps import print_json
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 export_app = typer.Typer(
     help="Take a recipe or a grimoire to other programs.", no_args_is_help=True, rich_markup_mode=None
 )
-export_app.command("ollama")(sending.export_ollama)
-export_app.command("modelfile")(sending.export_modelfile)
-export_app.command("prompt")(sending.export_prompt)
+export_app.command("ollama")(exporting.export_ollama)
+export_app.command("modelfile")(exporting.export_modelfile)
+export_app.command("prompt")(exporting.export_prompt)
 import_app = typer.Typer(help="Take in what other programs use.", no_args_is_help=True, rich_markup_mode=None)
 
 TrustOption = Annotated[
