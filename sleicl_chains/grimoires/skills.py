@@ -21,6 +21,7 @@ from sleicl_chains.grimoires.grimoire import (
     grimoire_id,
     head_and_body,
     plain_yaml,
+    version_id,
     without_tokens,
     yaml_lines,
 )
@@ -51,6 +52,8 @@ class _About(BaseModel):
     """The front matter of its Markdown file."""
     body: Literal["profound", "simple"]
     """Which text is the skill's body."""
+    version: str
+    """The id made from both texts: who edits them takes the measured effects away."""
 
 
 def skill_name(id: str) -> str:
@@ -108,7 +111,8 @@ def _purpose(grimoire: Grimoire) -> str:
 def _about(grimoire: Grimoire, body: str) -> str:
     head, _ = head_and_body(grimoire.to_markdown())
     # ASCII on one line: no reader's YAML can change it, and none finds the end of the front matter in it.
-    return json.dumps({"id": grimoire.id, "body": body, "front": head}).replace("--", "-\\u002d")
+    about = {"id": grimoire.id, "body": body, "version": version_id(grimoire), "front": head}
+    return json.dumps(about).replace("--", "-\\u002d")
 
 
 def read_skill(folder: Path) -> Skill:
@@ -170,7 +174,8 @@ def _as_it_was(front: dict[str, Any], body: str, folder: Path) -> Grimoire:
     short = _inside(simple, folder) if about.body == "profound" and simple.is_file() else ""
     profound, simple_text = (body, short) if about.body == "profound" else ("", body)
     facts = Grimoire.from_markdown(f"---\n{about.front}\n---\n# Simple grimoire\n-\n", id=about.id)
-    return replace(facts, profound=profound, simple=simple_text)
+    grimoire = replace(facts, profound=profound, simple=simple_text)
+    return grimoire if version_id(grimoire) == about.version else replace(grimoire, effects=())
 
 
 def _open_ended(front: dict[str, Any], body: str) -> Grimoire:
