@@ -1,5 +1,6 @@
 """`sleicl export`, `import`, `grimoires export|import`: grimoires and recipes to and from others."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,7 +80,7 @@ def _take(parcels: "list[Parcel]", trust: bool, as_json: bool, home: Home) -> No
         elif one.state == "renamed":
             say([f"Note: {one.name} is here with another text, which stays; this one is {one.id}."])
         else:
-            say([f"Note: {one.name} is here already, as {one.id}."])
+            say([f"Note: {one.name} is here already{'' if one.id == one.name else f', as {one.id}'}."])
     if as_json:
         print_json([{"name": one.name, "id": one.id, "state": one.state} for one in received])
         return
@@ -98,7 +99,9 @@ def export_skill(
     """Write a grimoire as a skill for agents, a folder with a SKILL.md, and print the folder."""
     from sleicl_chains.grimoires.skills import write_skill
 
-    print(write_skill(open_store(Home.at(home)).get(id), folder))
+    version = open_store(Home.at(home)).version(id)
+    # Under the name, as `grimoires export` does: no file may be called mine@1, and so it could not come back.
+    print(write_skill(replace(version.grimoire, id=version.name), folder))
 
 
 @import_app.command("skill")

@@ -1,6 +1,5 @@
 """`sleicl write` and `sleicl grimoires`: making grimoires and keeping them."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +26,7 @@ from sleicl_chains.cli.options import (
 )
 from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.rows import draw
-from sleicl_chains.cli.steps import journal_of, model_options, print_json, read
+from sleicl_chains.cli.steps import journal_of, model_options, print_json, read, wanted_task
 from sleicl_chains.errors import InputError, StoreError
 from sleicl_chains.files import Home
 
@@ -145,9 +144,7 @@ def search(
     home: HomeOption = None,
 ) -> None:
     """Find the grimoires nearest to a task or a question; a task's description finds better than one question."""
-    from sleicl_chains.tasks.cards import load_task
-
-    wanted = load_task(query) if Path(query).suffix in (".toml", ".json") and os.path.isfile(query) else query
+    wanted = wanted_task(query)
     store = open_store(Home.at(home), chroma_url=chroma_url)
     hits = store.search(wanted, k=k)
     say(store.problems)

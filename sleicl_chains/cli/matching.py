@@ -1,16 +1,15 @@
 """`sleicl grimoires match`: from a new task to the grimoires that fit it."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sleicl_chains.answering.opening import open_store, open_task, open_weak
+from sleicl_chains.answering.opening import open_store, open_weak
 from sleicl_chains.cli.options import BaseUrl, ChromaOption, HomeOption, JsonOption, MaybeWeak, ModelOption, NoJournal
 from sleicl_chains.cli.printing import say
-from sleicl_chains.cli.steps import journal_of, model_options, print_json
+from sleicl_chains.cli.steps import journal_of, model_options, print_json, wanted_task
 from sleicl_chains.errors import OptionError
 from sleicl_chains.files import Home
 
@@ -40,15 +39,15 @@ def match(
 ) -> None:
     """Find the grimoires that fit a new task, and say why; with --rows and --weak, try them on your rows."""
     place = Home.at(home)
-    is_card = Path(wanted).suffix in (".toml", ".json") and os.path.isfile(wanted)
-    task = open_task(Path(wanted)) if is_card else None
+    asked = wanted_task(wanted)
+    task = None if isinstance(asked, str) else asked
     if weak and (task is None or rows is None):
         raise OptionError("--weak tries the grimoires on labelled rows: give a card in place of the text, and --rows")
     store = open_store(place, chroma_url=chroma_url)
-    found = store.match(task or wanted, texts=_texts(rows, task), k=k)
+    found = store.match(asked, texts=_texts(rows, task), k=k)
     say(store.problems)
     if not found:
-        say(_none(store, task or wanted, place.index_embeddings))
+        say(_none(store, asked, place.index_embeddings))
     results: Sequence[Tried] = ()
     if found and task and rows and weak:
         results = _try(found, task, rows, weak, place, model_options(option, base_url), no_journal)

@@ -15,7 +15,7 @@ from sleicl_chains.answering.opening import open_store
 from sleicl_chains.cli.options import HomeOption, JsonOption
 from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.steps import print_json
-from sleicl_chains.errors import InputError, SleiclError
+from sleicl_chains.errors import InputError, OptionError, SleiclError
 from sleicl_chains.files import Home, read_text, write_whole
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def edit(id: Reference, home: HomeOption = None) -> None:
     copy = folder / f"{version.name}.md"
     write_whole(copy, text, mode=0o600)
     try:
-        _open_editor(copy, Home.at(home).grimoires / copy.name)
+        _open_editor(copy)
         saved = read_text(copy, "a grimoire")
         if saved == text:
             raise _NoEdit(f"{version.reference}: nothing was changed, and nothing is stored")
@@ -103,13 +103,15 @@ def edit(id: Reference, home: HomeOption = None) -> None:
     except SleiclError as problem:
         raise type(problem)(f"{str(problem).rstrip('.')}; your text is kept in {copy}") from None
     rmtree(folder)
+    if done.reference == version.reference:
+        say(["Note: the texts are the same; what was changed above them is saved, and makes no version."])
     print(done.reference)
 
 
-def _open_editor(file: Path, original: Path) -> None:
+def _open_editor(file: Path) -> None:
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
     if not editor:
-        raise _NoEdit(f"neither VISUAL nor EDITOR names an editor; set one, or edit {original} by hand")
+        raise _NoEdit("neither VISUAL nor EDITOR names an editor; set one, as in EDITOR=nano sleicl grimoires edit ID")
     try:
         status = subprocess.run([*shlex.split(editor), str(file)]).returncode
     except (OSError, ValueError) as problem:
@@ -147,7 +149,7 @@ def tag(
         for word, reference in tags.items() if not as_json else ():
             print(f"{word}\t{reference}")
     else:
-        raise typer.BadParameter("expected ID NAME, or --remove NAME, or nothing for a list")
+        raise OptionError("tag: expected ID and NAME, or --remove NAME alone, or nothing for a list")
 
 
 def restore(

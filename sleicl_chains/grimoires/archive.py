@@ -49,7 +49,7 @@ class Archive:
     def write(
         self, grimoires: Sequence[Grimoire], earlier: Mapping[str, tuple[Grimoire, ...]] | None = None
     ) -> dict[str, Grimoire]:
-        """Write files and keep their versions; all or none. Return what they hold, by id.
+        """Write files, keep their versions and return what the files hold, by id; new files are written all or none.
 
         Raises:
             OSError: a file cannot be written.

@@ -117,8 +117,7 @@ def read_parcels(path: Path) -> list[Parcel]:
         file = _File.model_validate(value)
         return _checked(file, value["entries"])
     except ValidationError as problem:
-        first = first_complaint(problem)
-        raise InputError(f"{path}: {first.where}: found {first.found}; {first.wanted}") from None
+        raise InputError(f"{path}: {first_complaint(problem)}") from None
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from None
 

@@ -142,7 +142,7 @@ class Grimoire:
             return Task.model_validate(about | ({"task_type": self.task_type} if self.task_type else {}))
         except ValidationError as problem:
             raise InputError(
-                f"the grimoire {self.id} does not tell its task ({_complaint(problem)}); give a card"
+                f"the grimoire {self.id} does not tell its task ({first_complaint(problem)}); give a card"
             ) from None
 
     def to_markdown(self) -> str:
@@ -181,12 +181,7 @@ class Grimoire:
         Raises:
             InputError: the text is not such a file; `load_grimoire` adds its path to the message.
         """
-        if text.startswith("---\r\n"):
-            # We never write this: an editor or git has changed every line end, so all are changed back.
-            text = text.replace("\r\n", "\n")
-        head, fence, body = text.removeprefix("---\n").partition("\n---\n")
-        if not text.startswith("---\n") or not fence:
-            raise InputError("the front matter is missing; expected YAML between two lines of ---")
+        head, body = head_and_body(text)
         front = _front_matter(head)
         profound, simple = _sections(body)
         about = (front.task, front.task_type, front.description, front.labels)
@@ -275,12 +270,27 @@ def _front_matter(head: str) -> _FrontMatter:
     try:
         return _FrontMatter.model_validate(plain_yaml(head))
     except ValidationError as problem:
-        raise InputError(f"front matter: {_complaint(problem)}") from None
+        raise InputError(f"front matter: {first_complaint(problem)}") from None
 
 
 def yaml_lines(front: dict[str, Any]) -> str:
     """Return YAML with each value on its line, so that a changed word is a one-line diff."""
     return yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=float("inf"))
+
+
+def head_and_body(text: str) -> tuple[str, str]:
+    """Return the front matter of a Markdown file, and what stands below it.
+
+    Raises:
+        InputError: there is no front matter.
+    """
+    if text.startswith("---\r\n"):
+        # We never write this: an editor or git has changed every line end, so all are changed back.
+        text = text.replace("\r\n", "\n")
+    head, fence, body = text.removeprefix("---\n").partition("\n---\n")
+    if not text.startswith("---\n") or not fence:
+        raise InputError("the front matter is missing; expected YAML between two lines of ---")
+    return head, body
 
 
 def plain_yaml(head: str) -> object:
@@ -306,11 +316,6 @@ def _yaml_complaint(problem: Exception) -> str:
             said = "a value that begins with & or * must stand between quotes (aliases and anchors are refused), found"
         return f"{said} in line {line}"
     return "nested too deeply" if isinstance(problem, RecursionError) else one_line(problem)
-
-
-def _complaint(problem: ValidationError) -> str:
-    first = first_complaint(problem)
-    return f"{first.where or 'the whole'}: found {first.found}; {first.wanted}"
 
 
 def _known(provenance: Provenance) -> dict[str, Any]:
@@ -371,7 +376,7 @@ def _imported(value: object) -> Grimoire:
     try:
         found = _Import.model_validate(value)
     except ValidationError as problem:
-        raise InputError(_complaint(problem)) from None
+        raise InputError(str(first_complaint(problem))) from None
     about = found.model_dump(include={"strong_model", "sampler", "examples", "text_ids", "rows"})
     provenance = Provenance(**about)
     id = grimoire_id(found.task, found.profound, found.simple)

@@ -19,7 +19,9 @@ from sleicl_chains.grimoires.grimoire import (
     Grimoire,
     Provenance,
     grimoire_id,
+    head_and_body,
     plain_yaml,
+    version_id,
     without_tokens,
     yaml_lines,
 )
@@ -50,6 +52,8 @@ class _About(BaseModel):
     """The front matter of its Markdown file."""
     body: Literal["profound", "simple"]
     """Which text is the skill's body."""
+    version: str
+    """The id made from both texts: who edits them takes the measured effects away."""
 
 
 def skill_name(id: str) -> str:
@@ -105,9 +109,10 @@ def _purpose(grimoire: Grimoire) -> str:
 
 
 def _about(grimoire: Grimoire, body: str) -> str:
-    head = grimoire.to_markdown().removeprefix("---\n").partition("\n---\n")[0]
+    head, _ = head_and_body(grimoire.to_markdown())
     # ASCII on one line: no reader's YAML can change it, and none finds the end of the front matter in it.
-    return json.dumps({"id": grimoire.id, "body": body, "front": head}).replace("--", "-\\u002d")
+    about = {"id": grimoire.id, "body": body, "version": version_id(grimoire), "front": head}
+    return json.dumps(about).replace("--", "-\\u002d")
 
 
 def read_skill(folder: Path) -> Skill:
@@ -138,11 +143,7 @@ def _inside(path: Path, folder: Path) -> str:
 
 
 def _front_and_body(text: str) -> tuple[dict[str, Any], str]:
-    if text.startswith("---\r\n"):  # never of ours: every line end was changed
-        text = text.replace("\r\n", "\n")
-    head, fence, body = text.removeprefix("---\n").partition("\n---\n")
-    if not text.startswith("---\n") or not fence:
-        raise InputError("the front matter is missing; expected YAML between two lines of ---")
+    head, body = head_and_body(text)
     return _mapping(plain_yaml(_quoted(head)), "the front matter"), body.strip()
 
 
@@ -168,13 +169,13 @@ def _as_it_was(front: dict[str, Any], body: str, folder: Path) -> Grimoire:
         value = parse_json(str(front["metadata"][_KEY]), where, "what `sleicl export skill` writes")
         about = _About.model_validate(value)
     except ValidationError as problem:
-        first = first_complaint(problem)
-        raise InputError(f"{where}: {first.where}: found {first.found}; {first.wanted}") from None
+        raise InputError(f"{where}: {first_complaint(problem)}") from None
     simple = folder / _SIMPLE
     short = _inside(simple, folder) if about.body == "profound" and simple.is_file() else ""
     profound, simple_text = (body, short) if about.body == "profound" else ("", body)
     facts = Grimoire.from_markdown(f"---\n{about.front}\n---\n# Simple grimoire\n-\n", id=about.id)
-    return replace(facts, profound=profound, simple=simple_text)
+    grimoire = replace(facts, profound=profound, simple=simple_text)
+    return grimoire if version_id(grimoire) == about.version else replace(grimoire, effects=())
 
 
 def _open_ended(front: dict[str, Any], body: str) -> Grimoire:

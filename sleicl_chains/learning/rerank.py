@@ -22,7 +22,7 @@ from sleicl_chains.tasks.rows import Example, check_answers
 LEVEL = 0.05
 """Of the test of one candidate against zero-shot; several are tried, so that the best of many is sooner luck."""
 _FORMS: tuple[Form, ...] = ("profound", "simple")
-_ONE_SIDED = 6
+_FEWEST = 6
 """Fewest rows that must change, all of them for the better, before McNemar's exact test is below it: 2 / 2**6."""
 
 
@@ -124,9 +124,9 @@ def undecided(found: Sequence[Tried]) -> str:
     if not found or any(one.decided for one in found):
         return ""
     n = found[0].n
-    if n < _ONE_SIDED:
-        return f"{n} rows decide nothing: even all of them changed for the better would not; give {_ONE_SIDED} or more"
+    if n < _FEWEST:
+        return f"{n} rows decide nothing: even all of them changed for the better would not; give {_FEWEST} or more"
     return (
-        f"{n} rows decide nothing here: no difference below about {_ONE_SIDED / n:.2f} ({_ONE_SIDED} rows) can be "
+        f"{n} rows decide nothing here: no difference below about {_FEWEST / n:.2f} ({_FEWEST} rows) can be "
         "shown by them; the order is a guess"
     )

@@ -94,3 +94,10 @@ def test_the_index_may_lie_on_a_server(home: Home, tmp_path: Path) -> None:
             )
             assert "\tspam\tclose, by its description" in done.stdout
     assert not home.chroma.exists()
+
+
+@pytest.mark.parametrize("command", ["match", "search"])
+def test_a_card_that_is_not_there_is_no_sentence(home: Home, command: str) -> None:
+    done = sleicl("grimoires", command, "desk/tsak.toml")
+    assert (done.status, done.out) == (1, "") and "desk/tsak.toml: there is no such file" in done.err
+    assert sleicl("grimoires", command, "Is this junk, as in mail.json?", "--json").status == 0

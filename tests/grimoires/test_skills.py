@@ -77,10 +77,19 @@ def test_a_skill_reads_as_agents_expect(tmp_path: Path) -> None:
     folder = write_skill(PLAIN, tmp_path)
     assert (folder / "SKILL.md").read_text() == (
         "---\nname: mail-1\ndescription: 'Use when asked: Is it junk? The answer is one of: junk, fine.'\nmetadata:\n"
-        '  sleicl-grimoire: \'{"id": "mail-1", "body": "profound", "front": "task: mail\\ntask_type: \'\'\'\'\\n'
+        '  sleicl-grimoire: \'{"id": "mail-1", "body": "profound", "version": "mail-f067a449", '
+        "\"front\": \"task: mail\\ntask_type: ''''\\n"
         "description: Is it junk?\\nlabels:\\n- junk\\n- fine\\nprovenance: {}\"}'\n---\n\nLong.\n"
     )
     assert (folder / "references" / "simple.md").read_text() == "Short.\n"
+
+
+def test_effects_do_not_outlive_the_text_that_they_were_measured_on(tmp_path: Path) -> None:
+    measured = replace(PLAIN, effects=(EFFECT,))
+    folder = write_skill(measured, tmp_path)
+    assert read_skill(folder).grimoire.effects == (EFFECT,)
+    (folder / "references" / "simple.md").write_text("Shorter.")
+    assert read_skill(folder).grimoire == replace(PLAIN, simple="Shorter.")
 
 
 def test_names() -> None:
