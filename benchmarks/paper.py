@@ -131,13 +131,13 @@ def suffix(weak: str, space: str, prior: str = PRIOR, sampler: str = SAMPLER) ->
     return "".join(f"-{slug(found)}" for found, expected in usual.items() if found != expected)
 
 
-def keep(summary: dict[str, Any], found: dict[str, Any], name: str) -> None:
+def keep(summary: dict[str, Any], found: dict[str, Any], name: str, folder: Path = RESULTS) -> None:
     """Write one compact file without any text: the table, what was learned, and every prediction.
 
     Row hashes and labels stand once; right answers and predictions are places in the list of labels, an arm a line,
     -1 where a reply gave no answer.
     """
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     gold, told = found["gold"], found["predictions"]
     said = {label for answers in (gold, *told.values()) for label in answers.values() if label is not None}
     place: dict[str | None, int] = {label: at for at, label in enumerate(sorted(said))} | {None: -1}
@@ -149,7 +149,7 @@ def keep(summary: dict[str, Any], found: dict[str, Any], name: str) -> None:
     lines = [f"{json.dumps(key)}: {_compact(value)}" for key, value in parts.items()]
     lines += [f'"arms": [\n{_listed(map(_compact, summary["arms"]))}]']
     lines += [f'"predictions": {{\n{_listed(f"{json.dumps(arm)}: {_compact(at)}" for arm, at in coded.items())}}}']
-    (RESULTS / f"{name}.json").write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
+    (folder / f"{name}.json").write_text("{" + ",\n".join(lines) + "}\n", encoding="utf-8")
 
 
 def _compact(value: object) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sleicl_chains.grimoires.grimoire import Grimoire, load_grimoire
     from sleicl_chains.grimoires.retriever import GrimoireRetriever
     from sleicl_chains.grimoires.samplers import sampler
+    from sleicl_chains.grimoires.selectors import ExampleSelector
     from sleicl_chains.grimoires.store import GrimoireStore
     from sleicl_chains.grimoires.writing.write import grimoire_writer
     from sleicl_chains.learning.learn import learn
@@ -26,15 +27,21 @@ if TYPE_CHECKING:
     from sleicl_chains.models.journal import Journal
     from sleicl_chains.models.names import strong_model, weak_model
     from sleicl_chains.models.reading import Reading
+    from sleicl_chains.serving.batch import Asking, answer_file
+    from sleicl_chains.serving.middleware import GrimoireMiddleware
+    from sleicl_chains.serving.tools import as_tool
     from sleicl_chains.tasks.cards import Task, load_task
-    from sleicl_chains.tasks.rows import Example, examples_from_documents, load_examples
+    from sleicl_chains.tasks.rows import Example, examples_from_documents, examples_from_rows, load_examples
     from sleicl_chains.tasks.splits import split
 
 _HOMES = {
     "Answer": "answers",
     "ArmBuilder": "evaluation.table",
+    "Asking": "serving.batch",
     "Example": "tasks.rows",
+    "ExampleSelector": "grimoires.selectors",
     "Grimoire": "grimoires.grimoire",
+    "GrimoireMiddleware": "serving.middleware",
     "GrimoireRetriever": "grimoires.retriever",
     "GrimoireStore": "grimoires.store",
     "Journal": "models.journal",
@@ -43,9 +50,12 @@ _HOMES = {
     "Report": "evaluation.summary",
     "SleiclError": "errors",
     "Task": "tasks.cards",
+    "answer_file": "serving.batch",
+    "as_tool": "serving.tools",
     "embedder": "models.embedders",
     "evaluate": "evaluation.evaluate",
     "examples_from_documents": "tasks.rows",
+    "examples_from_rows": "tasks.rows",
     "grimoire_writer": "grimoires.writing.write",
     "learn": "learning.learn",
     "load_examples": "tasks.rows",
@@ -64,8 +74,11 @@ _HOMES = {
 __all__ = [
     "Answer",
     "ArmBuilder",
+    "Asking",
     "Example",
+    "ExampleSelector",
     "Grimoire",
+    "GrimoireMiddleware",
     "GrimoireRetriever",
     "GrimoireStore",
     "Journal",
@@ -74,9 +87,12 @@ __all__ = [
     "Report",
     "SleiclError",
     "Task",
+    "answer_file",
+    "as_tool",
     "embedder",
     "evaluate",
     "examples_from_documents",
+    "examples_from_rows",
     "grimoire_writer",
     "learn",
     "load_examples",

@@ -202,6 +202,10 @@ class Complaint(NamedTuple):
         """The path in one word."""
         return ".".join(self.path)
 
+    def __str__(self) -> str:
+        """Return it as one line, such as 'labels.0: found 3; Input should be a valid string'."""
+        return f"{self.where or 'the whole'}: found {self.found}; {self.wanted}"
+
 
 def first_complaint(problem: "ValidationError") -> Complaint:
     """Return the first of pydantic's complaints."""

@@ -27,6 +27,8 @@ PASTE_LIMIT = 16 * _MIB
 """Of a prompt or a reply that a person carries; a prompt holds examples."""
 REPORT_LIMIT = 64 * _MIB
 """Of a run's figures: they grow with labels and arms, not with rows."""
+EXCHANGE_LIMIT = 64 * _MIB
+"""Of a file of exported grimoires."""
 RECIPE_LIMIT = 256 * _MIB
 """Of a recipe: one for `knn` holds all its training rows."""
 ROWS_LIMIT = 1024 * _MIB
@@ -42,10 +44,11 @@ def data_folder(name: str) -> Traversable:
     return shipped if shipped.is_dir() else Path(__file__).parent.parent / name
 
 
-def write_whole(path: Path, text: str, *, mode: int = 0o666) -> None:
+def write_whole(path: Path, text: str, *, mode: int = 0o666, sync: bool = True) -> None:
     """Write a file so that it is there wholly or not at all, even after a power cut.
 
-    `mode` is what others may do with it, less what the process's umask takes away.
+    `mode` is what others may do with it, less what the process's umask takes away. Without `sync`, which waits for the
+    disk, what was written just before a power cut may be lost.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     path = Path(os.path.realpath(path))  # what a link points to is written, and the link stays
@@ -58,8 +61,9 @@ def write_whole(path: Path, text: str, *, mode: int = 0o666) -> None:
     try:
         with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
             file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -222,6 +226,16 @@ class Home:
     def grimoires(self) -> Path:
         """Markdown files, the source of truth of the store."""
         return self.root / "grimoires"
+
+    @property
+    def versions(self) -> Path:
+        """A copy of each text that a grimoire has had."""
+        return self.root / "versions"
+
+    @property
+    def removed(self) -> Path:
+        """Grimoires that were taken out of the library."""
+        return self.root / "removed"
 
     @property
     def chroma(self) -> Path:

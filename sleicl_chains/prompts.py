@@ -1,6 +1,7 @@
 """Prompts: text files with plain `{names}`, filled in one pass so that values may hold braces."""
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sleicl_chains.files import data_folder
@@ -39,6 +40,16 @@ class Templates:
         if name not in self._read:
             self._read.setdefault(name, template(name))  # several threads keep the first
         return _filled(name, self._read[name], values)
+
+
+def system_text(
+    task_type: str, description: str, labels: Sequence[str], grimoire: str = "", *, filler: Callable[..., str] = fill
+) -> str:
+    """Return what stands before every question: the task, its labels, and below them a grimoire's text."""
+    card = {"task_type": task_type, "description": description, "grimoire": grimoire.strip()}
+    if labels:
+        return filler("answer_label", **card, labels=", ".join(labels)).strip()
+    return filler("answer_open", **card).strip()
 
 
 def _filled(name: str, text: str, values: dict[str, str]) -> str:

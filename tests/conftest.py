@@ -25,7 +25,7 @@ OLLAMA_HOST = os.environ.get("OLLAMA_HOST", "")
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """An empty home that the environment names; nothing of the user's is read or spent."""
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE", "OLLAMA_API_KEY"):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE", "OLLAMA_API_KEY", "SLEICL_CHROMA_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")  # where nobody answers
     monkeypatch.setenv("SLEICL_HOME", str(tmp_path / "home"))

@@ -224,7 +224,7 @@ def test_a_slow_file_keeps_no_other_process_from_the_lock(home: Home, monkeypatc
         assert go_on.wait(15)
         return read_text(path, what)
 
-    monkeypatch.setattr("sleicl_chains.grimoires.store.read_text", slow)
+    monkeypatch.setattr("sleicl_chains.grimoires.shelf.read_text", slow)
     found: list[object] = []
     for action in (lambda: GrimoireStore(home).search("mail"), GrimoireStore(home).rebuild):
         reading.clear()
@@ -251,7 +251,7 @@ def test_what_changes_while_the_library_is_read_is_read_again(home: Home, monkey
             write_whole(home.grimoires / f"{late.id}.md", late.to_markdown())
         return read_text(path, what)
 
-    monkeypatch.setattr("sleicl_chains.grimoires.store.read_text", another)
+    monkeypatch.setattr("sleicl_chains.grimoires.shelf.read_text", another)
     assert {first.id, late.id} <= {hit.grimoire.id for hit in store.search("late", k=50)}
 
 
@@ -416,7 +416,10 @@ def test_a_corrected_grimoire_stays_and_learning_goes_on(tmp_path: Path, home: H
         corrected = path.read_text()
         second = sleicl(*command)
     assert second.status == 0 and second.out == first.out, second.err
-    assert f"Warning: what was written is used, but is not in the library: {path} holds other texts" in second.err
+    assert (
+        f"Note: {path.stem} was changed since and keeps its text; `sleicl grimoires restore {path.stem}@1`"
+        in second.err
+    )
     assert path.read_text() == corrected
 
 
@@ -473,7 +476,7 @@ ALLOWED = {
     ("prompts.py", "read_text"): "shipped with the package",
     ("evaluation/reading.py", "read_text"): "shipped with the package",
     ("models/reading.py", "read_text"): "shipped with the package; those of the home come by the door",
-    ("grimoires/store.py", "read_text"): "a shipped file in a zipped package",
+    ("grimoires/shelf.py", "read_text"): "a shipped file in a zipped package",
     ("evaluation/evaluate.py", "os.open"): "makes an empty file",
     ("evaluation/evaluate.py", "open"): "appends to the run's rows, which the door has read before",
     ("models/journal.py", "os.open"): "makes an empty file",

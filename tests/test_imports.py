@@ -11,7 +11,8 @@ ROOMS = ("tasks", "models", "grimoires", "answering", "evaluation", "learning", 
 STRANGERS = {("tasks", "models"), ("models", "tasks")}
 """Neighbours that do not know each other."""
 TERMINAL = {"rich", "typer"}
-OPTIONAL = {"langchain_community"}
+OPTIONAL = {"langchain_community": [], "pyarrow": ["tasks.parquet"]}
+"""Packages of the extras, and the modules that import them."""
 
 
 def _modules() -> Iterator[tuple[str, ast.Module]]:
@@ -56,6 +57,11 @@ def test_the_terminal_belongs_to_the_command_line() -> None:
         if name.split(".")[0] in TERMINAL and not module.startswith("cli")
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_an_optional_package_is_known_in_one_place() -> None:
+    found = {(name.split(".")[0], module) for module, tree in _modules() for name in _imported(tree)}
+    assert {package: [module for name, module in found if name == package] for package in OPTIONAL} == OPTIONAL
 
 
 def test_a_room_begins_with_its_purpose_and_no_import() -> None:

@@ -5,15 +5,19 @@ Where the reader is not fitted yet, that is done when the first question comes.
 
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import pairwise
+from typing import Any, Protocol
 
 from langchain_core.messages import messages_to_dict
-from langchain_core.runnables import Runnable, RunnableLambda
-from langchain_core.runnables.config import RunnableConfig, ensure_config, run_in_executor
+from langchain_core.runnables import RunnableLambda, RunnableSerializable
+from langchain_core.runnables.config import RunnableConfig, ensure_config, merge_configs, run_in_executor
+from langchain_core.runnables.graph import Graph
+from pydantic import ConfigDict, field_validator
 
+from sleicl_chains.answering.arms import Arm, ArmName
 from sleicl_chains.answering.cues import CUES, LISTING, Cue
 from sleicl_chains.answering.evidence import Observation
 from sleicl_chains.answering.fitting import fit_reader
@@ -24,7 +28,8 @@ from sleicl_chains.answering.readings import GROUPS, Mode, Prior, looks_at, need
 from sleicl_chains.answering.schemas import held_to_labels
 from sleicl_chains.answering.steps import Solver, checked_question
 from sleicl_chains.answers import Answer
-from sleicl_chains.errors import InputError, PromptTooLong, Unsupported
+from sleicl_chains.errors import InputError, OptionError, PromptTooLong, Unsupported
+from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.hashes import short_hash
 from sleicl_chains.models.abilities import scoring_problem
 from sleicl_chains.tasks.cards import Task
@@ -85,58 +90,167 @@ def _observed(observer: Observer, mode: Mode, texts: Sequence[str]) -> dict[int,
     return found
 
 
-def chain_of(solver: Solver, fit: Fit | None = None) -> Runnable[str, Answer]:
-    """Return a solver as a chain that carries its name and settings.
+class SolverChain(RunnableSerializable[str, Answer]):
+    """A solver as a LangChain chain, with its name and settings in each run's metadata.
 
-    Args:
-        solver: its reader may be missing.
-        fit: what the reader is fitted on then, once, at the first question.
-
-    Raises:
-        InputError: the arm lacks its grimoire, examples or rows.
-        Unsupported: the model or the task does not have the mode.
-    """
-    check(solver)
-    lacks_reader = fit is not None and solver.mode in GROUPS and solver.reader is None
-    if fit is not None:
-        fit.check(solver.task, solver.mode, solver.prior)
-    asked = FittedWhenAsked(solver, fit) if fit is not None and lacks_reader else solver
-    name = solver.name or solver.observer.arm.name
-    chain: Runnable[str, Answer] = (
-        StreamedSolver(solver, name) if solver.streams else RunnableLambda(asked.answer, afunc=asked.aanswer, name=name)
-    )
-    metadata = {"arm": name, "mode": solver.mode, "prior": solver.prior, "settings": settings(solver, fit)}
-    return chain.with_config(run_name=name, metadata=metadata)
-
-
-class StreamedSolver(RunnableLambda[str, Answer]):
-    """A solver of open-ended questions whose `stream` gives the text as it comes.
-
-    A plain `RunnableLambda` streams one piece; that of a generator would add up its pieces in `invoke` as well.
+    `arm` and `grimoire` may be configured while it runs, by LangChain's `configurable_fields`; each pair is made ready
+    once, which costs what its prior costs. An open-ended answer streams piece by piece, a label is one piece.
     """
 
-    def __init__(self, solver: Solver, name: str) -> None:
-        super().__init__(solver.answer, afunc=solver.aanswer, name=name)
-        self.solver = solver
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", frozen=True)
+
+    arms: "Arms"
+    arm: ArmName
+    grimoire: Grimoire | None = None
+
+    @field_validator("arm", mode="before")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        arm = Arm.of(name)
+        if arm.reading:
+            raise OptionError(f"arm: found {name!r}; what is shown can be configured, how answers are read cannot")
+        return arm.name
+
+    @property
+    def task(self) -> Task:
+        """What is asked."""
+        return self.steps.task
+
+    @property
+    def steps(self) -> Solver:
+        """What it does; the reader may be missing until the first question."""
+        return self._ready.asked.solver
+
+    @property
+    def config(self) -> RunnableConfig:
+        """The name and settings that each run carries."""
+        return {"run_name": self.get_name(), "metadata": dict(self._ready.metadata)}
+
+    @property
+    def _ready(self) -> "Ready":
+        return self.arms.ready(self.arm, self.grimoire)
+
+    def get_name(self, suffix: str | None = None, *, name: str | None = None) -> str:
+        """Return the name in runs and tables."""
+        return super().get_name(suffix, name=name or self.name or self._ready.metadata["arm"])
+
+    def get_graph(self, config: RunnableConfig | None = None) -> Graph:
+        """Return the steps: prompt, model, reader."""
+        solver, graph = self.steps, Graph()
+        prompt = RunnableLambda(solver.messages, name=f"{self.arm} prompt")
+        reader = RunnableLambda(self._ready.asked.answer, name=f"{solver.mode} reader")
+        shown = (self.get_input_schema(config), prompt, solver.observer.weak, reader, self.get_output_schema(config))
+        for before, after in pairwise([graph.add_node(step) for step in shown]):
+            graph.add_edge(before, after)
+        return graph
+
+    def invoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> Answer:
+        """Answer one question."""
+        return self._call_with_config(self._ready.asked.answer, input, self._told(config), **kwargs)
+
+    async def ainvoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> Answer:
+        """Do the same without blocking."""
+        ready = await run_in_executor(None, lambda: self._ready)  # a server may be asked what its model is
+        return await self._acall_with_config(ready.asked.aanswer, input, self._told(config), **kwargs)
+
+    def stream(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Answer]:
+        """Yield the pieces of an answer; their sum is the answer."""
+        yield from self.transform(iter([input]), config, **kwargs)
+
+    async def astream(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Answer]:
+        """Do the same without blocking."""
+
+        async def alone() -> AsyncIterator[str]:
+            yield input
+
+        async for piece in self.atransform(alone(), config, **kwargs):
+            yield piece
 
     def transform(self, input: Iterator[str], config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Answer]:
-        """Yield the pieces of an answer."""
-        return self._transform_stream_with_config(input, self._pieces, ensure_config(config), **kwargs)
+        """Yield the pieces of an answer to a question that comes in pieces."""
+        return self._transform_stream_with_config(input, self._pieces, self._told(config), **kwargs)
 
     async def atransform(
         self, input: AsyncIterator[str], config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Answer]:
         """Do the same without blocking."""
-        async for piece in self._atransform_stream_with_config(input, self._apieces, ensure_config(config), **kwargs):
+        async for piece in self._atransform_stream_with_config(input, self._apieces, self._told(config), **kwargs):
             yield piece
 
     def _pieces(self, input: Iterator[str]) -> Iterator[Answer]:
-        yield from self.solver.stream(_joined(list(input)))
+        yield from self._ready.asked.stream(_joined(list(input)))
 
     async def _apieces(self, input: AsyncIterator[str]) -> AsyncIterator[Answer]:
-        async with aclosing(self.solver.astream(_joined([part async for part in input]))) as pieces:
+        ready = await run_in_executor(None, lambda: self._ready)
+        async with aclosing(ready.asked.astream(_joined([part async for part in input]))) as pieces:
             async for piece in pieces:
                 yield piece
+
+    def _told(self, config: RunnableConfig | None) -> RunnableConfig:
+        return merge_configs(self.config, ensure_config(config))
+
+
+def chain_of(solver: Solver, fit: Fit | None = None, build: "Build | None" = None) -> SolverChain:
+    """Return a solver as a chain that carries its name and settings.
+
+    Args:
+        solver: its reader may be missing.
+        fit: what the reader is fitted on then, once, at the first question.
+        build: makes the solver of another arm or grimoire; without it these are fixed.
+
+    Raises:
+        InputError: the arm lacks its grimoire, examples or rows.
+        Unsupported: the model or the task does not have the mode.
+    """
+    shown = solver.observer
+    arms = Arms(build, {(shown.arm.name, shown.grimoire): _checked(solver, fit)})
+    return SolverChain(arms=arms, arm=shown.arm.name, grimoire=shown.grimoire)
+
+
+class Build(Protocol):
+    """Makes the solver of an arm and a grimoire, all else being as it was given."""
+
+    def __call__(self, arm: Arm, *, grimoire: Grimoire | None) -> tuple[Solver, Fit]:
+        """Return the solver, and what its reader is fitted on."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A solver that was checked, and what its runs carry."""
+
+    asked: "FittedWhenAsked"
+    metadata: Mapping[str, str]
+
+
+class Arms:
+    """The solvers of one chain, by what they show; each is made and fitted once, so that a configured one is too."""
+
+    def __init__(self, build: Build | None, known: dict[tuple[ArmName, Grimoire | None], Ready]) -> None:
+        self._build, self._known = build, known
+
+    def ready(self, arm: ArmName, grimoire: Grimoire | None) -> Ready:
+        """Return the solver of an arm and a grimoire.
+
+        Raises:
+            InputError: these are not the chain's own, and it has no others. Or see `chain_of`.
+        """
+        key = (arm, grimoire)
+        if key not in self._known:
+            if self._build is None:
+                raise InputError("A recipe was learned with its arm and its grimoire; they cannot be configured")
+            made = _checked(*self._build(Arm.of(arm), grimoire=grimoire))
+            self._known.setdefault(key, made)  # several threads keep the first
+        return self._known[key]
+
+
+def _checked(solver: Solver, fit: Fit | None) -> Ready:
+    check(solver)
+    if fit is not None:
+        fit.check(solver.task, solver.mode, solver.prior)
+    name = solver.name or solver.observer.arm.name
+    metadata = {"arm": name, "mode": solver.mode, "prior": solver.prior, "settings": settings(solver, fit)}
+    return Ready(FittedWhenAsked(solver, fit), metadata)
 
 
 def _joined(parts: list[str]) -> str:
@@ -145,10 +259,15 @@ def _joined(parts: list[str]) -> str:
 
 
 class FittedWhenAsked:
-    """A solver whose reader is fitted at the first question, once, however many threads ask together."""
+    """A solver whose reader is fitted at the first question, once, however many threads ask together.
 
-    def __init__(self, unfitted: Solver, fit: Fit) -> None:
-        self._solver, self._fit = unfitted, fit
+    Args:
+        solver: its reader may be there already.
+        fit: what it is fitted on.
+    """
+
+    def __init__(self, solver: Solver, fit: Fit | None) -> None:
+        self.solver, self._fit = solver, fit
         self._lock = threading.Lock()
 
     def answer(self, question: str) -> Answer:
@@ -161,17 +280,35 @@ class FittedWhenAsked:
         question = checked_question(question)
         return await (await run_in_executor(None, self._fitted)).aanswer(question)
 
+    def stream(self, question: str) -> Iterator[Answer]:
+        """Yield the text of an open-ended answer as it comes, or a label."""
+        if self.solver.streams:
+            yield from self.solver.stream(question)
+        else:
+            yield self.answer(question)
+
+    async def astream(self, question: str) -> AsyncGenerator[Answer, None]:
+        """Do the same without blocking."""
+        if not self.solver.streams:
+            yield await self.aanswer(question)
+            return
+        async with aclosing(self.solver.astream(question)) as pieces:
+            async for piece in pieces:
+                yield piece
+
     def _fitted(self) -> Solver:
+        if self._fit is None or self.solver.mode not in GROUPS:
+            return self.solver
         with self._lock:
-            if self._solver.reader is None:
-                observer, mode, prior = self._solver.observer, self._solver.mode, self._solver.prior
+            if self.solver.reader is None:
+                observer, mode, prior = self.solver.observer, self.solver.mode, self.solver.prior
                 _ = observer.cue  # chosen before all else, and kept by the observer
-                self._solver = replace(self._solver, reader=self._fit.reader(observer, mode, prior))
-            return self._solver
+                self.solver = replace(self.solver, reader=self._fit.reader(observer, mode, prior))
+            return self.solver
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the lock out: chains are pickled and deep-copied."""
-        return {"_solver": self._solver, "_fit": self._fit}
+        return {"solver": self.solver, "_fit": self._fit}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state | {"_lock": threading.Lock()}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.runnables import Runnable, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableLambda, RunnableSerializable
 
 from sleicl_chains.answering.arms import Arm
 from sleicl_chains.answering.chains import chain_of
@@ -22,7 +22,7 @@ from sleicl_chains.tasks.cards import Task
 
 def deferring(
     chain: Runnable[str, Answer], strong: BaseChatModel, task: Task, *, below: float, journal: Journal | None = None
-) -> Runnable[str, Answer]:
+) -> RunnableSerializable[str, Answer]:
     """Return a chain that asks the strong model again wherever the weak one is not sure.
 
     A question goes on if its answer is not valid, has no probability, or one below `below`. It costs one
@@ -43,7 +43,8 @@ def deferring(
     parts = f"{metadata.get('settings')} {other} {below}"
     metadata["settings"] = short_hash(parts)
     name = str(metadata.get("arm") or "deferring")
-    return RunnableLambda(pair.answer, afunc=pair.aanswer, name=name).with_config(run_name=name, metadata=metadata)
+    asked = RunnableLambda(pair.answer, afunc=pair.aanswer, name=name)
+    return RunnableBinding(bound=asked, config={"run_name": name, "metadata": metadata})
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ _CONSTANT = 1e-6
 
 
 @contextmanager
-def _on_one_thread() -> Iterator[None]:
+def on_one_thread() -> Iterator[None]:
     """Keep linear algebra on one thread.
 
     In matrices of a hundred rows several threads do little but wait for each other: beside other work on two cores a
@@ -43,7 +43,7 @@ def _on_one_thread() -> Iterator[None]:
         yield
 
 
-@_on_one_thread()
+@on_one_thread()
 def fit_affine(seen: Sequence[Observation], answers: Sequence[str], labels: Sequence[str]) -> AffineReader:
     """Fit a slope and an offset for each label on labelled rows (arXiv 2505.23783), all labels weighing alike.
 
@@ -91,7 +91,7 @@ def _affine(logs: "Array", gold: "NDArray[np.int_]", weight: "Array", trust: flo
     return found[:k], found[k:]
 
 
-@_on_one_thread()
+@on_one_thread()
 def fit_linear(
     seen: Sequence[Observation], answers: Sequence[str], blocks: Sequence[Block], labels: Sequence[str]
 ) -> LinearReader:
@@ -117,7 +117,7 @@ def fit_linear(
     )  # fmt: skip
 
 
-@_on_one_thread()
+@on_one_thread()
 def held_out_linear(
     seen: Sequence[Observation], answers: Sequence[str], blocks: Sequence[Block], labels: Sequence[str]
 ) -> list[dict[str, float]]:

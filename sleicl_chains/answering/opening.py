@@ -46,12 +46,17 @@ def open_task(card: Path) -> "Task":
     return task
 
 
-def open_store(home: Home, embeddings: str | None = None) -> "GrimoireStore":
-    """Return the home's store under the embeddings its index was last built with, or under new ones."""
+def open_store(home: Home, embeddings: str | None = None, chroma_url: str | None = None) -> "GrimoireStore":
+    """Return the home's store under the embeddings its index was last built with, or under new ones.
+
+    The index lies in the home, or on the Chroma server at `chroma_url` or else `$SLEICL_CHROMA_URL`, which is asked no
+    sooner than the index is needed.
+    """
     from sleicl_chains.grimoires.store import GrimoireStore
     from sleicl_chains.models.embedders import embedder
 
-    return GrimoireStore(home, embedder(embeddings or home.index_embeddings, home=home))
+    server = chroma_url or os.environ.get("SLEICL_CHROMA_URL") or None
+    return GrimoireStore(home, embedder(embeddings or home.index_embeddings, home=home), client=server)
 
 
 def open_space(name: str, home: Home, journal: "Journal | None") -> "Embeddings":
@@ -89,17 +94,23 @@ def open_texts(file: Path, task: "Task", evaluated: Iterable[str] = ()) -> list[
 
 def open_grimoire(name: str, task: "Task", home: Home) -> "Grimoire":
     """Return the grimoire of a file or an id; warn where it is for other labels than the task's."""
-    from sleicl_chains.grimoires.grimoire import load_grimoire
     from sleicl_chains.models.template_tokens import TOKENS_REMOVED
 
-    is_file = os.path.isfile(name)  # not of pathlib: it raises where the name is too long for the system
-    found = load_grimoire(Path(name), task) if is_file else open_store(home).get(name)
+    found, is_file = _grimoire(name, task, home)
     for warning in found.provenance.warnings if is_file else ():
         if TOKENS_REMOVED in warning:
             warnings.warn(f"{name}: {warning}", stacklevel=2)
     if task.labels and found.labels and set(found.labels) != set(task.labels):
         warnings.warn(f"the grimoire {found.id} is for other labels: {', '.join(found.labels)}", stacklevel=2)
     return found
+
+
+def _grimoire(name: str, task: "Task | None", home: Home) -> "tuple[Grimoire, bool]":
+    """Return a grimoire, and whether it lies in a file outside of the library."""
+    from sleicl_chains.grimoires.grimoire import load_grimoire
+
+    is_file = os.path.isfile(name)  # not of pathlib: it raises where the name is too long for the system
+    return load_grimoire(Path(name), task) if is_file else open_store(home).get(name), is_file
 
 
 def weak_options(task: "Task", given: Options) -> dict[str, Any]:
@@ -197,7 +208,8 @@ def open_solver(
 ) -> Opened:  # fmt: skip
     """Return the solver that a recipe describes, or else a card, a model and what is shown.
 
-    No question is asked; a server may be asked what its model is.
+    Without a card the task is the one that the grimoire is for. No question is asked; a server may be asked what its
+    model is.
 
     Raises:
         OptionError: the task or the model is missing, or something is given that the recipe decides.
@@ -210,8 +222,10 @@ def open_solver(
     later: dict[str, Any] = {"journal": journal, "defer_below": defer_below, "to": second}
     if recipe:
         return Opened(_by_recipe(recipe, home, weak, options, embeddings, shown, later), recipe.task)
+    if task is None and shown.grimoire is not None:
+        task = _grimoire(shown.grimoire, None, home)[0].to_task()
     if task is None:
-        raise OptionError("--task is missing: give a card, or a --recipe, which has its own")
+        raise OptionError("--task is missing: give a card, or a --grimoire or --recipe, which have their own")
     return Opened(_by_card(task, home, weak, options, embeddings, shown, seed, later), task)
 
 

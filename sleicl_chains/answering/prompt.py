@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.prompts import ChatPromptTemplate
 
 from sleicl_chains.answering.arms import Arm
 from sleicl_chains.answering.cues import NO_CUE, Cue
 from sleicl_chains.grimoires.grimoire import Grimoire
-from sleicl_chains.prompts import Templates
+from sleicl_chains.prompts import Templates, system_text
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import fold
 from sleicl_chains.tasks.rows import Example
@@ -47,14 +48,22 @@ class Prompt:
             cue: every example's answer begins with it, and the last turn is the model's own, left open after it.
             history: earlier turns of a conversation, after the fixed text and before the question.
         """
+        turns = [*self._fixed(cue, question), *history, HumanMessage(self._asked(question, cue))]
+        return [*turns, AIMessage(cue.text)] if cue.text else turns
+
+    def template(self) -> ChatPromptTemplate:
+        """Return the prompt with the variable `question`, as a reply in words is asked for; braces are only text."""
+        return ChatPromptTemplate.from_messages([*self._fixed(NO_CUE), ("human", self._asked("{question}", NO_CUE))])
+
+    def _fixed(self, cue: Cue, question: str = "") -> list[BaseMessage]:
+        """Return the task, the grimoire and the examples."""
         turns: list[BaseMessage] = [SystemMessage(self._system)]
         for example in self.examples:
-            if fold(example.text) == fold(question):
+            if question and fold(example.text) == fold(question):
                 continue
             answer = f"{cue.text} {example.answer}".strip()
             turns += [HumanMessage(self._asked(example.text, cue)), AIMessage(answer)]
-        turns += [*history, HumanMessage(self._asked(question, cue))]
-        return [*turns, AIMessage(cue.text)] if cue.text else turns
+        return turns
 
     def _asked(self, text: str, cue: Cue) -> str:
         text = f"Text: {text}" if self.names_texts else text
@@ -66,10 +75,7 @@ class Prompt:
 
     @cached_property
     def _system(self) -> str:
-        card = {"task_type": self.task.task_type, "description": self.task.description}
         form = self.arm.form
-        grimoire = getattr(self.grimoire, form).strip() if self.grimoire and form else ""
-        if self.task.labels:
-            labels = ", ".join(self.task.labels)
-            return self.templates.fill("answer_label", **card, labels=labels, grimoire=grimoire).strip()
-        return self.templates.fill("answer_open", **card, grimoire=grimoire).strip()
+        grimoire = getattr(self.grimoire, form) if self.grimoire and form else ""
+        card = (self.task.task_type, self.task.description, self.task.labels)
+        return system_text(*card, grimoire, filler=self.templates.fill)

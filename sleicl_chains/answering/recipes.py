@@ -17,10 +17,11 @@ from sleicl_chains.answering.consent import address_in, is_own_address, plain_op
 from sleicl_chains.answering.cues import Cue
 from sleicl_chains.answering.neighbours import Neighbours
 from sleicl_chains.answering.observer import Observer
+from sleicl_chains.answering.prompt import Prompt
 from sleicl_chains.answering.readers import Number, Reader, check_reader, load_reader, sizes_read
 from sleicl_chains.answering.readings import Mode, Prior
 from sleicl_chains.answering.steps import Solver
-from sleicl_chains.errors import InputError, RecipeMismatch
+from sleicl_chains.errors import InputError, RecipeMismatch, Unsupported
 from sleicl_chains.files import RECIPE_LIMIT, Home, parse_json, read_text, write_whole
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.models.abilities import Renderer, prefix_rule, state_size
@@ -33,6 +34,7 @@ from sleicl_chains.tasks.rows import Example, among
 
 if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
+    from langchain_core.prompts import ChatPromptTemplate
 
 Finding = Literal["helps", "no difference shown", "hurts"]
 
@@ -232,6 +234,21 @@ class Recipe(BaseModel):
             if isinstance(weak, Renderer)
             else "\n\n".join(f"{one.type}: {one.text}" for one in messages)
         )
+
+    def to_prompt(self) -> "ChatPromptTemplate":
+        """Return what the recipe shows as a prompt with the variable `question`, for any chat model and parser.
+
+        It is what `solver(recipe)` sends a chat model in the mode `generate`, but for an example whose text is the
+        question itself, which a solver leaves out. What was measured holds for the recipe's own model alone. Where the
+        recipe shows examples, the prompt holds training rows.
+
+        Raises:
+            Unsupported: the arm is `knn`, which shows other examples before each question.
+        """
+        if self.shown.examples == "knn":
+            raise Unsupported("The arm 'knn' shows other examples before each question; use solver(recipe)")
+        rows = tuple(Example(shown.text, shown.answer) for shown in self.examples)
+        return Prompt(self.task, self.shown, self.shown_grimoire(), rows).template()
 
     def steps(
         self, weak: BaseChatModel | None = None, *, embeddings: "Embeddings | None" = None, home: Home | None = None,

@@ -5,17 +5,19 @@ answering; `chains` wraps that as a LangChain runnable.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, overload
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import RunnableSerializable
 
 from sleicl_chains.answering.arms import Arm, ArmName
 from sleicl_chains.answering.chains import Fit, chain_of
+from sleicl_chains.answering.choosing import Choose, chooser, choosing
 from sleicl_chains.answering.deferring import deferring
 from sleicl_chains.answering.neighbours import Neighbours
 from sleicl_chains.answering.observer import Observer
-from sleicl_chains.answering.readings import Mode, Prior, looks_at, mode_named, prior_named
+from sleicl_chains.answering.readings import Mode, Prior, looks_at, mode_named, needs_labelled_rows, prior_named
 from sleicl_chains.answering.recipes import Recipe
 from sleicl_chains.answering.steps import Solver
 from sleicl_chains.answers import Answer
@@ -39,6 +41,8 @@ def solver(
     *,
     arm: ArmName | Arm = ...,
     grimoire: Grimoire | None = ...,
+    grimoires: Sequence[Grimoire] = ...,
+    choose: Choose = ...,
     examples: Sequence[Example] = ...,
     mode: Mode | None = ...,
     prior: Prior | None = ...,
@@ -49,7 +53,7 @@ def solver(
     name: str = ...,
     defer_below: float | None = ...,
     to: BaseChatModel | None = ...,
-) -> Runnable[str, Answer]: ...
+) -> RunnableSerializable[str, Answer]: ...
 @overload
 def solver(
     weak: Recipe,
@@ -61,7 +65,7 @@ def solver(
     name: str = ...,
     defer_below: float | None = ...,
     to: BaseChatModel | None = ...,
-) -> Runnable[str, Answer]: ...
+) -> RunnableSerializable[str, Answer]: ...
 def solver(
     weak: BaseChatModel | Recipe,
     task: Task | None = None,
@@ -70,6 +74,8 @@ def solver(
     home: Home | None = None,
     arm: ArmName | Arm = "zero-shot",
     grimoire: Grimoire | None = None,
+    grimoires: Sequence[Grimoire] = (),
+    choose: Choose = "similar",
     examples: Sequence[Example] = (),
     mode: Mode | None = None,
     prior: Prior | None = None,
@@ -80,7 +86,7 @@ def solver(
     name: str = "",
     defer_below: float | None = None,
     to: BaseChatModel | None = None,
-) -> Runnable[str, Answer]:
+) -> RunnableSerializable[str, Answer]:
     """Return a chain that answers a question with one weak request: two for the state, three for the state and scores.
 
     `solver(recipe)` answers as a recipe says, and takes nothing but `model` and `embeddings`, `home`, `journal`, `name`
@@ -93,6 +99,9 @@ def solver(
         task: its labels are the possible answers; without labels the answer is free text.
         arm: what stands before the question.
         grimoire: for the arms `simple` and `profound`.
+        grimoires: several in its place, of which one is chosen for each question (`Answer.grimoire` tells which).
+        choose: how: `similar`, by the cosine of question and text, or `classifier`, by a model of when the weak one is
+            right with which, fitted at the first question on `train`: one answer a row and grimoire, once.
         examples: for the arms with `few-shot`, shown as earlier turns in the given order; without any, those of `train`
             that the grimoire was written from, or else a few of each label by k-means with seed 0.
         mode: `score` where the task has labels and the model can, else `generate` with the reason in `Answer.note`.
@@ -107,7 +116,7 @@ def solver(
             (Ollama) is also tried on six of them with each of four cues, see `cues`.
         train: labelled rows, for the arms `knn` and `few-shot`, the modes `hidden`, `fusion` and `blend` and the prior
             `affine`. A row that is also an example is asked without it.
-        embeddings: for `knn`, `fusion` and `blend`; `wordllama` by default, with a recipe its own.
+        embeddings: for `knn`, `fusion`, `blend` and `choose`; `wordllama` by default, with a recipe its own.
         journal: keeps every call; a repeated one is answered from it.
         name: what to call the chain in tables; by default the arm.
         model: with a recipe, its weak model, if it is open already.
@@ -116,42 +125,49 @@ def solver(
             call each; `Answer.deferred` tells which.
         to: a strong model.
 
+    A chain of one model, task and grimoire has LangChain's `configurable_fields` `arm` and `grimoire`.
+
     Raises:
         InputError: the arm lacks its grimoire, examples or rows, or a name is unknown.
         RecipeRefused: a recipe names a model or embeddings that are not on this machine, and none were given.
         Unsupported: a mode that the model or task does not have.
         PromptTooLong: (when asked) the prompt does not fit; nothing is ever cut.
     """
+    chain: RunnableSerializable[str, Answer]
     if (defer_below is None) != (to is None):
         raise InputError("defer_below and to belong together: a probability, and the model that then answers")
     if isinstance(weak, Recipe):
-        given = (task, grimoire, mode, prior) != (None,) * 4 or examples or prior_texts or train
+        given = (task, grimoire, mode, prior) != (None,) * 4 or examples or prior_texts or train or grimoires
         if given or arm != "zero-shot":
             raise InputError("solver: a recipe says itself what is shown and how answers are read; leave the rest out")
         steps = weak.steps(model, embeddings=embeddings, home=home, journal=journal, name=name or "recipe")
-        fit = None
+        chain, task = chain_of(steps), steps.task
     elif model is not None:
         raise InputError("solver: `model` goes with a recipe; here the first argument is the model")
     elif task is None:
         raise InputError("solver: a model needs a task; a recipe has its own")
+    elif grimoire is not None and grimoires:
+        raise InputError("solver: found both `grimoire` and `grimoires`; give one, or several to choose among")
     else:
-        steps, fit = _steps(
-            weak, task, Arm.of(arm), mode, prior, grimoire=grimoire, examples=tuple(examples),
+        shown = Arm.of(arm)
+        build = partial(
+            _steps, weak, task, mode=mode or shown.reading, prior=prior, examples=tuple(examples),
             texts=tuple(prior_texts), rows=tuple(train), embeddings=embeddings, journal=journal, name=name,
         )  # fmt: skip
-    chain = chain_of(steps, fit)
+        built = [build(shown, grimoire=one) for one in (grimoires or (grimoire,))]
+        chain = _choosing(built, choose, train, embeddings) if grimoires else chain_of(*built[0], build)
     if to is None or defer_below is None:
         return chain
-    return deferring(chain, to, steps.task, below=defer_below, journal=journal)
+    return deferring(chain, to, task, below=defer_below, journal=journal)
 
 
 def _steps(
-    weak: BaseChatModel, task: Task, arm: Arm, mode: Mode | None, prior: Prior | None, *, grimoire: Grimoire | None,
+    weak: BaseChatModel, task: Task, arm: Arm, *, grimoire: Grimoire | None, mode: Mode | None, prior: Prior | None,
     examples: tuple[Example, ...], texts: tuple[str, ...], rows: tuple[Example, ...],
     embeddings: "Embeddings | None", journal: Journal | None, name: str,
 ) -> tuple[Solver, Fit]:  # fmt: skip
     """Return the steps with every default chosen, their reader still missing, and what it is fitted on."""
-    mode, note = _mode(weak, task, mode or arm.reading)
+    mode, note = _mode(weak, task, mode)
     prior = prior_named(prior or ("mean" if texts else "content-free"))
     if embeddings is None and (arm.examples == "knn" or looks_at(mode, "vector")):
         from sleicl_chains.models.embedders import embedder
@@ -165,6 +181,28 @@ def _steps(
         cue_texts=texts, embeddings=embeddings, journal=journal,
     )  # fmt: skip
     return Solver(observer, mode, prior if mode == "score" else "none", note=note, name=name), Fit(texts, rows)
+
+
+def _choosing(
+    built: Sequence[tuple[Solver, Fit]], choose: Choose, rows: Sequence[Example], embeddings: "Embeddings | None"
+) -> RunnableSerializable[str, Answer]:
+    """Return a chain that chooses among solvers that differ in their grimoire."""
+    first = built[0][0]
+    if not (form := first.observer.arm.form):
+        raise InputError(f"The arm {first.observer.arm.name!r} shows no grimoire; take one such as 'profound'")
+    if choose == "classifier" and needs_labelled_rows(first.mode, first.prior):
+        raise InputError(
+            f"choose='classifier' learns from right and wrong answers to the rows that mode {first.mode!r} with the "
+            f"prior {first.prior!r} was fitted on, which are nearly all right; take mode 'score' or choose='similar'"
+        )
+    chains = [chain_of(*one) for one in built]  # which refuses a grimoire without that text
+    texts = [getattr(one.observer.grimoire, form) for one, _ in built]
+    if embeddings is None:
+        from sleicl_chains.models.embedders import embedder
+
+        embeddings = embedder()
+    name = first.name or f"{first.observer.arm.name} of {len(chains)}, {choose}"
+    return choosing(chains, chooser(choose, texts, chains, rows, embeddings), name=name)
 
 
 def _mode(weak: BaseChatModel, task: Task, given: Mode | None) -> tuple[Mode, str]:

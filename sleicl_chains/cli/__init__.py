@@ -12,7 +12,19 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from sleicl_chains.cli import answering, learning, library, models, reporting, rows
+from sleicl_chains.cli import (
+    answering,
+    batch,
+    exchange,
+    learning,
+    library,
+    matching,
+    models,
+    recipes,
+    reporting,
+    rows,
+    versions,
+)
 from sleicl_chains.cli.printing import guard, say
 from sleicl_chains.errors import InputNote, OptionError, SleiclError, bounded
 
@@ -50,10 +62,19 @@ for command in (
     answering.evaluate,
     reporting.report,
     answering.ask,
+    batch.batch,
 ):
     app.command()(command)
+library.app.command()(matching.match)
+for name in ("history", "diff", "edit", "tag", "restore", "duplicates"):
+    library.app.command()(getattr(versions, name))
+library.app.command("export")(exchange.export_grimoires)
+library.app.command("import")(exchange.import_grimoires)
 app.add_typer(library.app, name="grimoires")
+app.add_typer(exchange.export_app, name="export")
+app.add_typer(exchange.import_app, name="import")
 app.add_typer(models.app, name="models")
+app.add_typer(recipes.app, name="recipe")
 
 
 def main() -> None:

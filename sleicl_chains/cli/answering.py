@@ -182,7 +182,7 @@ def ask(
     no_journal: NoJournal = False,
     home: HomeOption = None,
 ) -> None:
-    """Answer one question, by a recipe or by a card and a model."""
+    """Answer one question, by a recipe, or by a model and a card or a grimoire."""
     from sleicl_chains.answering.opening import Shown, open_recipe, open_solver, open_task
 
     place = Home.at(home)

@@ -62,7 +62,7 @@ class Meter:
             self._bar.stop()
 
     def __call__(self, arm: str, done: int, total: int) -> None:
-        """Show that one more answer is there."""
+        """Show that one more answer is there; `total` is 0 where only the end will tell."""
         if not asks_a_model(arm):  # a baseline takes no time and would flatter the pace
             return
         now = time.monotonic()
@@ -70,13 +70,13 @@ class Meter:
         self._answered += 1
         self._begun.add(arm)
         rate = (self._answered - 1) / max(now - self._first, 1e-9)
-        if self._answered == 5 and self._foretells:
+        if self._answered == 5 and self._foretells and total:
             self._estimate(arm, done, total, rate)
-        self._bar.update(self._task, description=arm, completed=done, total=total, rate=rate)
+        self._bar.update(self._task, description=arm, completed=done, total=total or None, rate=rate)
         if not self._bar.console.is_terminal and now - self._last_line > 15 and self._answered > 5:
             self._last_line = now
-            left = _duration(self._left(total - done, rate))
-            say(f"{arm}: {done} of {total} answers, {rate:.1f}/s, about {left} left")
+            left = f", about {_duration(self._left(total - done, rate))} left" if total else ""
+            say(f"{arm}: {done}{f' of {total}' if total else ''} answers, {rate:.1f}/s{left}")
 
     def _estimate(self, arm: str, done: int, total: int, rate: float) -> None:
         seconds = self._left(total - done, rate)
@@ -154,6 +154,7 @@ def print_recipe(recipe: "Recipe") -> None:
         name = f"{one.name} (dropped early)" if one.dropped else one.name
         numbers = [f"{value:.3f}" if value is not None else "" for value in (one.accuracy, one.macro_f1, one.loss)]
         rows.append([name, str(one.n), *numbers, f"{one.prompt_tokens:.0f}"])
-    _print_table(title, ("prompt and reading", "rows", "accuracy", "macro-F1", "loss", "prompt tokens"), rows)
+    if rows:
+        _print_table(title, ("prompt and reading", "rows", "accuracy", "macro-F1", "loss", "prompt tokens"), rows)
     for line in [*recipe.warnings, *recipe_verdict(recipe)]:
         print(line)

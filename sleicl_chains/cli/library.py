@@ -1,6 +1,5 @@
 """`sleicl write` and `sleicl grimoires`: making grimoires and keeping them."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ from sleicl_chains.answering.opening import open_store
 from sleicl_chains.cli.options import (
     BaseUrl,
     BudgetOption,
+    ChromaOption,
     CountOption,
     EmbedderOption,
     HomeOption,
@@ -26,12 +26,13 @@ from sleicl_chains.cli.options import (
 )
 from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.rows import draw
-from sleicl_chains.cli.steps import journal_of, model_options, print_json, read
+from sleicl_chains.cli.steps import journal_of, model_options, print_json, read, wanted_task
 from sleicl_chains.errors import InputError, StoreError
 from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
     from sleicl_chains.grimoires.grimoire import Grimoire
+    from sleicl_chains.grimoires.store import GrimoireStore
 
 app = typer.Typer(help="The library of grimoires.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -55,6 +56,7 @@ def write(
         typer.Option("--dry-run", help="Print the first prompt and what it will cost; the strong model is not asked."),
     ] = False,
     no_journal: NoJournal = False,
+    chroma_url: ChromaOption = None,
     home: HomeOption = None,
 ) -> None:
     """Let a strong model write a grimoire from a few examples; store it and print its id."""
@@ -81,39 +83,43 @@ def write(
     writer = grimoire_writer(
         model, strong_name=strong_name or strong, journal=journal_of(place, no_journal), budget=budget
     )
-    _print_written(
-        writer.invoke({"task": task, "examples": drawn, "sampler": sampler, "per_label": n, "seed": seed}), place
-    )
+    written = writer.invoke({"task": task, "examples": drawn, "sampler": sampler, "per_label": n, "seed": seed})
+    _print_written(written, open_store(place, chroma_url=chroma_url))
 
 
-def _print_written(grimoire: "Grimoire", place: Home) -> None:
+def _print_written(grimoire: "Grimoire", store: "GrimoireStore") -> None:
     """Say what the strong model used, store what it wrote, and print the id."""
     used = grimoire.provenance
     say(f"Warning: {warning}" for warning in used.warnings)
     if used.prompt_tokens is not None:
         say([f"Used {used.prompt_tokens} tokens in, {used.reply_tokens} out."])
     try:
-        print(open_store(place).add(grimoire))
+        print(store.add(grimoire))
     except (StoreError, InputError):  # it was paid for, and there may be no journal
         print(grimoire.to_markdown())
         raise
 
 
 @app.command("list")
-def list_all(as_json: JsonOption = False, home: HomeOption = None) -> None:
-    """List all grimoires: your own and the shipped ones."""
+def list_all(
+    removed: Annotated[bool, typer.Option("--removed", help="Those that were removed and can be restored.")] = False,
+    as_json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """List all grimoires, your own and the shipped ones, and whether what they do was measured."""
     store = open_store(Home.at(home))
-    found = store.list()
+    found = store.removed() if removed else store.list()
     say(store.problems)
     about = [
         {"id": g.id, "task": g.task, "strong_model": g.provenance.strong_model, "sampler": g.provenance.sampler,
-         "date": g.provenance.date} for g in found
+         "date": g.provenance.date, "measured": bool(g.effects)} for g in found
     ]  # fmt: skip
     if as_json:
         print_json(about)
         return
     for row in about:
-        print("\t".join(row.values()))
+        measured = "measured" if row.pop("measured") else "not measured"
+        print(*row.values(), measured, sep="\t")
 
 
 @app.command()
@@ -126,6 +132,7 @@ def show(id: str, as_json: JsonOption = False, home: HomeOption = None) -> None:
         print_json(asdict(grimoire))
         return
     print(grimoire.to_markdown(), end="")
+    say(f"Measured: {effect}" for effect in grimoire.effects)
 
 
 @app.command()
@@ -133,13 +140,12 @@ def search(
     query: Annotated[str, typer.Argument(help="A task in words, a question, or a task card's path.")],
     k: Annotated[int, typer.Option("-k", help="How many.")] = 4,
     as_json: JsonOption = False,
+    chroma_url: ChromaOption = None,
     home: HomeOption = None,
 ) -> None:
     """Find the grimoires nearest to a task or a question; a task's description finds better than one question."""
-    from sleicl_chains.tasks.cards import load_task
-
-    wanted = load_task(query) if Path(query).suffix in (".toml", ".json") and os.path.isfile(query) else query
-    store = open_store(Home.at(home))
+    wanted = wanted_task(query)
+    store = open_store(Home.at(home), chroma_url=chroma_url)
     hits = store.search(wanted, k=k)
     say(store.problems)
     rows = [{"id": hit.grimoire.id, "task": hit.grimoire.task, "score": round(hit.score, 4)} for hit in hits]
@@ -156,29 +162,34 @@ def add(
     card: Annotated[
         Path | None, typer.Option("--task", help="The card, for the description that searches look at.")
     ] = None,
+    chroma_url: ChromaOption = None,
     home: HomeOption = None,
 ) -> None:
-    """Store a grimoire from a file and print its id."""
+    """Store a grimoire from a file and print its id; another text under an id becomes its next version."""
+    from sleicl_chains.cli.versions import say_near
     from sleicl_chains.grimoires.grimoire import load_grimoire
     from sleicl_chains.tasks.cards import load_task
 
     grimoire = load_grimoire(file, load_task(card) if card else None)
     say(f"Warning: {warning}" for warning in grimoire.provenance.warnings)
-    print(open_store(Home.at(home)).add(grimoire))
+    store = open_store(Home.at(home), chroma_url=chroma_url)
+    id = store.add(grimoire)
+    say_near(store, id)
+    print(id)
 
 
 @app.command()
 def remove(id: str, home: HomeOption = None) -> None:
-    """Delete one of your grimoires."""
+    """Take one of your grimoires out of the library; `restore` brings it back."""
     open_store(Home.at(home)).delete(id)
     print(id)
 
 
 @app.command()
-def rebuild(embeddings: EmbedderOption = "wordllama", home: HomeOption = None) -> None:
+def rebuild(embeddings: EmbedderOption = "wordllama", chroma_url: ChromaOption = None, home: HomeOption = None) -> None:
     """Make the index anew from the Markdown files; later commands search it by the same embeddings."""
     place = Home.at(home)
-    store = open_store(place, embeddings)
+    store = open_store(place, embeddings, chroma_url)
     count = store.rebuild()
     say(store.problems)
     place.remember_embeddings(embeddings)

@@ -16,7 +16,9 @@ HomeOption = Annotated[
     Path | None, typer.Option("--home", help="The folder with grimoires, journal, weights and runs.")
 ]
 TaskOption = Annotated[Path, typer.Option("--task", help="Task card, TOML or JSON.")]
-RowsOption = Annotated[Path, typer.Option("--rows", help="Rows: .jsonl, .json or .csv with a text and an answer.")]
+RowsOption = Annotated[
+    Path, typer.Option("--rows", help="Rows: .jsonl, .json, .csv or .parquet with a text and an answer.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", help="Decides samples and fits.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WeakOption = Annotated[
@@ -37,6 +39,10 @@ SamplerOption = Annotated[
 ]
 CountOption = Annotated[int, typer.Option("-n", help="Examples a label.")]
 RatioOption = Annotated[float, typer.Option("--ratio", help="Share of hard rows in the hard sampler, 0 to 1.")]
+ChromaOption = Annotated[
+    str | None,
+    typer.Option("--chroma-url", help="A Chroma server for the index, such as http://127.0.0.1:8000; else the home."),
+]
 EmbedderOption = Annotated[str, typer.Option("--embeddings", help="wordllama, minilm, ollama:NAME or openai:NAME.")]
 MaybeEmbeddings = Annotated[
     str | None, typer.Option("--embeddings", help="Those of knn, fusion and blend; with a recipe, its own.")

@@ -1,6 +1,7 @@
 """The steps that several commands take."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,14 @@ def read(card: Path, rows: Path) -> tuple["Task", list["Example"]]:
 
     task = open_task(card)
     return task, load_examples(rows, task)
+
+
+def wanted_task(given: str) -> "str | Task":
+    """Return the task of a card, or else the text itself; what looks like a card's path and is not there is refused."""
+    from sleicl_chains.answering.opening import open_task
+
+    is_card = Path(given).suffix in (".toml", ".json") and (len(given.split()) == 1 or os.path.isfile(given))
+    return open_task(Path(given)) if is_card else given
 
 
 def model_options(given: list[str] | None, base_url: str | None = None) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.load.serializable import Serializable
 from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables.config import RunnableConfig, merge_configs
+from langchain_core.runnables.configurable import RunnableConfigurableFields
 
 from sleicl_chains.answers import Answer
 from sleicl_chains.hashes import short_hash
@@ -65,6 +67,12 @@ def _printed(part: object) -> str:
     return re.sub(r"\b0x[0-9a-fA-F]+\b", "", repr(part))
 
 
-def _metadata(chain: Runnable[str, Answer]) -> Mapping[str, Any]:
-    config: Mapping[str, Any] = getattr(chain, "config", None) or {}
-    return config.get("metadata") or {}
+def _metadata(chain: Runnable[str, Answer], given: RunnableConfig | None = None) -> Mapping[str, Any]:
+    """Return what a chain's runs carry under a config; of a configured one, what it carries as it is configured."""
+    config = getattr(chain, "config", None)
+    own = (config or {}).get("metadata") or {}
+    if isinstance(chain, RunnableConfigurableFields):
+        return {**own, **_metadata(chain.prepare(given)[0])}
+    if isinstance(chain, RunnableBindingBase):
+        return {**_metadata(chain.bound, merge_configs(config, given)), **own}
+    return own

@@ -9,18 +9,22 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sleicl_chains.errors import InputError, first_complaint, one_line
 from sleicl_chains.files import parse_json, read_text
 from sleicl_chains.hashes import short_hash
 from sleicl_chains.models.replies import SURROGATE
 from sleicl_chains.models.template_tokens import TOKENS_REMOVED, without_template_tokens
+from sleicl_chains.prompts import system_text
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example, among
+
+if TYPE_CHECKING:
+    from langchain_core.prompts import ChatPromptTemplate
 
 _FORBID = ConfigDict(extra="forbid")
 
@@ -41,12 +45,14 @@ class Provenance:
     prompt_tokens: int | None = None
     reply_tokens: int | None = None
     date: str = ""
-    """The UTC day of the first call, as 2026-01-31."""
+    """The UTC day of the first call, or of the change where there is a parent, as 2026-01-31."""
     warnings: tuple[str, ...] = ()
     text_ids: tuple[str, ...] = ()
     """Hashes of the examples' folded texts, by which near-copies are told too."""
     rows: str = ""
     """In words, which rows it was written from, where there are no ids."""
+    parent: str = ""
+    """Id of the version that this one was made from, see `version_id`."""
 
     @property
     def rows_known(self) -> bool:
@@ -58,11 +64,44 @@ class Provenance:
         return among(rows, self.examples, self.text_ids)
 
 
+_Share = Annotated[float, Field(ge=-1, le=1)]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one form of a grimoire was measured to do to a weak model, against the same prompt without it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _FORBID
+
+    weak: str
+    arm: Literal["simple", "profound"]
+    """The form that was shown; the other arm is zero-shot."""
+    difference: _Share
+    """In accuracy, on the same rows."""
+    low: _Share
+    high: _Share
+    """The 95% interval over rows."""
+    rows: Annotated[int, Field(gt=0)]
+    source: str
+    """Whose rows."""
+
+    def __str__(self) -> str:
+        """Return it as one line, such as '+.03 [-.01, +.07] on 100 rows of TREC, MODEL, profound against zero-shot'."""
+        difference, low, high = (_signed(one) for one in (self.difference, self.low, self.high))
+        where = f"{self.rows} rows of {self.source}, {self.weak}, {self.arm} against zero-shot"
+        return f"{difference} [{low}, {high}] on {where}"
+
+
+def _signed(share: float) -> str:
+    """Return a difference with two digits, its sign and no leading zero; one that is rounded to 0 has a plus."""
+    return f"{round(share, 2) + 0.0:+.2f}".replace("0.", ".")
+
+
 @dataclass(frozen=True)
 class Grimoire:
     """The profound and the simple text for a task; one of them may be empty.
 
-    White space around the two texts is dropped.
+    White space around the two texts is dropped. The effects are of exactly these texts: with other texts they go.
 
     Raises:
         InputError: both texts are empty, or one cannot be written as UTF-8.
@@ -76,6 +115,9 @@ class Grimoire:
     profound: str
     simple: str
     provenance: Provenance
+    effects: tuple[Effect, ...] = ()
+    language: str = ""
+    """Of the texts that it is for, as en or de; empty where it is not said."""
 
     def __post_init__(self) -> None:
         for name in ("profound", "simple"):
@@ -83,23 +125,54 @@ class Grimoire:
         if not self.profound and not self.simple:
             raise InputError("the profound and the simple text are both empty; expected at least one")
         if SURROGATE.search(
-            "".join([self.task, self.task_type, self.description, *self.labels, self.profound, self.simple])
+            "".join(
+                [self.task, self.task_type, self.description, *self.labels, self.profound, self.simple, self.language]
+            )
         ):
             raise InputError("the grimoire holds half of a surrogate pair; expected valid Unicode")
 
+    def to_task(self) -> Task:
+        """Return the task that it is for, to be asked about without a card.
+
+        Raises:
+            InputError: it does not say what its task is.
+        """
+        about = {"name": self.task, "description": self.description, "labels": self.labels}
+        try:
+            return Task.model_validate(about | ({"task_type": self.task_type} if self.task_type else {}))
+        except ValidationError as problem:
+            raise InputError(
+                f"the grimoire {self.id} does not tell its task ({first_complaint(problem)}); give a card"
+            ) from None
+
     def to_markdown(self) -> str:
         """Return the file's text; write it without translating line ends, or texts with CRLF change."""
-        front = {
+        front: dict[str, Any] = {
             "task": self.task,
             "task_type": self.task_type,
             "description": self.description,
             "labels": list(self.labels),
+            **({"language": self.language} if self.language else {}),
             "provenance": _known(self.provenance),
         }
-        # An endless width keeps each value on its line, so that a changed word is a one-line diff.
-        head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=float("inf"))
+        if self.effects:
+            front["effect"] = [asdict(effect) for effect in self.effects]
+        head = yaml_lines(front)
         body = "".join(f"\n{_HEADINGS[name]}\n\n{_escaped(getattr(self, name))}\n" for name in _HEADINGS)
         return f"---\n{head}---\n{body}"
+
+    def to_prompt(self, form: Literal["simple", "profound"] = "profound") -> "ChatPromptTemplate":
+        """Return the task and this text as a prompt with the variable `question`, for any chat model and parser.
+
+        Braces in the grimoire and in the question are text, no variables. Where the form's text is empty, the other is
+        taken.
+        """
+        from langchain_core.messages import SystemMessage
+        from langchain_core.prompts import ChatPromptTemplate
+
+        text = (self.simple or self.profound) if form == "simple" else (self.profound or self.simple)
+        system = system_text(self.task_type or self.task, self.description, self.labels, text)
+        return ChatPromptTemplate.from_messages([SystemMessage(system), ("human", "{question}")])
 
     @classmethod
     def from_markdown(cls, text: str, *, id: str) -> "Grimoire":
@@ -108,15 +181,11 @@ class Grimoire:
         Raises:
             InputError: the text is not such a file; `load_grimoire` adds its path to the message.
         """
-        if text.startswith("---\r\n"):
-            # We never write this: an editor or git has changed every line end, so all are changed back.
-            text = text.replace("\r\n", "\n")
-        head, fence, body = text.removeprefix("---\n").partition("\n---\n")
-        if not text.startswith("---\n") or not fence:
-            raise InputError("the front matter is missing; expected YAML between two lines of ---")
+        head, body = head_and_body(text)
         front = _front_matter(head)
         profound, simple = _sections(body)
-        return cls(id, front.task, front.task_type, front.description, front.labels, profound, simple, front.provenance)
+        about = (front.task, front.task_type, front.description, front.labels)
+        return cls(id, *about, profound, simple, front.provenance, front.effect, front.language)
 
 
 def grimoire_id(task: str, profound: str, simple: str) -> str:
@@ -124,6 +193,11 @@ def grimoire_id(task: str, profound: str, simple: str) -> str:
     plain = unicodedata.normalize("NFKD", task).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", plain)[:40].strip("-") or "task"
     return f"{slug}-{short_hash(task, profound.strip(), simple.strip())[:8]}"
+
+
+def version_id(grimoire: Grimoire) -> str:
+    """Return the id that belongs to a grimoire's texts, whatever its file is called."""
+    return grimoire_id(grimoire.task, grimoire.profound, grimoire.simple)
 
 
 _HEADINGS = {"profound": "# Profound grimoire", "simple": "# Simple grimoire"}
@@ -156,7 +230,9 @@ class _FrontMatter(BaseModel):
     task_type: str = ""
     description: str = ""
     labels: tuple[str, ...] = ()
+    language: str = ""
     provenance: Provenance = Provenance()
+    effect: tuple[Effect, ...] = ()
 
 
 _HEAD_LIMIT = 2**18
@@ -191,12 +267,42 @@ def _refuse_twins(node: yaml.MappingNode) -> None:
 
 
 def _front_matter(head: str) -> _FrontMatter:
+    try:
+        return _FrontMatter.model_validate(plain_yaml(head))
+    except ValidationError as problem:
+        raise InputError(f"front matter: {first_complaint(problem)}") from None
+
+
+def yaml_lines(front: dict[str, Any]) -> str:
+    """Return YAML with each value on its line, so that a changed word is a one-line diff."""
+    return yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=float("inf"))
+
+
+def head_and_body(text: str) -> tuple[str, str]:
+    """Return the front matter of a Markdown file, and what stands below it.
+
+    Raises:
+        InputError: there is no front matter.
+    """
+    if text.startswith("---\r\n"):
+        # We never write this: an editor or git has changed every line end, so all are changed back.
+        text = text.replace("\r\n", "\n")
+    head, fence, body = text.removeprefix("---\n").partition("\n---\n")
+    if not text.startswith("---\n") or not fence:
+        raise InputError("the front matter is missing; expected YAML between two lines of ---")
+    return head, body
+
+
+def plain_yaml(head: str) -> object:
+    """Return what a front matter says, each value as the text that is written there.
+
+    Raises:
+        InputError: it is too long, or no YAML; aliases and keys that stand twice are refused.
+    """
     if len(head) > _HEAD_LIMIT:
         raise InputError(f"the front matter has {len(head)} characters; expected at most {_HEAD_LIMIT}")
     try:
-        return _FrontMatter.model_validate(yaml.load(head, Loader=_Loader))
-    except ValidationError as problem:
-        raise InputError(f"front matter: {_complaint(problem)}") from None
+        return yaml.load(head, Loader=_Loader)
     except (yaml.YAMLError, RecursionError) as problem:
         raise InputError(f"the front matter is not valid YAML: {_yaml_complaint(problem)}") from None
 
@@ -210,11 +316,6 @@ def _yaml_complaint(problem: Exception) -> str:
             said = "a value that begins with & or * must stand between quotes (aliases and anchors are refused), found"
         return f"{said} in line {line}"
     return "nested too deeply" if isinstance(problem, RecursionError) else one_line(problem)
-
-
-def _complaint(problem: ValidationError) -> str:
-    first = first_complaint(problem)
-    return f"{first.where or 'the whole'}: found {first.found}; {first.wanted}"
 
 
 def _known(provenance: Provenance) -> dict[str, Any]:
@@ -254,14 +355,15 @@ def load_grimoire(path: Path, task: Task | None = None) -> Grimoire:
     text = read_text(path, "a grimoire (.md or .json)")
     found = parse_json(text, path, "one object") if path.suffix.lower() == ".json" else None
     try:
-        grimoire = _without_tokens(Grimoire.from_markdown(text, id=path.stem) if found is None else _imported(found))
+        grimoire = without_tokens(Grimoire.from_markdown(text, id=path.stem) if found is None else _imported(found))
     except InputError as problem:
         raise InputError(f"{path}: {problem}") from None
     missing = [name for name in ("task_type", "description", "labels") if task and not getattr(grimoire, name)]
     return replace(grimoire, **{name: getattr(task, name) for name in missing})
 
 
-def _without_tokens(grimoire: Grimoire) -> Grimoire:
+def without_tokens(grimoire: Grimoire) -> Grimoire:
+    """Return a grimoire from outside without template tokens in its texts, which would act in every prompt."""
     texts = {name: without_template_tokens(getattr(grimoire, name)) for name in _HEADINGS}
     if not (tokens := list(dict.fromkeys(token for _, found in texts.values() for token in found))):
         return grimoire
@@ -274,7 +376,7 @@ def _imported(value: object) -> Grimoire:
     try:
         found = _Import.model_validate(value)
     except ValidationError as problem:
-        raise InputError(_complaint(problem)) from None
+        raise InputError(str(first_complaint(problem))) from None
     about = found.model_dump(include={"strong_model", "sampler", "examples", "text_ids", "rows"})
     provenance = Provenance(**about)
     id = grimoire_id(found.task, found.profound, found.simple)

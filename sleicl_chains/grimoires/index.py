@@ -1,34 +1,82 @@
-"""The Chroma index of the grimoires: made from the Markdown files, kept in step with them, searched.
+"""The Chroma index of the grimoires: their vectors, made from the Markdown files and kept in step with them.
 
-Whatever is here may be thrown away and made again.
+There is one collection a field, `task` and `rules`. A record's id ends in a hash of what it holds, so that ids alone
+tell what is new and what is gone, whoever wrote the index and wherever he was stopped. The index is read whole: a
+library fits into memory, where comparing all of it takes less than asking. Whatever is here may be thrown away.
 """
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast, get_args
+from urllib.parse import urlsplit
 
+import numpy as np
 from langchain_core.embeddings import Embeddings
+from numpy.typing import NDArray
 
-from sleicl_chains.errors import EmbedderChanged, InputError, StoreError
+from sleicl_chains.errors import EmbedderChanged, InputError, StoreError, one_line
 from sleicl_chains.grimoires.grimoire import Grimoire
+from sleicl_chains.grimoires.shelf import Library
 from sleicl_chains.hashes import short_hash
 from sleicl_chains.models.embedders import embed, task_text
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.labels import plain
 
 if TYPE_CHECKING:
-    import numpy as np
-    from chromadb import Where
     from chromadb.api import ClientAPI
     from chromadb.api.client import Client
     from chromadb.api.models.Collection import Collection
-    from numpy.typing import NDArray
 
 Item = TypeVar("Item")
+Field = Literal["task", "rules"]
+FIELDS: tuple[Field, ...] = get_args(Field)
+_FORMER = "sleicl-grimoires"
+"""The one collection that earlier versions had for both fields."""
 
-COLLECTION = "sleicl-grimoires"
-_FILTERS = ("task", "strong_model", "sampler")
+
+@dataclass(frozen=True, eq=False)
+class Indexed:
+    """A library and its vectors: for each field (n_grimoires, n_dims), rows of unit length, in the library's order."""
+
+    library: Library
+    vectors: Mapping[Field, NDArray[np.float32]]
+
+    @cached_property
+    def grimoires(self) -> list[Grimoire]:
+        """In the order of the rows."""
+        return [*self.library.grimoires.values()]
+
+    def cosines(self, field: Field, vector: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """Return what each grimoire's vector has in common with one of unit length: (n_grimoires,)."""
+        # One thread: on a busy machine the threads of a matrix product wait for each other longer than it takes.
+        found: NDArray[np.floating[Any]] = np.einsum("nd,d->n", self.vectors[field], vector.astype(np.float32))
+        return found
+
+    @cached_property
+    def by_label(self) -> Mapping[str, Sequence[int]]:
+        """The rows of the grimoires that have a label, by the folded label."""
+        rows = defaultdict(list)
+        for row, grimoire in enumerate(self.grimoires):
+            for label in folded(grimoire.labels):
+                rows[label].append(row)
+        return dict(rows)
+
+
+def folded(labels: Sequence[str]) -> frozenset[str]:
+    """Return labels as they are compared: without case, and `not_spam` as `not spam`."""
+    return frozenset(" ".join(plain(label).replace("_", " ").replace("-", " ").split()) for label in labels)
+
+
+def described(task: Task | Grimoire) -> str:
+    """Return the text by which tasks are compared: the description, or name, type and labels where there is none."""
+    name = task.name if isinstance(task, Task) else task.task
+    return task.description.strip() or task_text(name, task.task_type, "", task.labels)
 
 
 class _Record(NamedTuple):
@@ -37,75 +85,97 @@ class _Record(NamedTuple):
     id: str
     text: str
     metadata: dict[str, str]
-    digest: str
-    """Changes with all of the above."""
 
 
 def facts(grimoire: Grimoire) -> dict[str, str]:
-    """Return what a search can be filtered by."""
+    """Return what is told of a grimoire beside its text."""
     provenance = grimoire.provenance
     return {"task": grimoire.task, "strong_model": provenance.strong_model, "sampler": provenance.sampler}
 
 
-def _records(grimoire: Grimoire) -> Iterator[_Record]:
-    texts = {
-        "task": task_text(grimoire.task, grimoire.task_type, grimoire.description, grimoire.labels),
-        "rules": grimoire.simple or grimoire.profound,
-    }
-    for part, text in texts.items():
-        metadata = {"grimoire": grimoire.id, "part": part, **facts(grimoire)}
-        digest = _digest([text, metadata])
-        yield _Record(f"{grimoire.id}:{part}", text, metadata | {"digest": digest}, digest)
+def _record(grimoire: Grimoire, field: Field) -> _Record:
+    text = described(grimoire) if field == "task" else grimoire.profound or grimoire.simple
+    metadata = {"grimoire": grimoire.id, **facts(grimoire)}
+    return _Record(f"{grimoire.id}:{short_hash(json.dumps([text, metadata]))}", text, metadata)
 
 
 def in_step(
-    client: "ClientAPI", library: Mapping[str, Grimoire], embeddings: Embeddings, fingerprint: str
-) -> "Collection":
-    """Return the collection after adding what is new in the library and deleting what is gone."""
-    records = {record.id: record for grimoire in library.values() for record in _records(grimoire)}
-    collection = _collection(client, fingerprint)
-    state = {"embedder": fingerprint, "library": _digest(sorted(r.digest for r in records.values()))}
-    if collection.metadata == state and collection.count() == len(records):
-        return collection
-    collection.modify(metadata=state | {"library": "changing"})  # stays if the process is killed
+    client: "ClientAPI", grimoires: Mapping[str, Grimoire], embeddings: Embeddings, fingerprint: str, place: str = ""
+) -> None:
+    """Add what is new in the library to the index, and delete what is gone.
+
+    Args:
+        client: of the index.
+        grimoires: by id.
+        embeddings: of what is new.
+        fingerprint: of the embeddings.
+        place: sets the collections apart from those of other homes on the same server.
+    """
     size = client.get_max_batch_size()
-    found = _digests(collection, size)
-    current = {id for id, digest in found.items() if id in records and records[id].digest == digest}
-    # Deleted and then added: Chroma's upsert merges old metadata into new, its add keeps the old record.
-    for ids in _parts([id for id in found if id not in current], size):
-        collection.delete(ids=ids)
-    for part in _parts([record for id, record in records.items() if id not in current], size):
-        texts = [record.text for record in part]
-        collection.add(
-            ids=[record.id for record in part],
-            documents=texts,
-            embeddings=embed(embeddings, texts),
-            metadatas=[record.metadata for record in part],
-        )
-    collection.modify(metadata=state)
-    return collection
+    for field in FIELDS:
+        collection = _collection(client, field, fingerprint, place)
+        records = {record.id: record for record in (_record(grimoire, field) for grimoire in grimoires.values())}
+        found = {id for page in _pages(collection, size) for id in page["ids"]}
+        for ids in _parts(sorted(found - records.keys()), size):
+            collection.delete(ids=ids)
+        for part in _parts([record for id, record in records.items() if id not in found], size):
+            texts = [record.text for record in part]
+            collection.add(
+                ids=[record.id for record in part],
+                documents=texts,
+                embeddings=embed(embeddings, texts),
+                metadatas=[record.metadata for record in part],
+            )
 
 
-def _collection(client: "ClientAPI", fingerprint: str) -> "Collection":
+def read_index(client: "ClientAPI", library: Library, fingerprint: str, place: str = "") -> Indexed:
+    """Return the vectors of a library with which the index is in step.
+
+    Raises:
+        StoreError: the index lacks some.
+    """
+    size, vectors = client.get_max_batch_size(), {}
+    for field in FIELDS:
+        collection = _collection(client, field, fingerprint, place)
+        rows: dict[str, Any] = {}
+        for page in _pages(collection, size, "embeddings"):
+            rows |= zip(page["ids"], page["embeddings"], strict=True)
+        wanted = [_record(grimoire, field).id for grimoire in library.grimoires.values()]
+        if missing := len(wanted) - sum(id in rows for id in wanted):
+            raise StoreError(
+                f"The index is damaged: it lacks {missing} of {len(wanted)} records; run `sleicl grimoires rebuild`"
+            )
+        vectors[field] = np.array([rows[id] for id in wanted], dtype=np.float32)
+    return Indexed(library, vectors)
+
+
+def drop(client: "ClientAPI", place: str = "") -> None:
+    """Delete the collections."""
     from chromadb.errors import NotFoundError
 
+    for name in (*(_name(field, place) for field in FIELDS), _FORMER):
+        with suppress(NotFoundError):
+            client.delete_collection(name)
+
+
+def _name(field: Field, place: str) -> str:
+    return "-".join(filter(None, ["sleicl", field, place]))
+
+
+def _collection(client: "ClientAPI", field: Field, fingerprint: str, place: str) -> "Collection":
+    from chromadb.errors import NotFoundError
+
+    name = _name(field, place)
     # No embedding function: Chroma's own would be downloaded.
     try:
-        collection = client.get_collection(COLLECTION, embedding_function=None)
+        collection = client.get_collection(name, embedding_function=None)
     except NotFoundError:
+        with suppress(NotFoundError):
+            client.delete_collection(_FORMER)
         return client.create_collection(
-            COLLECTION,
-            metadata={"embedder": fingerprint, "library": ""},
-            # Wide enough to miss none of the nearest among 6,000 records, many of them equal.
-            configuration={
-                "hnsw": {
-                    "space": "cosine",
-                    "ef_construction": 400,
-                    "ef_search": 1000,
-                    "max_neighbors": 64,
-                    "sync_threshold": 100,
-                }
-            },
+            name,
+            metadata={"embedder": fingerprint},
+            configuration={"hnsw": {"space": "cosine", "sync_threshold": 100}},
             embedding_function=None,
         )
     found = (collection.metadata or {}).get("embedder")
@@ -117,51 +187,13 @@ def _collection(client: "ClientAPI", fingerprint: str) -> "Collection":
     return collection
 
 
-def _digest(content: object) -> str:
-    return short_hash(json.dumps(content))
-
-
-def _digests(collection: "Collection", size: int) -> dict[str, str]:
-    """Return the digest of every record in the collection by the record's id."""
-    found: dict[str, str] = {}
+def _pages(collection: "Collection", size: int, *include: Literal["embeddings"]) -> Iterator[Any]:
     for start in range(0, collection.count(), size):
-        page = collection.get(limit=size, offset=start, include=["metadatas"])
-        for id, metadata in zip(page["ids"], page["metadatas"] or [], strict=True):
-            found[id] = str((metadata or {}).get("digest"))
-    return found
+        yield collection.get(limit=size, offset=start, include=[*include])
 
 
 def _parts(items: list[Item], size: int) -> Iterator[list[Item]]:
     return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def nearest(collection: "Collection", target: "NDArray[np.float32]", n: int, where: "Where | None") -> dict[str, float]:
-    """Return the cosine of the `n` nearest records with `target`, by grimoire: the better of its two.
-
-    The target is a mean of unit vectors, so its length times its cosine is the mean of their cosines.
-    """
-    length = float((target @ target) ** 0.5)
-    direction = (target / (length or 1.0)).tolist()
-    found = collection.query(query_embeddings=[direction], n_results=n, where=where, include=["metadatas", "distances"])
-    metadatas, distances = (found["metadatas"] or [[]])[0], (found["distances"] or [[]])[0]
-    # Of thousands, an approximate index may leave some out at the far end; of the nearest it may not.
-    if len(distances) < min(n, 100):
-        raise StoreError(
-            f"The index is damaged: it gave {len(distances)} records instead of {n}; run `sleicl grimoires rebuild`"
-        )
-    scores: dict[str, float] = {}
-    for metadata, distance in zip(metadatas, distances, strict=True):
-        scores.setdefault(str(metadata["grimoire"]), min(1.0, max(0.0, length * (1.0 - distance))))
-    return scores
-
-
-def where_of(filters: Mapping[str, str]) -> "Where | None":
-    """Return Chroma's form of the filters, which wants `$and` around several."""
-    unknown = set(filters) - set(_FILTERS)
-    if unknown:
-        raise InputError(f"search: found the filter {min(unknown)!r}; expected {', '.join(_FILTERS)}")
-    conditions: list[Where] = [{name: value} for name, value in filters.items()]
-    return {"$and": conditions} if len(conditions) > 1 else next(iter(conditions), None)
 
 
 def open_client(folder: Path) -> "Client":
@@ -176,6 +208,33 @@ def open_client(folder: Path) -> "Client":
         # Chroma keeps a client that failed to start, and would hand it out after the index is repaired.
         SharedSystemClient._identifier_to_system.pop(path, None)
         raise
+
+
+def open_server(url: str) -> "Client":
+    """Return a client of a Chroma server, as `chroma run` starts one.
+
+    Raises:
+        InputError: the address is none of such a server.
+        StoreError: nothing answers there.
+    """
+    from chromadb import HttpClient
+
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 8000)
+    except ValueError:
+        parts, port = urlsplit(""), 0
+    # A password in an address would end up in messages and logs; `chroma run` knows none.
+    extras = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
+    if parts.scheme not in ("http", "https") or not parts.hostname or extras:
+        raise InputError(f"the Chroma server's address is {url!r}; expected, say, http://127.0.0.1:8000")
+    try:
+        return cast("Client", HttpClient(host=parts.hostname, port=port, ssl=parts.scheme == "https"))
+    except Exception as problem:  # of several kinds, none of them Chroma's own
+        raise StoreError(
+            f"No Chroma server answers at {url} ({one_line(problem):.200}); start one with `chroma run --path DIR "
+            f"--host {parts.hostname} --port {port}`"
+        ) from problem
 
 
 def copied(folder: Path, to: Path) -> Path:

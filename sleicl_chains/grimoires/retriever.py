@@ -1,6 +1,6 @@
 """The library of grimoires as a LangChain retriever."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
@@ -8,17 +8,27 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import ConfigDict
 
+from sleicl_chains.errors import InputError
+from sleicl_chains.grimoires.filters import Filters
 from sleicl_chains.grimoires.index import facts
+from sleicl_chains.grimoires.match import Match
 from sleicl_chains.grimoires.store import GrimoireStore, Hit
 
 
 class GrimoireRetriever(BaseRetriever):
-    """The nearest grimoires as documents: the text, its id, and task, model, sampler and score as metadata."""
+    """The nearest grimoires as documents: the text, its id, and task, model, sampler and score as metadata.
+
+    With `search_type="match"` those that fit, as `GrimoireStore.match` has it, and in the metadata why.
+    """
 
     store: GrimoireStore
     k: int = 4
-    filters: Mapping[str, str] | None = None
-    """Values that `task`, `strong_model` or `sampler` must have."""
+    search_type: Literal["nearest", "match"] = "nearest"
+    """Whether the nearest are given, or those that fit."""
+    filters: Filters | None = None
+    """Values that `task`, `strong_model`, `sampler`, `task_type`, `language` or `labels` must have."""
+    score_threshold: float | None = None
+    """Least score, 0 to 1, of a document; without one the nearest are given however far they are, or those that fit."""
     form: Literal["simple", "profound"] = "profound"
     """Which text is given; where it is empty, the other."""
 
@@ -27,17 +37,34 @@ class GrimoireRetriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
-        return [self._document(hit) for hit in self.store.search(query, self.k if k is None else k, self.filters)]
+        k = self.k if k is None else k
+        if self.search_type == "match":
+            self._check_unfiltered()
+            return self._documents(self.store.match(query, k=k, threshold=self.score_threshold))
+        return self._documents(self.store.search(query, k, self.filters))
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
-        return [
-            self._document(hit) for hit in await self.store.asearch(query, self.k if k is None else k, self.filters)
-        ]
+        k = self.k if k is None else k
+        if self.search_type == "match":
+            self._check_unfiltered()
+            return self._documents(await self.store.amatch(query, k=k, threshold=self.score_threshold))
+        return self._documents(await self.store.asearch(query, k, self.filters))
 
-    def _document(self, hit: Hit) -> Document:
+    def _check_unfiltered(self) -> None:
+        if self.filters:
+            raise InputError("GrimoireRetriever: `filters` go with search_type='nearest' alone; leave one of both out")
+
+    def _documents(self, hits: Sequence[Hit | Match]) -> list[Document]:
+        least = self.score_threshold
+        return [self._document(hit) for hit in hits if least is None or hit.score >= least]
+
+    def _document(self, hit: Hit | Match) -> Document:
         grimoire = hit.grimoire
         profound, simple = grimoire.profound, grimoire.simple
         text = (simple or profound) if self.form == "simple" else (profound or simple)
-        return Document(text, id=grimoire.id, metadata={"grimoire": grimoire.id, **facts(grimoire), "score": hit.score})
+        about = {"grimoire": grimoire.id, **facts(grimoire), "score": hit.score}
+        return Document(
+            text, id=grimoire.id, metadata=about | ({"why": str(hit.why)} if isinstance(hit, Match) else {})
+        )

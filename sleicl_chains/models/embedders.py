@@ -70,6 +70,17 @@ class WordVectors(Embeddings):
         """Return the vector of one text."""
         return self.embed_documents([text])[0]
 
+    def sums(self, words: Sequence[str]) -> NDArray[np.float32]:
+        """Return the vectors of a few words before they are made 1 long: (n_words, 256).
+
+        The length says how much a word weighs in the mean of a text: below about 8 for `the` or `want`, more for words
+        that say what the text is about.
+        """
+        # One by one: for so few, threads cost more than they save.
+        tokens = [self._tokenizer.encode(word, add_special_tokens=False).ids or [0] for word in words]
+        sums = [self._table[ids].sum(axis=0) for ids in tokens]
+        return np.array(sums, dtype=np.float32).reshape(len(words), self._table.shape[1])
+
     def _vector(self, tokens: list[int]) -> list[float]:
         # Each different token once: a book takes no more memory than the table of all words. The sum
         # is in double precision, whose rounding does not reach the single precision of the result.

@@ -17,10 +17,12 @@ from sleicl_chains.files import ROWS_LIMIT, parse_json
 from sleicl_chains.hashes import short_hash
 from sleicl_chains.tasks.cards import Task, kind, plain_text
 from sleicl_chains.tasks.labels import fold, plain
+from sleicl_chains.tasks.parquet import parquet_rows
 from sleicl_chains.tasks.tables import NAMES, separator, table_rows
 from sleicl_chains.tasks.texts import read_encoded, whole_text
 
 if TYPE_CHECKING:
+    from langchain_core.document_loaders import BaseLoader
     from langchain_core.documents import Document
 
 Row = tuple[str, dict[str, Any]]  # where it stands ("rows.csv, line 3"), and its columns
@@ -51,10 +53,10 @@ def among(rows: Iterable[Example], ids: Iterable[str], text_ids: Iterable[str]) 
 
 
 def load_examples(path: str | Path, task: Task) -> list[Example]:
-    """Read rows from JSONL, JSON (a list of objects) or CSV; 100,000 take about a second.
+    """Read rows from JSONL, JSON (a list of objects), CSV or Parquet; 100,000 take about a second.
 
     What the file has otherwise than these formats plainly do, such as semicolons, UTF-16 or numbers for answers, is
-    taken and said in an `InputNote`.
+    taken and said in an `InputNote`. Parquet wants the extra `parquet`.
 
     Raises:
         InputError: the file cannot be read or is empty, or a row lacks a column, holds something
@@ -75,7 +77,7 @@ def load_texts(path: str | Path, task: Task) -> list[str]:
     lines = path.suffix.lower() == ".txt"
     text, encoding = read_encoded(path, "texts, one a line", ROWS_LIMIT) if lines else ("", None)
     if not lines or "\t" in text.partition("\n")[0]:
-        return [_text(where, row, task.text_column) for where, row in read_rows(path)]
+        return [text_of(where, row, task.text_column) for where, row in read_rows(path)]
     if encoding:
         note(f"{path}: read as {encoding}")
     found = [line.strip() for line in text.split("\n") if line.strip()]
@@ -84,19 +86,41 @@ def load_texts(path: str | Path, task: Task) -> list[str]:
     return found
 
 
-def examples_from_documents(documents: Iterable["Document"], task: Task) -> list[Example]:
-    """Turn the documents of any LangChain loader into examples.
+def examples_from_documents(documents: "Iterable[Document] | BaseLoader", task: Task) -> list[Example]:
+    """Turn documents, or what any LangChain loader loads, into examples.
 
     The text is a document's content, the answer its metadata under the card's `answer_column`.
 
     Raises:
         InputError: a document has no such metadata, or its answer is not a label of the card.
     """
+    from langchain_core.document_loaders import BaseLoader
+
     rows = (
         (f"document {number}", {**document.metadata, task.text_column: document.page_content})
-        for number, document in enumerate(documents, 1)
+        for number, document in enumerate(documents.lazy_load() if isinstance(documents, BaseLoader) else documents, 1)
     )
     return checked_rows(rows, task, "documents")
+
+
+def examples_from_rows(rows: Iterable[Mapping[str, Any]], task: Task) -> list[Example]:
+    """Turn mappings into examples: a `datasets.Dataset`, the records of a data frame, rows of a database.
+
+    Text and answer stand under the card's `text_column` and `answer_column`.
+
+    Raises:
+        InputError: a row is no mapping, lacks a column, holds something that is not text, or has a label that the card
+            does not name, as the numbers of a `datasets.ClassLabel` are.
+    """
+    return checked_rows(
+        ((f"row {number}", _a_mapping(number, row)) for number, row in enumerate(rows, 1)), task, "rows"
+    )
+
+
+def _a_mapping(number: int, row: object) -> dict[str, Any]:
+    if not isinstance(row, Mapping):
+        raise InputError(f"row {number}: found {kind(row)}; expected a mapping with a text and an answer")
+    return dict(row)
 
 
 def checked_rows(rows: Iterable[Row], task: Task, source: str) -> list[Example]:
@@ -109,11 +133,11 @@ def checked_rows(rows: Iterable[Row], task: Task, source: str) -> list[Example]:
     places: list[str] = []
     written: dict[str, str] = {}  # of answers that were no text, by place
     for where, row in rows:
-        text = _text(where, row, task.text_column)
+        text = text_of(where, row, task.text_column)
         answer = _answer(where, row, task.answer_column)
         if not isinstance(row[_column(row, task.answer_column)], str):
             written[where] = answer
-        _check_label(where, answer, task.labels)
+        _check_label(where, answer, task.labels, numbered=where in written)
         examples.append(Example(text, whole_text(answer, where)))
         places.append(where)
     if written:
@@ -140,11 +164,12 @@ def _note_contradictions(source: str, examples: Sequence[Example], places: Seque
         )
 
 
-_TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
+TABLES = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t"}
 """Endings of tables, and what usually separates their cells."""
-_LINES = (".jsonl", ".ndjson")
+LINES = (".jsonl", ".ndjson")
+PARQUET = (".parquet", ".pq")
 _SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
-_ROWS = "rows as .jsonl, .json or .csv"
+_ROWS = "rows as .jsonl, .json, .csv or .parquet"
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -153,23 +178,33 @@ def read_rows(path: Path) -> Iterator[Row]:
     An `InputNote` says what was read otherwise than the ending lets expect.
     """
     ending = path.suffix.lower()
-    if ending not in (*_TABLES, *_LINES, ".json") and not os.path.isdir(path):
+    if ending in PARQUET:
+        return _at_least_one(path, _parquet_rows(path))
+    if ending not in (*TABLES, *LINES, ".json") and not os.path.isdir(path):
         mend = ". Save the sheet as 'CSV UTF-8'" if ending in _SPREADSHEETS else ""
         raise InputError(f"{path}: found the ending {path.suffix!r}; expected {_ROWS}{mend}")
     text, encoding = read_encoded(path, _ROWS, ROWS_LIMIT)
-    rows, form = _table(path, text, ending) if ending in _TABLES else _objects(path, text, ending)
+    rows, form = _table(path, text, ending) if ending in TABLES else _objects(path, text, ending)
     if encoding or form:
         note(f"{path}: {f'read as {encoding}' if encoding else ''}{', ' if encoding and form else ''}{form}")
+    return _at_least_one(path, rows)
+
+
+def _at_least_one(path: Path, rows: Iterator[Row]) -> Iterator[Row]:
     first = next(rows, None)
     if first is None:
         raise InputError(f"{path}: the file holds no rows; expected at least one")
     return chain([first], rows)
 
 
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    return ((f"{path}, row {number}", row) for number, row in enumerate(parquet_rows(path), 1))
+
+
 def _table(path: Path, text: str, ending: str) -> tuple[Iterator[Row], str]:
     """Return the rows, and what should be said of the table."""
-    sign, start = separator(text, _TABLES[ending])
-    said = start or ending == ".txt" or sign != _TABLES[ending]
+    sign, start = separator(text, TABLES[ending])
+    said = start or ending == ".txt" or sign != TABLES[ending]
     form = f"cells separated by {NAMES.get(sign, repr(sign))}" if said else ""
     return table_rows(path, text, sign, start), form + (", as its first line says" if start else "")
 
@@ -177,9 +212,9 @@ def _table(path: Path, text: str, ending: str) -> tuple[Iterator[Row], str]:
 def _objects(path: Path, text: str, ending: str) -> tuple[Iterator[Row], str]:
     """Return the rows of JSON, and what should be said of its form: what it holds counts, not the ending."""
     if _is_lines(text, ending):
-        return _jsonl_rows(path, text), "" if ending in _LINES else "taken as one object a line"
+        return _jsonl_rows(path, text), "" if ending in LINES else "taken as one object a line"
     rows = parse_json(text, path, "a list of objects") if text.strip() else []
-    form = "taken as one list of objects" if ending in _LINES and rows else ""
+    form = "taken as one list of objects" if ending in LINES and rows else ""
     if isinstance(rows, dict) and len(rows) == 1 and isinstance(next(iter(rows.values())), list):
         ((key, rows),) = rows.items()
         form = f"taken is the list under its one key {key!r}"
@@ -200,11 +235,11 @@ def _is_lines(text: str, ending: str) -> bool:
     try:
         first = json.loads(line)
     except (ValueError, RecursionError):
-        return ending in _LINES
+        return ending in LINES
     if not isinstance(first, dict):
-        return ending in _LINES
+        return ending in LINES
     wraps = len(first) == 1 and isinstance(next(iter(first.values())), list)
-    return bool(rest.strip()) or (ending in _LINES and not wraps)
+    return bool(rest.strip()) or (ending in LINES and not wraps)
 
 
 def _jsonl_rows(path: Path, text: str) -> Iterator[Row]:
@@ -230,9 +265,12 @@ def check_answers(rows: Iterable[Example], task: Task) -> None:
         _check_label(SHORT.repr(row.text), row.answer, task.labels)
 
 
-def _check_label(where: str, answer: str, labels: Sequence[str]) -> None:
+def _check_label(where: str, answer: str, labels: Sequence[str], *, numbered: bool = False) -> None:
     if labels and answer not in labels:
-        raise InputError(f"{where}: found the label {SHORT.repr(answer)}; {_expected_label(answer, labels)}")
+        # As `datasets` stores them; a card whose labels are numbers has another fault.
+        stands_for = numbered and answer.isdecimal() and not any(label.isdecimal() for label in labels)
+        mend = ". If numbers stand for labels, write the names; datasets has them in features" if stands_for else ""
+        raise InputError(f"{where}: found the label {SHORT.repr(answer)}; {_expected_label(answer, labels)}{mend}")
 
 
 def _column(row: Mapping[str, Any], column: str) -> str:
@@ -253,7 +291,12 @@ def _cell(where: str, row: Mapping[str, Any], column: str) -> Any:
     return value
 
 
-def _text(where: str, row: Mapping[str, Any], column: str) -> str:
+def text_of(where: str, row: Mapping[str, Any], column: str) -> str:
+    """Return the text of a row.
+
+    Raises:
+        InputError: the column is missing, or holds nothing or something else; begins with `where` the row stands.
+    """
     value = _cell(where, row, column)
     if not isinstance(value, str):
         raise InputError(

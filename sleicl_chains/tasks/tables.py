@@ -62,9 +62,9 @@ def table_rows(path: Path, text: str, sign: str, start: int = 0) -> Iterator[tup
             if not any(cell.strip() for cell in cells):
                 continue
             if header:
-                yield where, _by_column(where, header, cells, sign)
+                yield where, by_column(where, header, cells, sign)
             else:
-                header = _header(where, cells)
+                header = header_of(where, cells)
     except csv.Error as problem:
         raise InputError(
             f"{path}, line {line}: not valid CSV ({problem}); expected quotes around cells that hold quotes, "
@@ -76,7 +76,8 @@ def _plural(sign: str) -> str:
     return "commas" if sign == "," else NAMES.get(sign, repr(sign))
 
 
-def _header(where: str, cells: list[str]) -> list[str]:
+def header_of(where: str, cells: list[str]) -> list[str]:
+    """Return the names of the columns, which must differ; `where` they stand begins the complaint."""
     names = [name.strip() for name in cells]
     twice = next((name for name, times in Counter(names).items() if name and times > 1), None)
     if twice:
@@ -84,7 +85,8 @@ def _header(where: str, cells: list[str]) -> list[str]:
     return names
 
 
-def _by_column(where: str, header: list[str], cells: list[str], sign: str) -> dict[str, Any]:
+def by_column(where: str, header: list[str], cells: list[str], sign: str) -> dict[str, Any]:
+    """Return a row's cells under the names of their columns; there must be as many as in the header."""
     if len(cells) != len(header):
         raise InputError(
             f"{where}: found {len(cells)} cells; expected the header's {len(header)}. "

@@ -5,9 +5,10 @@ from pathlib import Path
 from sleicl_chains.errors import InputError
 from sleicl_chains.files import TEXT_LIMIT, read_file, read_text
 
-_MARKS = (  # the four bytes of UTF-32 begin with the two of UTF-16
+MARKS = (  # the four bytes of UTF-32 begin with the two of UTF-16
     (b"\xff\xfe\0\0", "utf-32"), (b"\0\0\xfe\xff", "utf-32"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"),
 )  # fmt: skip
+"""What a text that is not UTF-8 may begin with, and the encoding that it then has."""
 _MEND = "Save it as UTF-8 (in a spreadsheet: as 'CSV UTF-8')"
 
 
@@ -42,9 +43,15 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
+def sniffed(part: bytes) -> tuple[str, str]:
+    """Return how to decode a text of which a part is not UTF-8, and what should be said of it, if anything."""
+    _, said = _decoded(part)
+    return ("cp1252", said) if said.startswith("Windows") else ("utf-8-sig", "")
+
+
 def _decoded(data: bytes) -> tuple[str, str]:
     """Return the text and its encoding; both empty if it has none of those known here."""
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "cp1252")
+    encoding = next((name for mark, name in MARKS if data.startswith(mark)), "cp1252")
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError:

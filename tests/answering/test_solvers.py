@@ -191,7 +191,7 @@ def test_the_prior_is_what_the_model_thinks_without_a_question(weak: EmbeddedMod
     """p(label | question) / mean p(label | "N/A", "", "[MASK]"), scaled; and for `mean` over the given texts."""
 
     def shares(text: str) -> dict[str, float]:
-        prompt = weak.render(raw.bound.func.__self__._solver.messages(text))
+        prompt = weak.render(raw.steps.messages(text))
         return weak.score_labels(prompt, task.labels).probabilities
 
     raw: Any = solver(weak, task, prior="none")

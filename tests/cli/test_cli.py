@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sleicl_chains.files import Home
+from sleicl_chains.files import Home, data_folder
 from sleicl_chains.tasks.rows import Example
 from tests.support.command import (
     SCRIPT,
@@ -30,7 +30,7 @@ from tests.support.command import (
 )
 
 SHIPPED = "support-d090011a"
-ALL_SHIPPED = ["desk-a4732710", SHIPPED]
+ALL_SHIPPED = sorted(file.name.removesuffix(".md") for file in data_folder("vectorstore/grimoires").iterdir())
 DESK_GUIDE = "desk-9e5ccf57"
 """The id that its content gives the grimoire of the fixture `guide`."""
 ARM_KEYS = [
@@ -316,7 +316,7 @@ def test_write_without_journal_leaves_none(desk: Desk, parrot: Parrot, home: Hom
     parrot.reply = lambda prompt: "billing, technical"
     command = ("write", "--task", desk.card, "--rows", desk.train, "--strong", "openai:big", *parrot.options)
     assert sleicl(*command, "--no-journal").status == 0
-    assert sorted(path.name for path in home.root.iterdir()) == ["chroma", "grimoires", "store.lock"]
+    assert sorted(path.name for path in home.root.iterdir()) == ["chroma", "grimoires", "store.lock", "versions"]
 
 
 def test_a_rejected_reply_is_not_stored(desk: Desk, parrot: Parrot, home: Home) -> None:
@@ -352,10 +352,12 @@ def test_the_library_from_empty_to_empty(desk: Desk, guide: Path, home: Home, tm
     id = done.out.strip()
     assert (done.status, done.err) == (0, "") and id.startswith("desk-")
     listed = sleicl("grimoires", "list", "--json").json()
-    assert {"id": id, "task": "desk", "strong_model": "me", "sampler": "random", "date": ""} in listed
+    about = {"id": id, "task": "desk", "strong_model": "me", "sampler": "random", "date": "", "measured": False}
+    assert about in listed
     assert [row["id"] for row in listed] == sorted([id, *ALL_SHIPPED])
     lines = sleicl("grimoires", "list").out.splitlines()
     assert [line.split("\t")[0] for line in lines] == sorted([id, *ALL_SHIPPED])
+    assert f"{id}\tdesk\tme\trandom\t\tnot measured" in lines
 
     shown = sleicl("grimoires", "show", id)
     assert shown.out == (home.grimoires / f"{id}.md").read_text(encoding="utf-8")
@@ -363,7 +365,7 @@ def test_the_library_from_empty_to_empty(desk: Desk, guide: Path, home: Home, tm
     assert (data["id"], data["labels"], data["simple"]) == (id, ["billing", "technical"], "Money is billing.")
     assert data["description"] == tomllib.loads(desk.card.read_text(encoding="utf-8"))["description"]
 
-    by_words = sleicl("grimoires", "search", "a customer message for the right team", "--json").json()
+    by_words = sleicl("grimoires", "search", "a customer message for the right team", "-k", 50, "--json").json()
     assert {row["id"] for row in by_words} == {id, *ALL_SHIPPED}
     assert all(list(row) == ["id", "task", "score"] and 0 <= row["score"] <= 1 for row in by_words)
     assert by_words == sorted(by_words, key=lambda row: -row["score"])
@@ -371,10 +373,11 @@ def test_the_library_from_empty_to_empty(desk: Desk, guide: Path, home: Home, tm
     assert by_card.out.split("\t")[1:] == [id, "desk\n"]
     assert sleicl("grimoires", "search", SUPPORT / "task.toml", "-k", 1, "--json").json()[0]["id"] == SHIPPED
 
-    assert sleicl("grimoires", "rebuild").out == "3 grimoires indexed\n"
+    assert sleicl("grimoires", "rebuild").out == f"{1 + len(ALL_SHIPPED)} grimoires indexed\n"
     assert sleicl("grimoires", "remove", id).out == f"{id}\n"
     assert sleicl("grimoires", "show", id).status == 1
-    assert {row["id"] for row in sleicl("grimoires", "search", desk.card, "--json").json()} == set(ALL_SHIPPED)
+    left = sleicl("grimoires", "search", desk.card, "-k", 50, "--json").json()
+    assert {row["id"] for row in left} == set(ALL_SHIPPED)
 
 
 def test_a_markdown_file_keeps_its_id(tmp_path: Path) -> None:
@@ -383,6 +386,21 @@ def test_a_markdown_file_keeps_its_id(tmp_path: Path) -> None:
     file.write_text(shipped, encoding="utf-8")
     assert sleicl("grimoires", "add", file).out == "by-hand\n"
     assert sleicl("grimoires", "show", "by-hand").out == shipped
+
+
+def test_a_measured_grimoire_says_so_in_the_list_and_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "mood.md"
+    effect = "effect:\n- {weak: m, arm: simple, difference: 0.034, low: -0.01, high: 0.08, rows: 120, source: Mails}\n"
+    file.write_text(f"---\ntask: mood\n{effect}---\n# Simple grimoire\nSun is glad.\n", encoding="utf-8")
+    sleicl("grimoires", "add", file)
+    assert "mood\tmood\t\t\t\tmeasured" in sleicl("grimoires", "list").out.splitlines()
+    shown = sleicl("grimoires", "show", "mood")
+    assert shown.err == "Measured: +.03 [-.01, +.08] on 120 rows of Mails, m, simple against zero-shot\n"
+    assert "effect:\n- weak: m\n  arm: simple\n  difference: 0.034\n" in shown.out
+    [told] = sleicl("grimoires", "show", "mood", "--json").json()["effects"]
+    assert told == {
+        "weak": "m", "arm": "simple", "difference": 0.034, "low": -0.01, "high": 0.08, "rows": 120, "source": "Mails"
+    }  # fmt: skip
 
 
 def test_a_file_that_is_no_grimoire_is_named_and_left_out(home: Home) -> None:

@@ -231,7 +231,7 @@ def test_texts_that_are_all_evaluated_are_refused(desk: Desk, weak: Scorer, tmp_
         ("a.csv", "body,answer\nx,y\n", "a.csv, line 2: the column 'text' is missing; found 'body', 'answer'"),
         ("a.jsonl", '{"text": 3}\n', "a.jsonl, line 1: found a number in 'text'; expected text"),
         ("a.jsonl", '{"text": " "}\n', "a.jsonl, line 1: found nothing in 'text'; expected text"),
-        ("a.md", "# x\n", "a.md: found the ending '.md'; expected rows as .jsonl, .json or .csv"),
+        ("a.md", "# x\n", "a.md: found the ending '.md'; expected rows as .jsonl, .json, .csv or .parquet"),
         ("a.txt", None, "a.txt: there is no such file; expected texts, one a line"),
         ("a.jsonl", None, "a.jsonl: there is no such file; expected rows as"),
     ],

@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage
 
 from sleicl_chains.errors import InputError, RejectedReply
-from sleicl_chains.grimoires.grimoire import Grimoire, Provenance, grimoire_id, load_grimoire
+from sleicl_chains.grimoires.grimoire import Effect, Grimoire, Provenance, grimoire_id, load_grimoire
 from sleicl_chains.grimoires.writing.calls import missing_labels
 from sleicl_chains.grimoires.writing.write import WriteInput, grimoire_writer
 from sleicl_chains.models.journal import Journal
@@ -165,6 +166,57 @@ def test_malformed_markdown(tmp_path: Path, text: str, complaint: str) -> None:
     with pytest.raises(InputError) as found:
         load_grimoire(path)
     assert str(found.value) == f"{path}: {complaint}"
+
+
+EFFECT = Effect("coder-1.5b", "profound", 0.03, -0.0149, 0.07, 100, "TREC")
+EFFECTS = """---
+task: t
+task_type: ''
+description: ''
+labels: []
+provenance: {}
+effect:
+- weak: coder-1.5b
+  arm: profound
+  difference: 0.03
+  low: -0.0149
+  high: 0.07
+  rows: 100
+  source: TREC
+---
+
+# Profound grimoire
+
+p
+
+# Simple grimoire
+
+s
+"""
+
+
+def test_a_measured_effect_stands_in_the_front_matter_and_in_one_line() -> None:
+    measured = Grimoire("g", "t", "", "", (), "p", "s", Provenance(), (EFFECT,))
+    assert measured.to_markdown() == EFFECTS and Grimoire.from_markdown(EFFECTS, id="g") == measured
+    assert str(EFFECT) == "+.03 [-.01, +.07] on 100 rows of TREC, coder-1.5b, profound against zero-shot"
+    # Ends are rounded; 0 has one sign, and 1 keeps its digit.
+    assert str(replace(EFFECT, difference=-0.001, low=-1.0, high=1.0)).startswith("+.00 [-1.00, +1.00] on")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("difference: 0.03", "difference: 3", "difference: found '3'; Input should be less than or equal to 1"),
+        ("low: -0.0149", "low: nan", "low: found 'nan'; Input should be less than or equal to 1"),
+        ("rows: 100", "rows: 0", "rows: found '0'; Input should be greater than 0"),
+        ("arm: profound", "arm: both", "arm: found 'both'; Input should be 'simple' or 'profound'"),
+        ("rows: 100", "rows: 100\n  p: 1", "p: found '1'; Unexpected keyword argument"),
+    ],
+)
+def test_a_malformed_effect_is_named(old: str, new: str, complaint: str) -> None:
+    with pytest.raises(InputError) as found:
+        Grimoire.from_markdown(EFFECTS.replace(old, new), id="g")
+    assert str(found.value) == f"front matter: effect.0.{complaint}"
 
 
 def test_headings_are_known_in_any_case(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests
+from langchain_tests.unit_tests import EmbeddingsUnitTests
 from pydantic import SecretStr
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -34,6 +35,12 @@ class Given(Embeddings):
 
 
 # ------------------------------------------------------------------ word vectors
+
+
+class TestWordVectorsUnit(EmbeddingsUnitTests):
+    @property
+    def embeddings_class(self) -> type[WordVectors]:
+        return WordVectors
 
 
 class TestWordVectors(EmbeddingsIntegrationTests):

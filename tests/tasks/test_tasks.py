@@ -31,6 +31,7 @@ CARD = {"name": "moods", "description": "Which mood is it?", "labels": ["happy",
 NAMES = "name, task_type, description, labels, text_column, answer_column"
 CUT = f"'{'x' * 37}...{'x' * 38}'"  # how a long row of x is quoted
 NO_SIGN = "Expected '=' after a key in a key/value pair"
+NAMES_INSTEAD = ". If numbers stand for labels, write the names; datasets has them in features"
 MISSING = "The card can name other columns: text_column, answer_column"
 
 
@@ -264,7 +265,7 @@ def test_an_open_task_takes_any_answer(tmp_path: Path) -> None:
 
 
 LABELS = "expected one of 'happy', 'sad'"
-WANTED = "expected rows as .jsonl, .json or .csv"
+WANTED = "expected rows as .jsonl, .json, .csv or .parquet"
 UTF8 = ". Save it as UTF-8 (in a spreadsheet: as 'CSV UTF-8')"
 QUOTES = "expected quotes around cells that hold quotes, commas or line ends, and inner quotes doubled"
 GOOD = jsonl({"text": "a", "answer": "sad"})
@@ -331,7 +332,7 @@ BAD_ROWS: dict[str, tuple[str, str | bytes | None, str]] = {
     "null text": ("r.jsonl", jsonl({"text": None, "answer": "sad"}),
                   "{}, line 1: found null in 'text'; expected text. Put it in quotes, or leave the row out"),
     "number as answer": ("r.jsonl", jsonl({"text": "a", "answer": 1}),
-                         f"{{}}, line 1: found the label '1'; {LABELS}"),
+                         f"{{}}, line 1: found the label '1'; {LABELS}{NAMES_INSTEAD}"),
     "true as answer": ("r.jsonl", jsonl({"text": "a", "answer": True}),
                        f"{{}}, line 1: found the label 'true'; {LABELS}"),
     "null as answer": ("r.jsonl", jsonl({"text": "a", "answer": None}),
@@ -434,7 +435,7 @@ def test_documents_become_examples() -> None:
     "document, message",
     [
         (Document("a"), f"document 2: the column 'answer' is missing; found 'text'. {MISSING}"),
-        (Document("a", metadata={"answer": 3}), f"document 2: found the label '3'; {LABELS}"),
+        (Document("a", metadata={"answer": 3}), f"document 2: found the label '3'; {LABELS}{NAMES_INSTEAD}"),
         (Document(" ", metadata={"answer": "sad"}), "document 2: found nothing in 'text'; expected text"),
         (Document("a", metadata={"answer": "calm"}), f"document 2: found the label 'calm'; {LABELS}"),
     ],

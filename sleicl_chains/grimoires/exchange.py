@@ -1,0 +1,193 @@
+"""Grimoires between people: one file with any number of them, checked on both sides.
+
+The file is JSON: a format number, entries that hold the same Markdown as the library's files, a checksum of each text
+and one of all. Checksums tell damage, not who wrote it. Importing changes no grimoire that is here.
+"""
+
+import hashlib
+import json
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sleicl_chains.errors import InputError, StoreError, first_complaint
+from sleicl_chains.files import EXCHANGE_LIMIT, TEXT_LIMIT, parse_json, read_text
+from sleicl_chains.grimoires.grimoire import Grimoire, version_id, without_tokens
+from sleicl_chains.grimoires.outside import named_outside
+from sleicl_chains.grimoires.store import GrimoireStore, check_writable
+
+FORMAT = 1
+_FORBID = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A grimoire from outside, and the texts that it had before, the oldest first."""
+
+    grimoire: Grimoire
+    earlier: tuple[Grimoire, ...] = ()
+
+
+@dataclass(frozen=True)
+class Received:
+    """What became of a parcel."""
+
+    name: str
+    """In the file."""
+    id: str
+    """In the library."""
+    state: Literal["added", "renamed", "there already"]
+
+
+class _Text(BaseModel):
+    model_config = _FORBID
+    markdown: str
+    sha256: str
+
+
+class _Entry(_Text):
+    name: str
+    earlier: list[_Text] = []
+
+
+class _File(BaseModel):
+    model_config = _FORBID
+    sleicl_grimoires: int
+    entries: list[_Entry]
+    sha256: str
+
+
+def packed(store: GrimoireStore, ids: Sequence[str], *, history: bool = False) -> str:
+    """Return the text of a file with the grimoires of these ids, whatever version each stands for.
+
+    Args:
+        store: where they are.
+        ids: as `GrimoireStore.get` takes them; a version goes under the name of its grimoire.
+        history: also the texts that each had before.
+
+    Raises:
+        GrimoireNotFound: there is no such grimoire.
+        InputError: two ids are of one grimoire, or the file would be too large to be read again.
+    """
+    versions = [store.version(id) for id in dict.fromkeys(ids)]
+    names = [version.name for version in versions]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"export: found two versions of {twice[0]}; expected one, and --history takes those before it")
+    entries = []
+    for version in versions:
+        before = [one for one in store.history(version.name) if one.number < version.number] if history else []
+        earlier = {"earlier": [_text(one.grimoire) for one in before]} if before else {}
+        entries.append({"name": version.name, **_text(version.grimoire), **earlier})
+    text = json.dumps({"sleicl_grimoires": FORMAT, "sha256": _sum_of(entries), "entries": entries}, indent=1) + "\n"
+    if len(text) > EXCHANGE_LIMIT:
+        raise InputError(f"export: the file would have {len(text)} bytes; expected at most {EXCHANGE_LIMIT}")
+    return text
+
+
+def _text(grimoire: Grimoire) -> dict[str, object]:
+    markdown = grimoire.to_markdown()
+    return {"markdown": markdown, "sha256": _sha256(markdown)}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def _sum_of(entries: object) -> str:
+    return _sha256(json.dumps(entries, sort_keys=True, separators=(",", ":")))
+
+
+def read_parcels(path: Path) -> list[Parcel]:
+    """Return what a file of `packed` holds; template tokens in a text are left out, its provenance says so.
+
+    Raises:
+        InputError: the file cannot be read, is of another format, is damaged, or holds what is no grimoire.
+    """
+    what = "a file of `sleicl grimoires export`"
+    value = parse_json(read_text(path, what, EXCHANGE_LIMIT), path, what)
+    found = value.get("sleicl_grimoires") if isinstance(value, dict) else None
+    if type(found) is not int:
+        raise InputError(f"{path}: expected {what}, which begins with its format number, sleicl_grimoires")
+    if found != FORMAT:
+        raise InputError(f"{path}: found format {found}; this version of sleicl-chains reads {FORMAT}")
+    try:
+        file = _File.model_validate(value)
+        return _checked(file, value["entries"])
+    except ValidationError as problem:
+        raise InputError(f"{path}: {first_complaint(problem)}") from None
+    except InputError as problem:
+        raise InputError(f"{path}: {problem}") from None
+
+
+def _checked(file: _File, entries: object) -> list[Parcel]:
+    names = [entry.name for entry in file.entries]
+    if not names or len({name.casefold() for name in names}) < len(names):
+        raise InputError("expected at least one entry, and none of the same name")
+    if _sum_of(entries) != file.sha256:
+        raise InputError("the checksum does not fit the entries; the file is damaged or was changed")
+    return [
+        Parcel(_grimoire(entry, entry.name), tuple(_grimoire(one, entry.name) for one in entry.earlier))
+        for entry in file.entries
+    ]
+
+
+def _grimoire(text: _Text, name: str) -> Grimoire:
+    if len(text.markdown) > TEXT_LIMIT or _sha256(text.markdown) != text.sha256:
+        raise InputError(f"{name!r:.80}: the text is too large, or its checksum does not fit it")
+    try:
+        grimoire = without_tokens(Grimoire.from_markdown(text.markdown, id=name))
+    except InputError as problem:
+        raise InputError(f"{name!r:.80}: {problem}") from None
+    check_writable(grimoire)
+    return grimoire
+
+
+def lines_to_trust(parcels: Iterable[Parcel]) -> list[str]:
+    """Return what the texts name outside themselves, a line each, for a person who must trust it first."""
+    return [
+        f"{grimoire.id}, {field}, {said}"
+        for parcel in parcels
+        for grimoire in (*parcel.earlier, parcel.grimoire)
+        for field, text in _fields(grimoire).items()
+        for said in named_outside(text)
+    ]
+
+
+def _fields(grimoire: Grimoire) -> dict[str, str]:
+    labels = "\n".join(grimoire.labels)
+    about = {"task": grimoire.task, "task type": grimoire.task_type, "description": grimoire.description}
+    return {**about, "labels": labels, "profound text": grimoire.profound, "simple text": grimoire.simple}
+
+
+def receive(store: GrimoireStore, parcels: Sequence[Parcel]) -> list[Received]:
+    """Add grimoires from outside to a library, all or none, and return what became of each.
+
+    Where the library has the name with another text, the grimoire gets the name that is made from its texts.
+
+    Raises:
+        StoreError: that name, too, is taken by another text; or they cannot be written.
+    """
+    library, tags = {grimoire.id: grimoire for grimoire in store.list()}, store.tags()
+    received, fresh = [], []
+    for parcel in parcels:
+        done = _place(parcel.grimoire, library, tags)
+        received.append(done)
+        if done.state != "there already":
+            library[done.id] = replace(parcel.grimoire, id=done.id)
+            fresh.append(Parcel(library[done.id], parcel.earlier))
+    if fresh:
+        store.add_all([one.grimoire for one in fresh], earlier={one.grimoire.id: one.earlier for one in fresh})
+    return received
+
+
+def _place(grimoire: Grimoire, library: Mapping[str, Grimoire], tags: Container[str]) -> Received:
+    id = version_id(grimoire)
+    for name in (grimoire.id, id):
+        if name not in library and name not in tags:
+            return Received(grimoire.id, name, "added" if name == grimoire.id else "renamed")
+        if name in library and version_id(library[name]) == id:
+            return Received(grimoire.id, name, "there already")
+    raise StoreError(f"{grimoire.id} cannot be added: the name {id} is taken, too")

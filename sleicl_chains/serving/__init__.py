@@ -1,0 +1,1 @@
+"""The doors through which answers go out: agents, files, other clients."""
