@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TextIO, cast
 
 import typer
 
-from sleicl_chains.cli.options import BaseUrl, HomeOption, JsonOption, MaybeEmbeddings, MaybeWeak
+from sleicl_chains.cli.options import BaseUrl, HomeOption, JsonOption, LongModelOption, MaybeEmbeddings, MaybeWeak
 from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.steps import model_options, print_json
 from sleicl_chains.errors import OptionError
@@ -28,9 +28,7 @@ def batch(
     ] = None,
     weak: MaybeWeak = None,
     base_url: BaseUrl = None,
-    option: Annotated[
-        list[str] | None, typer.Option("--option", help="NAME=VALUE for the model, such as n_ctx=8192; repeatable.")
-    ] = None,
+    option: LongModelOption = None,
     embeddings: MaybeEmbeddings = None,
     prefix: Annotated[
         str, typer.Option(help="Before the names of the added columns: answer, probability, valid, error.")

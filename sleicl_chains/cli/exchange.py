@@ -8,7 +8,7 @@ import typer
 
 from sleicl_chains.answering.opening import open_store
 from sleicl_chains.cli import exporting
-from sleicl_chains.cli.options import HomeOption, JsonOption
+from sleicl_chains.cli.options import ChromaOption, HomeOption, JsonOption
 from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.steps import print_json
 from sleicl_chains.errors import InputError
@@ -52,15 +52,16 @@ def import_grimoires(
     file: Annotated[Path, typer.Argument(help="A file of `sleicl grimoires export`.")],
     trust: TrustOption = False,
     as_json: JsonOption = False,
+    chroma_url: ChromaOption = None,
     home: HomeOption = None,
 ) -> None:
     """Add the grimoires of a file to the library, all or none; those that are there are not changed."""
     from sleicl_chains.grimoires.exchange import read_parcels
 
-    _take(read_parcels(file), trust, as_json, Home.at(home))
+    _take(read_parcels(file), trust, as_json, Home.at(home), chroma_url)
 
 
-def _take(parcels: "list[Parcel]", trust: bool, as_json: bool, home: Home) -> None:
+def _take(parcels: "list[Parcel]", trust: bool, as_json: bool, home: Home, chroma_url: str | None) -> None:
     from sleicl_chains.cli.versions import say_near
     from sleicl_chains.grimoires.exchange import lines_to_trust, receive
 
@@ -72,7 +73,7 @@ def _take(parcels: "list[Parcel]", trust: bool, as_json: bool, home: Home) -> No
         )
     for parcel in parcels:
         say(f"Warning: {warning}" for warning in parcel.grimoire.provenance.warnings)
-    store = open_store(home)
+    store = open_store(home, chroma_url=chroma_url)
     received = receive(store, parcels)
     for one in received:
         if one.state == "added":
@@ -109,6 +110,7 @@ def import_skill(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with a SKILL.md.")],
     trust: TrustOption = False,
     as_json: JsonOption = False,
+    chroma_url: ChromaOption = None,
     home: HomeOption = None,
 ) -> None:
     """Add an agent's skill to the library: its text alone, no scripts and no tools."""
@@ -117,4 +119,4 @@ def import_skill(
 
     skill = read_skill(folder)
     say(f"Note: {note}." for note in skill.notes)
-    _take([Parcel(skill.grimoire)], trust, as_json, Home.at(home))
+    _take([Parcel(skill.grimoire)], trust, as_json, Home.at(home), chroma_url)

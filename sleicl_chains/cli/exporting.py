@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sleicl_chains.cli.options import BaseUrl, HomeOption, JsonOption, MaybeWeak, ModelOption, OllamaUrl
+from sleicl_chains.cli.options import BaseUrl, HomeOption, JsonOption, LongModelOption, MaybeWeak, OllamaUrl
 from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.steps import model_options, print_json, read_stdin
 from sleicl_chains.files import Home
@@ -26,7 +26,7 @@ def export_ollama(
     name: Annotated[str, typer.Argument(help="What the new model is called.")],
     base: BaseOption = None,
     base_url: OllamaUrl = None,
-    option: ModelOption = None,
+    option: LongModelOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a model of that name, whoever made it.")] = False,
     as_json: JsonOption = False,
     home: HomeOption = None,
@@ -54,7 +54,7 @@ def export_modelfile(
     recipe: RecipeFile,
     base: BaseOption = None,
     base_url: OllamaUrl = None,
-    option: ModelOption = None,
+    option: LongModelOption = None,
     home: HomeOption = None,
 ) -> None:
     """Print what `export ollama` would send, as a Modelfile for `ollama create NAME -f FILE`."""
@@ -72,7 +72,7 @@ def export_prompt(
     question: Annotated[str, typer.Argument(help="The question; - reads it from stdin.")] = "QUESTION",
     weak: MaybeWeak = None,
     base_url: BaseUrl = None,
-    option: ModelOption = None,
+    option: LongModelOption = None,
     home: HomeOption = None,
 ) -> None:
     """Print the exact prompt that a recipe's model is given for a question."""

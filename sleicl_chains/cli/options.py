@@ -34,6 +34,11 @@ ModelOption = Annotated[
     list[str] | None,
     typer.Option("--option", "-o", help="NAME=VALUE for the model, such as n_ctx=8192 or max_tokens=8000; repeatable."),
 ]
+LongModelOption = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="NAME=VALUE for the model, such as n_ctx=8192; repeatable."),
+]
+"""Of commands that write a file or what may be put into one, where -o means or looks like the output."""
 SamplerOption = Annotated[
     SamplerName, typer.Option("--sampler", help="random, kmeans, hierarchical, hard, similar or none.")
 ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sleicl_chains.answering.opening import open_store
-from sleicl_chains.cli.options import HomeOption, JsonOption
+from sleicl_chains.cli.options import ChromaOption, HomeOption, JsonOption
 from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.steps import print_json
 from sleicl_chains.errors import InputError, OptionError, SleiclError
@@ -83,9 +83,9 @@ class _NoEdit(InputError):
     """The editor gave nothing new."""
 
 
-def edit(id: Reference, home: HomeOption = None) -> None:
+def edit(id: Reference, chroma_url: ChromaOption = None, home: HomeOption = None) -> None:
     """Open a grimoire in your editor ($VISUAL or $EDITOR); what you save becomes its new version."""
-    store = open_store(Home.at(home))
+    store = open_store(Home.at(home), chroma_url=chroma_url)
     version = store.version(id)
     text = version.grimoire.to_markdown()
     folder = Path(mkdtemp(prefix="sleicl-"))
@@ -154,18 +154,19 @@ def tag(
 
 def restore(
     id: Annotated[str, typer.Argument(metavar="ID", help="A removed grimoire, or a version (ID@1) or tag.")],
+    chroma_url: ChromaOption = None,
     home: HomeOption = None,
 ) -> None:
     """Bring a removed grimoire back, or make an earlier version the current one again, as a new version."""
-    store = open_store(Home.at(home))
+    store = open_store(Home.at(home), chroma_url=chroma_url)
     print(store.restore(id).reference)
 
 
-def duplicates(as_json: JsonOption = False, home: HomeOption = None) -> None:
+def duplicates(as_json: JsonOption = False, chroma_url: ChromaOption = None, home: HomeOption = None) -> None:
     """List pairs of grimoires that say nearly the same."""
     from sleicl_chains.grimoires.duplicates import NEAR
 
-    pairs = open_store(Home.at(home)).duplicates()
+    pairs = open_store(Home.at(home), chroma_url=chroma_url).duplicates()
     if as_json:
         print_json([asdict(pair) for pair in pairs])
         return

@@ -168,7 +168,8 @@ def receive(store: GrimoireStore, parcels: Sequence[Parcel]) -> list[Received]:
     Where the library has the name with another text, the grimoire gets the name that is made from its texts.
 
     Raises:
-        StoreError: that name, too, is taken by another text; or they cannot be written.
+        StoreError: that name, too, is taken by another text, another process adds it at the same time, or they cannot
+            be written.
     """
     library, tags = {grimoire.id: grimoire for grimoire in store.list()}, store.tags()
     received, fresh = [], []
@@ -179,7 +180,8 @@ def receive(store: GrimoireStore, parcels: Sequence[Parcel]) -> list[Received]:
             library[done.id] = replace(parcel.grimoire, id=done.id)
             fresh.append(Parcel(library[done.id], parcel.earlier))
     if fresh:
-        store.add_all([one.grimoire for one in fresh], earlier={one.grimoire.id: one.earlier for one in fresh})
+        earlier = {one.grimoire.id: one.earlier for one in fresh}
+        store.add_all([one.grimoire for one in fresh], earlier=earlier, new=True)
     return received
 
 

@@ -113,7 +113,11 @@ class GrimoireStore:
         return self.add_all([grimoire])[0]
 
     def add_all(
-        self, grimoires: Sequence[Grimoire], *, earlier: Mapping[str, tuple[Grimoire, ...]] | None = None
+        self,
+        grimoires: Sequence[Grimoire],
+        *,
+        earlier: Mapping[str, tuple[Grimoire, ...]] | None = None,
+        new: bool = False,
     ) -> builtins.list[str]:
         """Add several in one go: the index is opened once, and nothing is written if one is refused; see `add`.
 
@@ -121,11 +125,17 @@ class GrimoireStore:
             grimoires: of different ids.
             earlier: texts that one of them has had elsewhere, by its id, the oldest first; left out where the library
                 knows of earlier ones.
+            new: refuse all where an id is here by now, whatever its text.
+
+        Raises:
+            StoreError: an id is here that must be new; or as `add`.
         """
         for grimoire in grimoires:
             check_writable(grimoire)
         with self._locked_library() as library:
             known = library.grimoires
+            if new and (here := [grimoire.id for grimoire in grimoires if grimoire.id in known]):
+                raise StoreError(f"{here[0]} was added by another process meanwhile; nothing is changed, try again")
             fresh = [grimoire for grimoire in grimoires if not self._archive.is_former(grimoire, known)]
             self._write([self._archive.successor(grimoire, known) for grimoire in fresh], library, earlier)
         return [grimoire.id for grimoire in grimoires]

@@ -84,6 +84,16 @@ def test_what_is_here_is_not_changed(home: Home, tmp_path: Path) -> None:
     assert "new" not in [grimoire.id for grimoire in store.list()], "all or none"
 
 
+def test_a_name_that_another_process_takes_meanwhile_stays_as_it_is(home: Home) -> None:
+    """Between looking where to put a text and writing it, another may come; what is written then is all new or none."""
+    GrimoireStore(home).add(make("Mine."))
+    with pytest.raises(StoreError, match="mine was added by another process meanwhile; nothing is changed"):
+        GrimoireStore(home).add_all([make("New.", id="new"), make("Theirs.")], new=True)
+    found = {grimoire.id: grimoire.simple for grimoire in GrimoireStore(home).list()}
+    assert found["mine"] == "Mine." and "new" not in found
+    assert len(GrimoireStore(home).history("mine")) == 1
+
+
 def test_a_disk_that_fills_up_leaves_none(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     from sleicl_chains.files import write_whole
 
