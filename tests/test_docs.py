@@ -189,12 +189,13 @@ def test_the_page_of_the_three_situations_shows_what_ships() -> None:
     for name in ("smollm2", "qwen2.5-coder-0.5b", READER):
         known = reading_of(KNOWN[name].files[0].sha256, Home(ROOT / "nowhere"))
         assert known is not None
-        (row,) = [line for line in SITUATIONS.splitlines() if line.startswith(f"| `embedded:{name}` |")]
+        row, effect = [line for line in SITUATIONS.splitlines() if line.startswith(f"| `embedded:{name}` |")]
         shown = re.findall(r"\.\d\d", row)
         rates = [known.score, known.low, known.high, known.zero_shot]
         rates += [known.kinds[kind].score for kind in ("in other words", "exception", "both", "reversed", "long")]
         assert [float(text) for text in shown] == pytest.approx(rates, abs=0.0051), name
         assert ("**follows guides**" in row) is known.follows_guides
+        assert float(effect.split("|")[2]) == pytest.approx(known.score, abs=0.0051)
 
 
 def test_the_grimoire_by_hand_is_one(reader: Path) -> None:
