@@ -196,6 +196,8 @@ def ask(
     if first := texts or train:
         say([f"Rows of {first} are asked about first, as far as the reading needs them."])
     asked = read_stdin() if question in (None, "-") else question
+    if opened.task.labels and question in (None, "-") and (lines := len((asked or "").split("\n")) - 1) > 1:
+        say([f"Note: the {lines} lines of stdin are one question; `sleicl batch` answers a file row by row."])
     _print_answer(opened.chain.invoke((asked or "").strip()), opened.task, as_json)
 
 

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TextIO, cast
 
 import typer
 
-from sleicl_chains.cli.options import BaseUrl, HomeOption, JsonOption, LongModelOption, MaybeEmbeddings, MaybeWeak
+from sleicl_chains.cli.options import (
+    BaseUrl,
+    HomeOption,
+    JsonOption,
+    LongModelOption,
+    MaybeEmbeddings,
+    MaybeWeak,
+    TextsOption,
+)
 from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.steps import model_options, print_json
 from sleicl_chains.errors import OptionError
@@ -18,7 +26,10 @@ if TYPE_CHECKING:
 
 
 def batch(
-    recipe: Annotated[Path, typer.Argument(help="A recipe as `sleicl learn` writes it.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE|GRIMOIRE", help="A recipe; or with --weak a grimoire's id or .md file."),
+    ],
     rows: Annotated[str, typer.Argument(metavar="IN", help="Rows: .csv, .tsv, .jsonl, .json, .parquet; - for stdin.")],
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="OUT", help=".csv, .tsv, .jsonl or .parquet; - for stdout.")
@@ -30,6 +41,7 @@ def batch(
     base_url: BaseUrl = None,
     option: LongModelOption = None,
     embeddings: MaybeEmbeddings = None,
+    texts: TextsOption = None,
     prefix: Annotated[
         str, typer.Option(help="Before the names of the added columns: answer, probability, valid, error.")
     ] = "",
@@ -40,20 +52,25 @@ def batch(
     home: HomeOption = None,
 ) -> None:
     """Answer every row of a file; stopped, the same command goes on where it was."""
-    from sleicl_chains.answering.opening import open_recipe, open_solver
+    from sleicl_chains.answering.opening import Shown, open_recipe, open_solver
     from sleicl_chains.cli.console import Meter
     from sleicl_chains.serving.batch import Asking, answer_file, answer_pipe, check_files
 
     if output == "-" and (as_json or bad or force):
         raise OptionError("-o -: rows go to stdout and bad ones to stderr; --json, --bad and --force want a file")
-    learned, source = open_recipe(recipe), _stdin() if rows == "-" else Path(rows)
+    learned = open_recipe(Path(recipe)) if recipe.endswith(".json") else None
+    shown = Shown(grimoire=None if learned else recipe, texts=texts)
+    if learned is None and weak is None:
+        raise OptionError(f"{recipe} is no recipe (.json); a grimoire names no model, so give one: --weak MODEL")
+    source = _stdin() if rows == "-" else Path(rows)
     if output != "-":
         check_files(source, Path(output), bad)  # before a model is opened, or even fetched
     opened = open_solver(
-        None, learned, Home.at(home), weak=weak, options=model_options(option, base_url), embeddings=embeddings
-    )
+        None, learned, Home.at(home), weak=weak, options=model_options(option, base_url), embeddings=embeddings,
+        shown=shown,
+    )  # fmt: skip
     with Meter(["answers"]) as meter:
-        column = text_column or learned.task.text_column
+        column = text_column or opened.task.text_column
         asking = Asking(opened.chain, column, prefix, concurrency, meter)
         if output == "-":
             found = answer_pipe(asking, source, _bytes_to(sys.stdout), _bytes_to(sys.stderr))

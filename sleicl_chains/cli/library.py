@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sleicl_chains.answering.opening import open_store
+from sleicl_chains.answering.opening import open_store, open_task
 from sleicl_chains.cli.options import (
     BaseUrl,
     BudgetOption,
@@ -14,11 +14,11 @@ from sleicl_chains.cli.options import (
     EmbedderOption,
     HomeOption,
     JsonOption,
+    MaybeRows,
     MaybeWeak,
     ModelOption,
     NoJournal,
     RatioOption,
-    RowsOption,
     SamplerOption,
     SeedOption,
     StrongName,
@@ -27,7 +27,7 @@ from sleicl_chains.cli.options import (
 from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.rows import draw
 from sleicl_chains.cli.steps import journal_of, model_options, print_json, read, wanted_task
-from sleicl_chains.errors import InputError, StoreError
+from sleicl_chains.errors import InputError, OptionError, StoreError
 from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ app = typer.Typer(help="The library of grimoires.", no_args_is_help=True, rich_m
 
 def write(
     card: TaskOption,
-    rows: RowsOption,
     strong: Annotated[str, typer.Option("--strong", help="openai:NAME, paste:DIR or any PROVIDER:MODEL of LangChain.")],
+    rows: MaybeRows = None,
     sampler: SamplerOption = "kmeans",
     n: CountOption = 4,
     seed: SeedOption = 0,
@@ -66,7 +66,9 @@ def write(
     from sleicl_chains.models.names import strong_model
 
     place = Home.at(home)
-    task, examples = read(card, rows)
+    if rows is None and sampler != "none":
+        raise OptionError("--rows is missing: give labelled rows, or --sampler none to go by the description alone")
+    task, examples = read(card, rows) if rows else (open_task(card), [])
     # Opened first, so that what is wrong with it is told before a sampler asks the weak model.
     model = None if dry_run else strong_model(strong, home=place, **model_options(option, base_url))
     drawn = draw(

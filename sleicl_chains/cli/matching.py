@@ -57,7 +57,11 @@ def match(
     for one in results:
         print(_line(one))
     for hit in () if results else found:
-        print(f"{hit.score:.3f}\t{hit.grimoire.id}\t{hit.grimoire.task}\t{hit.why}")
+        print(f"{hit.score:.3f}\t{hit.grimoire.id}\t{hit.grimoire.task}\t{hit.why}\t{', '.join(hit.grimoire.labels)}")
+    if found:
+        first = _ordered(found, results)[0].grimoire.id
+        file = f"sleicl batch {first} IN -o OUT --weak MODEL"
+        say([f"Next: sleicl ask --grimoire {first} --weak MODEL QUESTION; for a whole file {file}."])
 
 
 def _texts(rows: Path | None, task: "Task | None") -> list[str]:
@@ -79,7 +83,7 @@ def _none(store: "GrimoireStore", wanted: "str | Task", embeddings: str) -> list
         *said,
         *(stronger if embeddings == "wordllama" else []),
         "Describe it in other words, say what goes in and which answers there are; or let a strong model write a "
-        "grimoire for it: sleicl write --task CARD --rows ROWS --strong MODEL.",
+        "grimoire for it: sleicl write --task CARD --rows ROWS --strong MODEL (without rows --sampler none).",
     ]
 
 
@@ -113,6 +117,7 @@ def _ordered(found: "Sequence[Match]", results: "Sequence[Tried]") -> "Sequence[
 
 def _object(hit: "Match", results: "Sequence[Tried]") -> dict[str, Any]:
     about = {"id": hit.grimoire.id, "task": hit.grimoire.task, "score": round(hit.score, 4), "why": str(hit.why)}
+    about["labels"] = list(hit.grimoire.labels)
     keys = ("form", "right", "zero_shot", "n", "difference", "low", "high", "p", "decided", "seen")
     mine = [{key: getattr(one, key) for key in keys} for one in results if one.match is hit]
     return about | ({"tried": mine} if mine else {})

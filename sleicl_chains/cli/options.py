@@ -19,6 +19,9 @@ TaskOption = Annotated[Path, typer.Option("--task", help="Task card, TOML or JSO
 RowsOption = Annotated[
     Path, typer.Option("--rows", help="Rows: .jsonl, .json, .csv or .parquet with a text and an answer.")
 ]
+MaybeRows = Annotated[
+    Path | None, typer.Option("--rows", help="Labelled rows to draw examples from; none with --sampler none.")
+]
 SeedOption = Annotated[int, typer.Option("--seed", help="Decides samples and fits.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WeakOption = Annotated[

@@ -488,9 +488,15 @@ def _given(chain: Chain, text: str) -> Given:
         return str(problem)
     except RejectedReply as problem:
         return None, None, False, str(problem)
-    unread = None if found.valid else f"the reply gives no answer: {found.text!r:.200}"
     chance = None if found.probability is None else round(found.probability, 6)
-    return found.answer, chance, found.valid, found.note or unread
+    return found.answer, chance, found.valid, _error(found)
+
+
+def _error(found: Answer) -> str | None:
+    """Return why there is no answer, or of a text what else should be known; a label that was given has no error."""
+    if found.valid:
+        return found.note or None if found.label is None else None
+    return "; ".join(filter(None, [f"the reply gives no answer: {found.text!r:.200}", found.note]))
 
 
 def _checked(outcome: Outcome) -> Outcome:

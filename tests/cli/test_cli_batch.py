@@ -48,6 +48,21 @@ def test_batch_answers_a_table_and_says_what_became_of_it(recipe: Path, parrot: 
     assert (again["rows"], again["answered"], again["kept"], again["bad"], len(parrot.requests)) == (3, 2, 2, 1, 2)
 
 
+def test_without_a_recipe_a_grimoire_and_a_model_do(parrot: Parrot, table: Path) -> None:
+    parrot.reply = lambda text: "billing" if "invoice" in text else "I cannot say"
+    out, weak = table.with_name("out.jsonl"), ["--weak", WEAK, *parrot.options]
+    done = sleicl("batch", "support-d090011a", table, "-o", out, *weak)
+    assert done.status == 0, done.err
+    first, second = (json.loads(line) for line in out.read_text(encoding="utf-8").splitlines())
+    assert (first["answer"], first["valid"], first["error"]) == ("billing", True, None)
+    assert (second["answer"], second["valid"]) == (None, False) and second["error"]
+    assert "billing" in parrot.shown(0)[0][1], "the grimoire's own task is asked, its text in front"
+    other = sleicl("batch", "spam-abd35001", table, "-o", out, *weak)
+    assert (other.status, len(parrot.requests)) == (1, 2) and "--force" in other.err
+    bare = sleicl("batch", "support-d090011a", table, "-o", out)
+    assert bare.status == 2 and "a grimoire names no model, so give one: --weak MODEL" in bare.err
+
+
 def test_batch_reads_stdin_and_writes_stdout(recipe: Path, parrot: Parrot) -> None:
     done = batch(recipe, parrot, "-", "-o", "-", "--prefix", "m_", "--concurrency", 2, stdin=ROWS)
     assert done.out.splitlines() == [

@@ -14,12 +14,14 @@ from tests.support.command import Desk, Parrot, environment, sleicl
 def test_a_sentence_finds_grimoires(home: Home) -> None:
     text = "Is this e-mail junk or not?"
     found = sleicl("grimoires", "match", text, "--json").json()["matches"]
-    assert [list(one) for one in found] == [["id", "task", "score", "why"]] * len(found)
+    assert [list(one) for one in found] == [["id", "task", "score", "why", "labels"]] * len(found)
     assert found[0]["task"] == "spam" and found[0]["why"].startswith("close, by its description; words: junk")
-    (line,) = sleicl("grimoires", "match", text, "-k", 1).out.splitlines()
+    done = sleicl("grimoires", "match", text, "-k", 1)
+    assert done.err.startswith(f"Next: sleicl ask --grimoire {found[0]['id']} --weak MODEL QUESTION; for a whole file ")
+    (line,) = done.out.splitlines()
     score, *rest = line.split("\t")
     assert float(score) == pytest.approx(found[0]["score"], abs=0.001)
-    assert rest == [found[0]["id"], "spam", found[0]["why"]]
+    assert rest == [found[0]["id"], "spam", found[0]["why"], "spam, not spam"]
 
 
 def test_what_is_found_answers_without_a_card(home: Home, tmp_path: Path) -> None:
