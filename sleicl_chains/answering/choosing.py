@@ -16,6 +16,7 @@ from langchain_core.runnables import Runnable, RunnableBinding, RunnableLambda, 
 from langchain_core.runnables.config import run_in_executor
 
 from sleicl_chains.answering.fitting import on_one_thread
+from sleicl_chains.answering.metadata import metadata_of
 from sleicl_chains.answering.steps import checked_question
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, OptionError, RejectedReply
@@ -61,6 +62,13 @@ class BySimilarity:
     def vectors(self) -> "NDArray[np.float32]":
         """(n_grimoires, n_dims), rows of unit length."""
         return embed(self.embeddings, self.texts)
+
+    @cached_property
+    def apart(self) -> "NDArray[np.float32]":
+        """How each differs from the mean of all, of unit length: grimoires of one task are otherwise much alike."""
+        apart: NDArray[np.float32] = self.vectors - self.vectors.mean(axis=0)
+        apart /= np.linalg.norm(apart, axis=1, keepdims=True).clip(1e-6)
+        return apart
 
     @property
     def settings(self) -> str:
@@ -117,9 +125,7 @@ class ByClassifier:
 
     def _pairs(self, questions: "NDArray[np.float32]") -> "NDArray[np.float32]":
         """(n_questions * n_grimoires, 3 * n_dims), the pairs of a question one after the other."""
-        # All grimoires of one task are much alike: what tells them apart is left when their mean is taken off.
-        apart = self._similar.vectors - self._similar.vectors.mean(axis=0)
-        apart /= np.linalg.norm(apart, axis=1, keepdims=True).clip(1e-6)
+        apart = self._similar.apart
         asked = np.repeat(questions, len(apart), axis=0)
         shown = np.tile(apart, (len(questions), 1))
         # The product of two unit vectors has a length of about 1 / sqrt(n_dims).
@@ -201,8 +207,8 @@ class Choosing:
 def choosing(chains: Sequence[Chain], choose: Chooser, *, name: str) -> RunnableSerializable[str, Answer]:
     """Return a chain that answers each question with the one that is chosen for it."""
     pair = Choosing(tuple(chains), choose)
-    abouts = [dict((getattr(chain, "config", None) or {}).get("metadata") or {}) for chain in chains]
+    abouts = [metadata_of(chain) for chain in chains]
     digest = short_hash(choose.settings, *(str(about.get("settings")) for about in abouts))
-    metadata = abouts[0] | {"arm": name, "settings": digest}
+    metadata = {**abouts[0], "arm": name, "settings": digest}
     asked = RunnableLambda(pair.answer, afunc=pair.aanswer, name=name)
     return RunnableBinding(bound=asked, config={"run_name": name, "metadata": metadata})

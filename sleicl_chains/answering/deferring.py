@@ -11,6 +11,7 @@ from langchain_core.runnables import Runnable, RunnableBinding, RunnableLambda, 
 
 from sleicl_chains.answering.arms import Arm
 from sleicl_chains.answering.chains import chain_of
+from sleicl_chains.answering.metadata import metadata_of
 from sleicl_chains.answering.observer import Observer
 from sleicl_chains.answering.steps import Solver
 from sleicl_chains.answers import NO_STRONG_ANSWER, Answer
@@ -38,8 +39,8 @@ def deferring(
         raise OptionError(f"defer_below: found {below:g}; expected a probability from 0 to 1")
     second = chain_of(Solver(Observer(strong, task, Arm(), journal=journal), "generate", whole=True))
     pair = Deferring(chain, second, below)
-    metadata = dict((getattr(chain, "config", None) or {}).get("metadata") or {})
-    other = (getattr(second, "config", None) or {})["metadata"]["settings"]
+    metadata = dict(metadata_of(chain))
+    other = metadata_of(second)["settings"]
     parts = f"{metadata.get('settings')} {other} {below}"
     metadata["settings"] = short_hash(parts)
     name = str(metadata.get("arm") or "deferring")

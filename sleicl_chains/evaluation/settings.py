@@ -10,9 +10,8 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.load.serializable import Serializable
 from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.runnables.base import RunnableBindingBase
-from langchain_core.runnables.config import RunnableConfig, merge_configs
-from langchain_core.runnables.configurable import RunnableConfigurableFields
 
+from sleicl_chains.answering.metadata import metadata_of
 from sleicl_chains.answers import Answer
 from sleicl_chains.hashes import short_hash
 from sleicl_chains.models.identity import identity
@@ -20,7 +19,7 @@ from sleicl_chains.models.identity import identity
 
 def arm_name(chain: Runnable[str, Answer]) -> str:
     """Return the name under which a chain stands in the table."""
-    return str(_metadata(chain).get("arm") or chain.get_name())
+    return str(metadata_of(chain).get("arm") or chain.get_name())
 
 
 def settings_of(chain: Runnable[str, Answer]) -> str:
@@ -29,12 +28,12 @@ def settings_of(chain: Runnable[str, Answer]) -> str:
     A chain of someone else's is told by its parts: models by their identity, a function by its name or text, but not
     by what it calls. An Ollama server is asked which weights it has.
     """
-    return str(_metadata(chain).get("settings") or _digits(json.dumps(_told(chain), sort_keys=True)))
+    return str(metadata_of(chain).get("settings") or _digits(json.dumps(_told(chain), sort_keys=True)))
 
 
 def former_settings(chain: Runnable[str, Answer]) -> str:
     """Return the digest of versions up to 0.1.0; it changes from run to run where a `repr` has a memory address."""
-    return str(_metadata(chain).get("settings") or _digits(repr(chain)))
+    return str(metadata_of(chain).get("settings") or _digits(repr(chain)))
 
 
 def _digits(text: str) -> str:
@@ -43,7 +42,7 @@ def _digits(text: str) -> str:
 
 def _told(part: object, above: tuple[int, ...] = ()) -> Any:
     """Return a part of a chain as JSON data that is the same in each process and other for other settings."""
-    if isinstance(part, Runnable) and (settings := _metadata(part).get("settings")):
+    if isinstance(part, Runnable) and (settings := metadata_of(part).get("settings")):
         return settings
     if isinstance(part, BaseChatModel):
         return identity(part)
@@ -65,14 +64,3 @@ def _told(part: object, above: tuple[int, ...] = ()) -> Any:
 
 def _printed(part: object) -> str:
     return re.sub(r"\b0x[0-9a-fA-F]+\b", "", repr(part))
-
-
-def _metadata(chain: Runnable[str, Answer], given: RunnableConfig | None = None) -> Mapping[str, Any]:
-    """Return what a chain's runs carry under a config; of a configured one, what it carries as it is configured."""
-    config = getattr(chain, "config", None)
-    own = (config or {}).get("metadata") or {}
-    if isinstance(chain, RunnableConfigurableFields):
-        return {**own, **_metadata(chain.prepare(given)[0])}
-    if isinstance(chain, RunnableBindingBase):
-        return {**_metadata(chain.bound, merge_configs(config, given)), **own}
-    return own

@@ -43,7 +43,7 @@ def near_duplicates(
     """
     row = [grimoire.id for grimoire in grimoires].index(of) if of else None
     cosines = {(one, other): cosine for one, other, cosine in _near(vectors, near, row)}
-    texts = [fold(grimoire.profound or grimoire.simple) for grimoire in grimoires]
+    texts = [fold(grimoire.text()) for grimoire in grimoires]
     for one, other in _equal(texts, row):  # embedders may tell capitals from small letters
         cosines.setdefault((one, other), _rounded(vectors[one] @ vectors[other]))
     pairs = [

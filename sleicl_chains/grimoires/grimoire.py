@@ -161,6 +161,10 @@ class Grimoire:
         body = "".join(f"\n{_HEADINGS[name]}\n\n{_escaped(getattr(self, name))}\n" for name in _HEADINGS)
         return f"---\n{head}---\n{body}"
 
+    def text(self, form: Literal["simple", "profound"] = "profound") -> str:
+        """Return the text of a form, or the other where it is empty."""
+        return (self.simple or self.profound) if form == "simple" else (self.profound or self.simple)
+
     def to_prompt(self, form: Literal["simple", "profound"] = "profound") -> "ChatPromptTemplate":
         """Return the task and this text as a prompt with the variable `question`, for any chat model and parser.
 
@@ -170,8 +174,7 @@ class Grimoire:
         from langchain_core.messages import SystemMessage
         from langchain_core.prompts import ChatPromptTemplate
 
-        text = (self.simple or self.profound) if form == "simple" else (self.profound or self.simple)
-        system = system_text(self.task_type or self.task, self.description, self.labels, text)
+        system = system_text(self.task_type or self.task, self.description, self.labels, self.text(form))
         return ChatPromptTemplate.from_messages([SystemMessage(system), ("human", "{question}")])
 
     @classmethod

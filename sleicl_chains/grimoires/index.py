@@ -94,7 +94,7 @@ def facts(grimoire: Grimoire) -> dict[str, str]:
 
 
 def _record(grimoire: Grimoire, field: Field) -> _Record:
-    text = described(grimoire) if field == "task" else grimoire.profound or grimoire.simple
+    text = described(grimoire) if field == "task" else grimoire.text()
     metadata = {"grimoire": grimoire.id, **facts(grimoire)}
     return _Record(f"{grimoire.id}:{short_hash(json.dumps([text, metadata]))}", text, metadata)
 

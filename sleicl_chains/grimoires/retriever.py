@@ -62,9 +62,6 @@ class GrimoireRetriever(BaseRetriever):
 
     def _document(self, hit: Hit | Match) -> Document:
         grimoire = hit.grimoire
-        profound, simple = grimoire.profound, grimoire.simple
-        text = (simple or profound) if self.form == "simple" else (profound or simple)
         about = {"grimoire": grimoire.id, **facts(grimoire), "score": hit.score}
-        return Document(
-            text, id=grimoire.id, metadata=about | ({"why": str(hit.why)} if isinstance(hit, Match) else {})
-        )
+        why = {"why": str(hit.why)} if isinstance(hit, Match) else {}
+        return Document(grimoire.text(self.form), id=grimoire.id, metadata=about | why)

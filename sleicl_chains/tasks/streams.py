@@ -77,14 +77,12 @@ def stream_rows(path: Path) -> Stream:
     """
     ending = path.suffix.lower()
     if ending in PARQUET:
-        found = parquet_rows(path)
-        rows = (Streamed(number, row) for number, row in enumerate(found, 1))
+        rows = (Streamed(number, row) for number, row in enumerate(parquet_rows(path), 1))
         return Stream("parquet", rows, parquet_columns(path))
     if ending not in (*TABLES, *LINES, ".json"):
         raise InputError(f"{path}: found the ending {path.suffix!r}; expected {_WHAT}")
     if ending == ".json" or (ending in LINES and _begins_a_list(path)):
-        listed = ((number, row) for number, (_, row) in enumerate(read_rows(path), 1))
-        return Stream("list", (Streamed(number, row) for number, row in listed))
+        return Stream("list", (Streamed(number, row) for number, (_, row) in enumerate(read_rows(path), 1)))
     encoding, said = _encoding_of(path)
     if said:
         note(f"{path}: read as {said}")
