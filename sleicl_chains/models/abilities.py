@@ -137,3 +137,15 @@ def name_of(model: object) -> str:
     """Return the name to print: the model's own, else its class's."""
     names = (getattr(model, "model_name", None), getattr(model, "model", None))
     return next((name for name in names if name and isinstance(name, str)), type(model).__name__)
+
+
+def context_of(model: object) -> int | None:
+    """Return the context of a model in tokens, prompt and reply together; None where it does not say."""
+    found = getattr(model, "context", None) or getattr(model, "n_ctx", None)
+    return found if isinstance(found, int) else None
+
+
+def reply_limit(model: object) -> int:
+    """Return the most tokens of a reply; where a model has no limit, those that a chat's reply usually has."""
+    found = next((getattr(model, name, None) for name in ("num_predict", "max_tokens") if hasattr(model, name)), None)
+    return found if isinstance(found, int) and found > 0 else 512

@@ -1,0 +1,292 @@
+"""One conversation with a local model, for a terminal, a page, a server or a program.
+
+For each message the fitting grimoire is found and put before the model; the talk stays within the model's context by
+leaving out the oldest turns.
+"""
+
+import json
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sleicl_chains.errors import InputError, PromptTooLong, SleiclError, first_complaint
+from sleicl_chains.files import parse_json, read_text, write_whole
+from sleicl_chains.grimoires.grimoire import Grimoire
+from sleicl_chains.grimoires.store import GrimoireStore
+from sleicl_chains.models.abilities import context_of, reply_limit
+from sleicl_chains.models.reading import reading_problem
+from sleicl_chains.models.thinking import ThinkingStream, without_thinking
+from sleicl_chains.models.tokens import estimate_tokens
+from sleicl_chains.prompts import fill
+from sleicl_chains.serving.picking import Pick, Picker
+
+Ended = Literal["open", "whole", "cut", "stopped", "failed"]
+_PER_TURN = 8
+"""Tokens that a template writes around a message, about."""
+_CONTEXT = 4096
+"""Where a model does not tell its context."""
+
+
+class Piece(NamedTuple):
+    """A part of a reply as it comes."""
+
+    text: str
+    thinking: bool = False
+
+
+@dataclass
+class Turn:
+    """A message of the user's and the reply to it."""
+
+    text: str
+    pick: Pick
+    reply: str = ""
+    """Without thinking; what had come where it ended early."""
+    ended: Ended = "open"
+    """`cut` at the limit of its length, `stopped` by the user, `failed` by an error: then it is not shown again."""
+    usage: dict[str, int] = field(default_factory=dict)
+    """Tokens as the server counted them; empty where it did not."""
+
+    @property
+    def grimoire(self) -> Grimoire | None:
+        """What stood before the model at this turn."""
+        return self.pick.grimoire
+
+    @property
+    def why(self) -> str:
+        """Why this grimoire, or none."""
+        return self.pick.why
+
+
+class Conversation:
+    """A talk with a model, each message with the grimoire that fits it, if one does.
+
+    Args:
+        weak: the model.
+        store: the library; without one there are no grimoires.
+        system: the user's own system text, which stands above the grimoire.
+        grimoire: `auto` picks one for each message, `none` shows none, and a grimoire is shown at every message.
+
+    One call at a time: a talk is one thread's.
+    """
+
+    def __init__(
+        self,
+        weak: BaseChatModel,
+        store: GrimoireStore | None = None,
+        *,
+        system: str = "",
+        grimoire: Grimoire | Literal["auto", "none"] = "auto",
+    ) -> None:
+        self.weak = weak
+        self.store = store
+        self.system = system
+        self.grimoire = grimoire
+        self.turns: list[Turn] = []
+        self.picker = Picker(store) if store else None
+        self._problem: str | None = None
+
+    @property
+    def unreadable(self) -> str:
+        """Why no grimoire is picked for this model: it is known not to follow one; empty where it may."""
+        if self._problem is None:
+            self._problem = reading_problem(self.weak, self.store.home if self.store else None)
+        return self._problem
+
+    def use(self, weak: BaseChatModel) -> None:
+        """Go on with another model."""
+        self.weak, self._problem = weak, None
+
+    def pick(self, text: str) -> Pick:
+        """Return the grimoire that a message would have now."""
+        if isinstance(self.grimoire, Grimoire):
+            return Pick(self.grimoire, "chosen by you")
+        if self.grimoire == "none" or self.picker is None:
+            return Pick(None, "no grimoires wanted")
+        if self.unreadable:
+            return Pick(None, self.unreadable)
+        return self.picker.pick(text, next((turn.pick for turn in reversed(self.turns)), None))
+
+    def messages(self, text: str, pick: Pick | None = None) -> list[BaseMessage]:
+        """Return what the model would be sent for a message: as many of the last turns as fit its context."""
+        pick = pick or self.pick(text)
+        first, last = _system(self.system, pick.grimoire), HumanMessage(text)
+        turns = [turn for turn in self.turns if turn.ended in ("whole", "cut", "stopped") and turn.reply]
+        room = (context_of(self.weak) or _CONTEXT) - reply_limit(self.weak) - _size([*first, last])
+        kept: list[BaseMessage] = []
+        for turn in reversed(turns):
+            pair = [HumanMessage(turn.text), AIMessage(turn.reply)]
+            room -= _size(pair)
+            if room < 0:
+                break
+            kept = [*pair, *kept]
+        return [*first, *kept, last]
+
+    def stream(self, text: str) -> Iterator[str]:
+        """Yield the reply to a message as it comes, without thinking.
+
+        The new turn stands in `turns` at once, with its grimoire. One model call. A reply that is left early is
+        `stopped`, and what had come stays in the talk.
+
+        Raises:
+            InputError: the message is empty.
+            ModelError: the model does not answer; the turn is `failed`, and the talk goes on without it.
+            StoreError: the library cannot be read.
+        """
+        return (piece.text for piece in self.pieces(text) if not piece.thinking)
+
+    def pieces(self, text: str) -> Iterator[Piece]:
+        """Do the same as `stream`, and yield thinking too."""
+        if not text.strip():
+            raise InputError("the message is empty; say something")
+        pick = self.pick(text)
+        messages = self.messages(text, pick)
+        turn = Turn(text, pick)
+        self.turns.append(turn)
+        return self._answered(turn, messages)
+
+    def retry(self) -> Iterator[Piece]:
+        """Take the last turn back and answer its message again."""
+        if not self.turns:
+            raise InputError("there is nothing to try again yet; say something first")
+        return self.pieces(self.turns.pop().text)
+
+    def _answered(self, turn: Turn, messages: list[BaseMessage]) -> Iterator[Piece]:
+        whole: AIMessageChunk | None = None
+        thinking = ThinkingStream()
+        try:
+            with closing(self._streamed(messages)) as chunks:
+                for chunk in chunks:
+                    whole = whole + chunk if whole else chunk
+                    turn.reply = without_thinking(whole.text)
+                    if thought := chunk.additional_kwargs.get("reasoning_content"):
+                        yield Piece(thought, thinking=True)
+                    yield from (Piece(*part) for part in thinking.feed(chunk.text))
+            yield from (Piece(*part) for part in thinking.end())
+        except (GeneratorExit, KeyboardInterrupt):
+            turn.ended = "stopped"
+            raise
+        except BaseException:
+            turn.ended = "failed"
+            raise
+        turn.ended = "cut" if whole and whole.response_metadata.get("finish_reason") == "length" else "whole"
+        counts = dict(whole.usage_metadata or {}) if whole else {}
+        turn.usage = {key: count for key, count in counts.items() if isinstance(count, int)}
+
+    def _streamed(self, messages: list[BaseMessage]) -> Generator[AIMessageChunk]:
+        """Stream a reply; where the prompt is longer than estimated, leave out the oldest turn and ask again."""
+        while True:
+            begun = False
+            try:
+                for chunk in self.weak.stream(messages):
+                    begun = True
+                    yield chunk
+                return
+            except PromptTooLong:
+                fixed = 1 if isinstance(messages[0], SystemMessage) else 0
+                if begun or len(messages) <= fixed + 1:
+                    raise
+                messages = [*messages[:fixed], *messages[fixed + 2 :]]
+
+    def clear(self) -> None:
+        """Forget all turns."""
+        self.turns.clear()
+
+    @classmethod
+    def of(
+        cls, weak: BaseChatModel, store: GrimoireStore | None, messages: Sequence[BaseMessage], *,
+        grimoire: Grimoire | Literal["auto", "none"] = "auto",
+    ) -> "Conversation":  # fmt: skip
+        """Return the talk of messages that ended with a reply; system messages are the user's own text.
+
+        Raises:
+            InputError: they are no talk of user and model in turn.
+        """
+        system = "\n\n".join(one.text for one in messages if isinstance(one, SystemMessage))
+        talk = cls(weak, store, system=system, grimoire=grimoire)
+        asked: HumanMessage | None = None
+        for message in messages:
+            if isinstance(message, HumanMessage):
+                asked = HumanMessage(f"{asked.text}\n\n{message.text}") if asked else message
+            elif isinstance(message, AIMessage) and asked:
+                talk.turns.append(Turn(asked.text, talk.pick(asked.text), message.text, "whole"))
+                asked = None
+            elif not isinstance(message, SystemMessage):
+                raise InputError(f"a conversation is of user and assistant in turn; found {message.type}")
+        if asked:
+            raise InputError("the last message of a conversation so far must be the assistant's")
+        return talk
+
+    def save(self, path: Path) -> None:
+        """Write the talk to a file that only this user may read: messages, and the grimoires' ids."""
+        turns = [
+            {"text": one.text, "reply": one.reply, "ended": one.ended, "why": one.why,
+             "grimoire": one.grimoire.id if one.grimoire else None}
+            for one in self.turns
+        ]  # fmt: skip
+        told = {"sleicl": "conversation", "system": self.system, "turns": turns}
+        write_whole(path, json.dumps(told, indent=1, ensure_ascii=False) + "\n", mode=0o600)
+
+    def load(self, path: Path) -> None:
+        """Take the talk of a file in place of this one; grimoires are found again by their ids.
+
+        Raises:
+            InputError: it is no file of `save`.
+        """
+        try:
+            saved = _Saved.model_validate(parse_json(read_text(path, "a conversation"), path, "one object"))
+        except ValidationError as problem:
+            raise InputError(f"{path}: {first_complaint(problem)}") from None
+        self.system = saved.system
+        self.turns = [
+            Turn(one.text, Pick(self._found(one.grimoire), one.why), one.reply, one.ended) for one in saved.turns
+        ]
+
+    def _found(self, id: str | None) -> Grimoire | None:
+        try:
+            return self.store.get(id) if id and self.store else None
+        except SleiclError:
+            return None
+
+
+class _SavedTurn(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    text: str
+    reply: str
+    ended: Ended
+    why: str = ""
+    grimoire: str | None = None
+
+
+class _Saved(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    sleicl: Literal["conversation"]
+    system: str = ""
+    turns: list[_SavedTurn]
+
+
+def _system(system: str, grimoire: Grimoire | None) -> list[BaseMessage]:
+    text = system.strip()
+    if grimoire:
+        text = fill("chat", system=text, description=grimoire.description, grimoire=grimoire.text()).strip()
+    return [SystemMessage(text)] if text else []
+
+
+def _size(messages: Sequence[BaseMessage]) -> int:
+    return sum(estimate_tokens(message.text) + _PER_TURN for message in messages)
+
+
+def as_dict(turn: Turn) -> dict[str, Any]:
+    """Return a turn as JSON data."""
+    return {
+        "text": turn.reply, "grimoire": turn.grimoire.id if turn.grimoire else None, "why": turn.why,
+        "ended": turn.ended, "usage": turn.usage,
+    }  # fmt: skip
