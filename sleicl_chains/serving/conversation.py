@@ -90,6 +90,8 @@ class Conversation:
         self.grimoire = grimoire
         self.turns: list[Turn] = []
         self.picker = Picker(store) if store else None
+        self.sent: list[BaseMessage] = []
+        """What the model was sent last."""
         self._problem: str | None = None
 
     @property
@@ -141,7 +143,7 @@ class Conversation:
         """
         return (piece.text for piece in self.pieces(text) if not piece.thinking)
 
-    def pieces(self, text: str) -> Iterator[Piece]:
+    def pieces(self, text: str) -> Generator[Piece]:
         """Do the same as `stream`, and yield thinking too."""
         if not text.strip():
             raise InputError("the message is empty; say something")
@@ -151,13 +153,13 @@ class Conversation:
         self.turns.append(turn)
         return self._answered(turn, messages)
 
-    def retry(self) -> Iterator[Piece]:
+    def retry(self) -> Generator[Piece]:
         """Take the last turn back and answer its message again."""
         if not self.turns:
             raise InputError("there is nothing to try again yet; say something first")
         return self.pieces(self.turns.pop().text)
 
-    def _answered(self, turn: Turn, messages: list[BaseMessage]) -> Iterator[Piece]:
+    def _answered(self, turn: Turn, messages: list[BaseMessage]) -> Generator[Piece]:
         whole: AIMessageChunk | None = None
         thinking = ThinkingStream()
         try:
@@ -183,6 +185,7 @@ class Conversation:
         """Stream a reply; where the prompt is longer than estimated, leave out the oldest turn and ask again."""
         while True:
             begun = False
+            self.sent = messages
             try:
                 for chunk in self.weak.stream(messages):
                     begun = True

@@ -9,8 +9,8 @@ import psutil
 from sleicl_chains.errors import ModelError
 from sleicl_chains.files import Home
 from sleicl_chains.models.names import weak_model
-from sleicl_chains.models.reading import reading_of
-from sleicl_chains.models.weights import READER, is_fetched
+from sleicl_chains.models.reading import Reading, reading_of
+from sleicl_chains.models.weights import KNOWN, READER, is_fetched
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -60,6 +60,34 @@ def default_model(home: Home, base_url: str | None = None) -> Choice | None:
         note = f"reading not checked: sleicl models check ollama:{best.name}" if unknown else ""
         return Choice(f"ollama:{best.name}", note)
     return Choice(f"embedded:{READER}") if is_fetched(READER, home) else None
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A chat model of this machine."""
+
+    name: str
+    megabytes: int
+    reading: Reading | None
+    """How well it follows guides, where that is known."""
+
+
+def chat_models(home: Home, base_url: str | None = None) -> list[Offer]:
+    """Return the models of this machine that talk: those of the local Ollama, then the packaged ones that are here.
+
+    Where no Ollama answers, it has none.
+    """
+    served = [
+        Offer(f"ollama:{one.name}", one.megabytes, reading_of(one.weights, home) if one.weights else None)
+        for one in _installed(base_url)
+        if _talks(one)
+    ]
+    packaged = [
+        Offer(f"embedded:{name}", weights.megabytes, reading_of(weights.files[0].sha256, home))
+        for name, weights in KNOWN.items()
+        if weights.files[0].name.endswith(".gguf") and is_fetched(name, home)
+    ]
+    return [*served, *packaged]
 
 
 def _installed(base_url: str | None) -> "list[Installed]":
