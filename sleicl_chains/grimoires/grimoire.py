@@ -118,6 +118,8 @@ class Grimoire:
     effects: tuple[Effect, ...] = ()
     language: str = ""
     """Of the texts that it is for, as en or de; empty where it is not said."""
+    requests: tuple[str, ...] = ()
+    """How people ask for it, in their words: it is found by these as by its description."""
 
     def __post_init__(self) -> None:
         for name in ("profound", "simple"):
@@ -126,7 +128,16 @@ class Grimoire:
             raise InputError("the profound and the simple text are both empty; expected at least one")
         if SURROGATE.search(
             "".join(
-                [self.task, self.task_type, self.description, *self.labels, self.profound, self.simple, self.language]
+                [
+                    self.task,
+                    self.task_type,
+                    self.description,
+                    *self.labels,
+                    *self.requests,
+                    self.profound,
+                    self.simple,
+                    self.language,
+                ]
             )
         ):
             raise InputError("the grimoire holds half of a surrogate pair; expected valid Unicode")
@@ -153,6 +164,7 @@ class Grimoire:
             "description": self.description,
             "labels": list(self.labels),
             **({"language": self.language} if self.language else {}),
+            **({"requests": list(self.requests)} if self.requests else {}),
             "provenance": _known(self.provenance),
         }
         if self.effects:
@@ -188,7 +200,7 @@ class Grimoire:
         front = _front_matter(head)
         profound, simple = _sections(body)
         about = (front.task, front.task_type, front.description, front.labels)
-        return cls(id, *about, profound, simple, front.provenance, front.effect, front.language)
+        return cls(id, *about, profound, simple, front.provenance, front.effect, front.language, front.requests)
 
 
 def grimoire_id(task: str, profound: str, simple: str) -> str:
@@ -234,6 +246,7 @@ class _FrontMatter(BaseModel):
     description: str = ""
     labels: tuple[str, ...] = ()
     language: str = ""
+    requests: tuple[str, ...] = ()
     provenance: Provenance = Provenance()
     effect: tuple[Effect, ...] = ()
 

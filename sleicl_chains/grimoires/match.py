@@ -1,7 +1,8 @@
 """Which grimoires of the library fit a new task, and why.
 
-What fits is decided by one number, the similarity of the two descriptions. The order comes from several rankings,
-fused by reciprocal ranks: of the descriptions, the rules, the labels and example texts, as far as they are given.
+What fits is decided by one number, the similarity to the grimoire's description or to the nearest of the requests that
+it names. The order comes from several rankings, fused by reciprocal ranks: of this number, the rules, the labels and
+example texts, as far as they are given.
 """
 
 import re
@@ -23,7 +24,7 @@ from sleicl_chains.tasks.texts import whole_text
 
 Closeness = Literal["close", "related", "weak", "unknown"]
 """Where a similarity stands on its embeddings' scale; unknown where the embeddings have none."""
-Ground = Literal["description", "rules", "labels", "texts"]
+Ground = Literal["description", "requests", "rules", "labels", "texts"]
 
 
 class Scale(NamedTuple):
@@ -45,7 +46,7 @@ _RRF = 60
 """Damping of ranks: Cormack, Clarke and Büttcher, "Reciprocal Rank Fusion", SIGIR 2009."""
 _DEEP = 60
 """How many of each ranking are fused."""
-_WEIGHTS: dict[Ground, float] = {"description": 2.0, "rules": 1.0, "labels": 2.0, "texts": 1.0}
+_WEIGHTS: dict[Ground, float] = {"description": 1.0, "requests": 2.0, "rules": 1.0, "labels": 2.0, "texts": 1.0}
 """The first two set on try.jsonl too; no description there names labels or texts."""
 _LEAST_WEIGHT = 8.5
 """Least length of a word's vector for a word that says what a text is about: `message` has 11, `want` 6, `the` 2."""
@@ -140,7 +141,7 @@ def matches(index: Indexed, wish: Wish, *, k: int, threshold: float | None = Non
     if not index.grimoires:
         return []
     least = threshold if threshold is not None else wish.scale.fits if wish.scale else -1.0
-    similarity = index.cosines("task", wish.vector)
+    similarity = np.maximum(index.cosines("task", wish.vector), index.cosines("requests", wish.vector))
     rankings = _rankings(index, wish, similarity)
     fused: dict[int, float] = {}
     for ground, rows in rankings.items():
@@ -153,7 +154,8 @@ def matches(index: Indexed, wish: Wish, *, k: int, threshold: float | None = Non
 def _rankings(index: Indexed, wish: Wish, similarity: NDArray[np.floating[Any]]) -> dict[Ground, list[int]]:
     """Return the first rows of each ranking, the best first."""
     found: dict[Ground, list[int]] = {
-        "description": _first(similarity),
+        "description": _first(index.cosines("task", wish.vector)),
+        "requests": _first(index.cosines("requests", wish.vector)),
         "rules": _first(index.cosines("rules", wish.vector)),
         "labels": _by_labels(index, wish.labels),
     }

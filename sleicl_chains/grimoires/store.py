@@ -164,7 +164,7 @@ class GrimoireStore:
         written = self._archive.write(grimoires, earlier)
         try:
             with self._chroma() as client:
-                in_step(client, library.grimoires | written, self._embeddings, self._fingerprint, self._place)
+                in_step(client, library.grimoires | written, self.embeddings, self._fingerprint, self._place)
         except SleiclError as problem:
             folder = self.home.grimoires
             what = folder / f"{grimoires[0].id}.md" if len(written) == 1 else f"{len(written)} files in {folder}"
@@ -299,7 +299,7 @@ class GrimoireStore:
         check_filters(filters)
         _check_count(k, "search")
         # Before the lock: a slow embedder must keep nobody waiting.
-        mean = embed(self._embeddings, _questions(query), as_queries=True).mean(axis=0)
+        mean = embed(self.embeddings, _questions(query), as_queries=True).mean(axis=0)
         index = self._indexed()
         if not index.grimoires:
             return []
@@ -332,7 +332,7 @@ class GrimoireStore:
             EmbedderChanged: the index was made with other embeddings.
         """
         _check_count(k, "match")
-        wish = Wish.of(wanted, texts, self._embeddings)
+        wish = Wish.of(wanted, texts, self.embeddings)
         return matches(self._indexed(), wish, k=k, threshold=threshold)
 
     async def amatch(
@@ -363,7 +363,7 @@ class GrimoireStore:
 
     def _read_index(self, library: Library, folder: Path | None = None) -> Indexed:
         with self._chroma(folder) as client:
-            in_step(client, library.grimoires, self._embeddings, self._fingerprint, self._place)
+            in_step(client, library.grimoires, self.embeddings, self._fingerprint, self._place)
             return read_index(client, library, self._fingerprint, self._place)
 
     def rebuild(self) -> int:
@@ -374,17 +374,18 @@ class GrimoireStore:
                 discard(self.home.chroma)
             with self._chroma() as client:
                 drop(client, self._place)
-                in_step(client, library.grimoires, self._embeddings, self._fingerprint, self._place)
+                in_step(client, library.grimoires, self.embeddings, self._fingerprint, self._place)
         self.problems = [*library.problems]
         return len(library.grimoires)
 
     @cached_property
-    def _embeddings(self) -> Embeddings:
+    def embeddings(self) -> Embeddings:
+        """The embeddings of the index."""
         return embedder(home=self.home) if self._given is None else self._given
 
     @cached_property
     def _fingerprint(self) -> str:
-        return fingerprint(self._embeddings)
+        return fingerprint(self.embeddings)
 
     @cached_property
     def _place(self) -> str:
