@@ -21,6 +21,7 @@ from sleicl_chains.grimoires.grimoire import Grimoire, load_grimoire
 from sleicl_chains.grimoires.store import GrimoireStore
 from sleicl_chains.models.abilities import Renderer, context_of, name_of, reply_limit
 from sleicl_chains.serving.conversation import Conversation, Piece, Turn
+from sleicl_chains.serving.picking import request_of
 from sleicl_chains.serving.screen import Screen
 from sleicl_chains.serving.weak import Offer, chat_models, open_chat_model
 
@@ -192,13 +193,15 @@ class Chat:
             self.screen.note(said)
 
     def _reasons(self, turn: Turn) -> list[str]:
-        if turn.grimoire is None:
-            nearest = self.conversation.store.match(turn.text, k=1, threshold=0.0) if self.conversation.store else []
-            near = [f"  nearest: {one.grimoire.id}, similarity {one.score:.2f}" for one in nearest]
-            return [f"no grimoire: {turn.why}", *near]
-        form = "profound" if turn.grimoire.profound else "simple"
-        size = f"  its {form} text was shown, {len(turn.grimoire.text())} characters"
-        return [f"{turn.grimoire.id}: {turn.why}", f"  {turn.grimoire.description}", size]
+        """Say what stood before a message, and why; for none, what would have been nearest."""
+        if turn.grimoire:
+            form, text = "profound" if turn.grimoire.profound else "simple", turn.grimoire.text()
+            told = f"  its {form} text was shown, {len(text)} characters"
+            return [f"{turn.grimoire.id}: {turn.why}", f"  {turn.grimoire.description}", told]
+        store, asked = self.conversation.store, request_of(turn.text)
+        nearest = store.match(asked, k=1, threshold=0.0) if store and asked else []
+        near = [f"  nearest: {one.grimoire.id}, similarity {one.score:.2f}, {one.why}" for one in nearest]
+        return [f"no grimoire: {turn.why}", *near]
 
     # The commands; each takes what stands behind its name.
 
@@ -350,7 +353,7 @@ def completions(chat: Chat, line: str) -> tuple[str, list[str]]:
     if not line.startswith("/"):
         return "", []
     if not space:
-        return word, [one.name for one in COMMANDS if one.name.startswith(word)]
+        return word, [f"{one.name} " if one.argument else one.name for one in COMMANDS if one.name.startswith(word)]
     command = find(word)
     offered = _offered(chat, command.offers, argument) if command and command.offers else []
     return argument, [one for one in offered if one.startswith(argument) and one.isprintable()]
