@@ -19,17 +19,21 @@ if TYPE_CHECKING:
 
 def talk(chat: Chat) -> None:
     """Read and answer until the user leaves, by Ctrl-D or a command. What fails is said, and the talk goes on."""
-    session = _session(chat)
-    while not chat.left:
-        try:
-            typed = session.prompt(f"{chat.screen.clean(chat.judge.name) if chat.judge else ''}> ")
-        except KeyboardInterrupt:
-            chat.screen.note("Ctrl-D or /bye leaves")
-        except EOFError:
-            return
-        else:
-            if typed.strip():
-                _do(chat, typed)
+    from prompt_toolkit.application import create_app_session
+
+    # Not given to the session of lines itself, which then would not look whether the terminal is a dumb one.
+    with create_app_session(output=_output(chat)):
+        session = _session(chat)
+        while not chat.left:
+            try:
+                typed = session.prompt(f"{chat.screen.clean(chat.judge.name) if chat.judge else ''}> ")
+            except KeyboardInterrupt:
+                chat.screen.note("Ctrl-D or /bye leaves")
+            except EOFError:
+                return
+            else:
+                if typed.strip():
+                    _do(chat, typed)
 
 
 def _do(chat: Chat, typed: str) -> None:
@@ -67,7 +71,7 @@ def _session(chat: Chat) -> "PromptSession[str]":
     return PromptSession(
         history=InMemoryHistory(), key_bindings=_keys(), multiline=in_block, prompt_continuation="  ",
         completer=_completer(chat), complete_while_typing=False, complete_style=CompleteStyle.READLINE_LIKE,
-        enable_suspend=True, output=_output(chat),
+        enable_suspend=True,
     )  # fmt: skip
 
 
