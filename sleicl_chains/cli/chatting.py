@@ -62,7 +62,10 @@ def chat(
         screen.note(note)
     if not typed:
         told.judge = judges[0] if judges else None
-        told.ask(read_stdin().strip())
+        try:
+            told.ask(read_stdin().strip())
+        finally:
+            screen.end()
         return
     _converse(told)
 
@@ -95,12 +98,13 @@ def _default(recipes: "Sequence[Recipe]", home: Home, base_url: str | None, type
     if local := [one.weak for one in recipes if stays_here(one.weak)]:
         return local[0], ""
     weights = KNOWN[READER]
-    offer = f"No chat model is on this machine. Fetch {weights.title}, download {weights.megabytes / 1000:.1f} GB"
+    size = f"{weights.megabytes / 1000:.1f} GB"
+    offer = f"No chat model is on this machine. Download {weights.title} ({size}, {weights.licence})?"
     if typed and typer.confirm(offer, err=True):
         return f"embedded:{READER}", ""
     raise ModelNotFound(
         f"No chat model is on this machine: run `ollama pull NAME`, or `sleicl models fetch {READER}` "
-        f"({weights.megabytes / 1000:.1f} GB), or name one with --weak"
+        f"({size}), or name one with --weak"
     )
 
 

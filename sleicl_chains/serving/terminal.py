@@ -78,10 +78,15 @@ def _session(chat: Chat) -> "PromptSession[str]":
 def _output(chat: Chat) -> "Output":
     """Return where the line is drawn: on the answers' stream, or where that is no terminal on the notes'."""
     from prompt_toolkit.output import create_output
+    from prompt_toolkit.output.plain_text import PlainTextOutput
     from prompt_toolkit.output.vt100 import Vt100_Output
+    from prompt_toolkit.utils import is_dumb_terminal
 
     screen = chat.screen
-    output = create_output(stdout=screen.out if screen.out.isatty() else screen.notes)
+    stream = screen.out if screen.out.isatty() else screen.notes
+    if is_dumb_terminal():
+        return PlainTextOutput(stream)
+    output = create_output(stdout=stream)
     if isinstance(output, Vt100_Output):
         # Only a menu at the bottom of the screen would have to know where the cursor is; some terminals do not say.
         output.enable_cpr = False

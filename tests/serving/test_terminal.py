@@ -264,3 +264,46 @@ def on_terminal(*arguments: object, **variables: str) -> "pexpect.spawn[str]":
     settings = environment(TERM="xterm-256color") | variables
     command = ["-c", PROGRAM, *map(str, arguments)]
     return pexpect.spawn(sys.executable, command, env=settings, encoding="utf-8", timeout=60)
+
+
+@pytest.mark.slow
+def test_a_dumb_terminal_gets_no_escapes() -> None:
+    with answering(chat("Hello.")) as server:
+        child = on_terminal(*WEAK, "--base-url", server.url, TERM="dumb")
+        child.expect("leaves]\r\n> ")
+        before = child.before
+        child.send("hi\r")
+        child.expect("Hello. \r\n> ")
+        child.send("\x04")
+        child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0 and "\x1b" not in f"{before}{child.before}"
+
+
+@pytest.mark.slow
+def test_it_asks_before_it_fetches(home: Home) -> None:
+    child = on_terminal("chat")
+    child.expect(r"Download Qwen2.5-Coder-1.5B-Instruct, Q4_K_M \(1.1 GB, Apache-2.0\)\? \[y/N\]: ")
+    child.send("\r")
+    child.expect("sleicl: No chat model is on this machine: run `ollama pull NAME`")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 1 and not home.weights.exists()
+
+
+@pytest.mark.slow
+def test_the_embedded_engine_stops_and_goes_on(home_with_weights: Home) -> None:
+    child = on_terminal("chat", "--weak", "embedded:smollm2", "--grimoire", "none", "-o", "max_tokens=40")
+    child.expect(READY)
+    child.send("Count from one to a thousand, a number a line.\r")
+    child.expect(r"\x1b\[\?2004l.*\w")
+    child.sendintr()
+    child.expect(r"\[stopped\]")
+    child.expect(READY)
+    child.send("What is two and two?\r")
+    child.expect(r"\x1b\[\?2004l.*\w")
+    child.expect(READY)
+    child.send("\x04")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
