@@ -70,7 +70,8 @@ class Chat:
         self._told_unreadable = False
         self._prompt: Callable[[], str] | None = None
         """Gives the prompt that was sent last."""
-        self._why: Callable[[], list[str]] = lambda: ["nothing was asked yet"]
+        self._why: Callable[[], list[str]] | None = None
+        """Says what stood before the last message, and why."""
 
     def hear(self, typed: str) -> None:
         """Do what was typed: a command, or else a message. `//x` is the message `/x`.
@@ -224,7 +225,7 @@ class Chat:
         return [one.id for one in self.conversation.store.list()] if self.conversation.store else []
 
     def _explain(self, _: str) -> None:
-        self.screen.line("\n".join(self._why()))
+        self.screen.line("\n".join(self._why() if self._why else ["nothing was asked yet"]))
 
     def _show_prompt(self, _: str) -> None:
         if self._prompt is None:
@@ -277,6 +278,7 @@ class Chat:
     def _clear(self, _: str) -> None:
         count = len(self.conversation.turns)
         self.conversation.clear()
+        self._why = None
         self.screen.note(f"{_turns(count)} forgotten")
 
     def _save(self, wanted: str) -> None:
@@ -292,6 +294,7 @@ class Chat:
     def _load(self, wanted: str) -> None:
         path = _path(wanted)
         self.conversation.load(path)
+        self._why = partial(self._reasons, self.conversation.turns[-1]) if self.conversation.turns else None
         self.screen.note(f"{_turns(len(self.conversation.turns))} from {path}; the talk goes on from there")
 
     def _retry(self, _: str) -> None:
@@ -414,12 +417,18 @@ def written(weak: object, messages: Sequence[BaseMessage]) -> str:
 
 
 def told(answer: Answer) -> str:
-    """Say how sure a recipe's answer is, and what comes next."""
-    ranked = sorted(answer.scores, key=lambda label: -answer.scores[label])
-    others = [label for label in ranked if label != answer.label]
-    chance = f"probability {answer.probability:.2f}" if answer.probability is not None else ""
-    after = f"next: {others[0]}, {answer.scores[others[0]]:.2f}" if others else ""
-    return "; ".join(filter(None, [chance, after, answer.note]))
+    """Say how sure a recipe's answer is, and which label comes next.
+
+    The answer's probability may be calibrated, the shares are not: so what it leaves is dealt out by the shares.
+    """
+    shares = {label: share for label, share in answer.scores.items() if label != answer.label}
+    said = []
+    if answer.probability is not None:
+        said.append(f"probability {answer.probability:.2f}")
+        if left := sum(shares.values()):
+            after = max(shares, key=lambda label: shares[label])
+            said.append(f"next: {after}, {(1 - answer.probability) * shares[after] / left:.2f}")
+    return "; ".join([*said, *([answer.note] if answer.note else [])])
 
 
 def first_word(text: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk
 
 from sleicl_chains.answering.opening import open_store
+from sleicl_chains.answers import Answer
 from sleicl_chains.cli.printing import printable
 from sleicl_chains.errors import InputError, ModelNotFound, RecipeRefused, SleiclError
 from sleicl_chains.files import Home
-from sleicl_chains.serving.commands import COMMANDS, Chat, completions, first_word, grimoire_named
+from sleicl_chains.serving.commands import COMMANDS, Chat, completions, first_word, grimoire_named, told
 from sleicl_chains.serving.conversation import Conversation
 from sleicl_chains.serving.screen import Screen
 from tests.support.fake_models import Scorer, Writer
@@ -186,15 +188,14 @@ def test_a_talk_is_kept_only_when_asked_and_only_over_a_talk(home: Home, tmp_pat
     assert other.read_text(encoding="utf-8") == "mine" and path.stat().st_mode & 0o777 == 0o600
     chat.hear("/clear")
     assert chat.conversation.turns == []
+    said(chat)
+    chat.hear("/why")
     chat.hear(f"/load {path}")
+    chat.hear("/why")
+    out, notes = said(chat)
+    assert notes == f"[1 turn from {path}; the talk goes on from there]\n"
+    assert out == "nothing was asked yet\nno grimoire: no grimoires wanted\n"
     assert [(turn.text, turn.reply) for turn in chat.conversation.turns] == [("hi", "second")]
-    assert said(chat)[1].splitlines()[-2:] == [
-        "[1 turn forgotten]", f"[1 turn from {path}; the talk goes on from there]",
-    ]  # fmt: skip
-
-
-def scored(name: str) -> Scorer:
-    return Scorer(think=lambda prompt: {"billing": 0.6, "technical": 0.2})
 
 
 @pytest.fixture
@@ -227,15 +228,13 @@ def test_a_recipe_answers_once_or_until_off(recipe: Path, home: Home) -> None:
     assert weak.asked("reply") == ["human: hi"]
 
 
-def test_a_label_has_its_probability_and_the_one_that_comes_next(
-    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from sleicl_chains.answering.solver import solver
-    from sleicl_chains.serving.commands import told
-
-    weak = Scorer(think=lambda prompt: {"billing": 0.6, "technical": 0.2} if "invoice" in prompt else {})
-    answer = solver(weak, recipe_of(weak, "x").task, mode="score", prior="none").invoke("My invoice")
-    assert told(answer) == "probability 0.75; next: technical, 0.25"
+def test_a_label_has_its_probability_and_the_one_that_comes_next() -> None:
+    shares = {"billing": 0.6, "technical": 0.3, "sales": 0.1}
+    answer = Answer(label="billing", text="billing", valid=True, probability=0.6, scores=shares)
+    assert told(answer) == "probability 0.60; next: technical, 0.30"
+    # Calibrated: 0.2 is left, and three quarters of it are the next one's.
+    assert told(replace(answer, probability=0.8, note="guessed")) == "probability 0.80; next: technical, 0.15; guessed"
+    assert told(replace(answer, probability=None, scores={})) == ""
 
 
 def test_a_recipe_for_a_model_elsewhere_needs_the_user_to_name_it(home: Home, tmp_path: Path) -> None:
