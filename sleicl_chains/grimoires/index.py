@@ -69,6 +69,18 @@ class Indexed:
         np.maximum.at(best, self._asked, found)
         return best
 
+    def nearness(self, vector: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """Return how near each grimoire's description, or the nearest of its requests, is to a text: (n_grimoires,)."""
+        found: NDArray[np.floating[Any]] = np.maximum(self.cosines("task", vector), self.cosines("requests", vector))
+        return found
+
+    def nearest_text(self, row: int, vector: NDArray[np.floating[Any]]) -> str:
+        """Return which of a grimoire's description and requests is nearest to a text."""
+        grimoire = self.grimoires[row]
+        asked = self.vectors["requests"][self._asked == row]
+        scores = [self.vectors["task"][row] @ vector, *(asked @ vector)]
+        return [described(grimoire), *grimoire.requests][int(np.argmax(scores))]
+
     @cached_property
     def _asked(self) -> NDArray[np.intp]:
         """Which grimoire each request is of: (n_requests,)."""

@@ -141,7 +141,7 @@ def matches(index: Indexed, wish: Wish, *, k: int, threshold: float | None = Non
     if not index.grimoires:
         return []
     least = threshold if threshold is not None else wish.scale.fits if wish.scale else -1.0
-    similarity = np.maximum(index.cosines("task", wish.vector), index.cosines("requests", wish.vector))
+    similarity = index.nearness(wish.vector)
     rankings = _rankings(index, wish, similarity)
     fused: dict[int, float] = {}
     for ground, rows in rankings.items():
