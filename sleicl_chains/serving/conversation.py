@@ -73,6 +73,7 @@ class Conversation:
         store: the library; without one there are no grimoires.
         system: the user's own system text, which stands above the grimoire.
         grimoire: `auto` picks one for each message, `none` shows none, and a grimoire is shown at every message.
+        checks_reading: pick none for a model that is known not to follow a guide.
 
     One call at a time: a talk is one thread's.
     """
@@ -84,6 +85,7 @@ class Conversation:
         *,
         system: str = "",
         grimoire: Grimoire | Literal["auto", "none"] = "auto",
+        checks_reading: bool = True,
     ) -> None:
         self.weak = weak
         self.store = store
@@ -91,11 +93,14 @@ class Conversation:
         self.grimoire = grimoire
         self.turns: list[Turn] = []
         self.picker = Picker(store) if store else None
+        self._checks_reading = checks_reading
         self._problem: str | None = None
 
     @property
     def unreadable(self) -> str:
         """Why no grimoire is picked for this model: it is known not to follow one; empty where it may."""
+        if not self._checks_reading:
+            return ""
         if self._problem is None:
             self._problem = reading_problem(self.weak, self.store.home if self.store else None)
         return self._problem
@@ -230,7 +235,7 @@ class Conversation:
     @classmethod
     def of(
         cls, weak: BaseChatModel, store: GrimoireStore | None, messages: Sequence[BaseMessage], *,
-        grimoire: Grimoire | Literal["auto", "none"] = "auto",
+        grimoire: Grimoire | Literal["auto", "none"] = "auto", checks_reading: bool = True,
     ) -> "Conversation":  # fmt: skip
         """Return the talk of messages that ended with a reply; system messages are the user's own text.
 
@@ -238,13 +243,14 @@ class Conversation:
             InputError: they are no talk of user and model in turn.
         """
         system = "\n\n".join(one.text for one in messages if isinstance(one, SystemMessage))
-        talk = cls(weak, store, system=system, grimoire=grimoire)
+        talk = cls(weak, store, system=system, grimoire=grimoire, checks_reading=checks_reading)
         asked: HumanMessage | None = None
         for message in messages:
             if isinstance(message, HumanMessage):
                 asked = HumanMessage(f"{asked.text}\n\n{message.text}") if asked else message
-            elif isinstance(message, AIMessage) and asked:
-                talk.turns.append(Turn(asked.text, talk.pick(asked.text), message.text, "whole"))
+            elif isinstance(message, AIMessage):
+                if asked:  # else it is a greeting of the client's own
+                    talk.turns.append(Turn(asked.text, talk.pick(asked.text), message.text, "whole"))
                 asked = None
             elif not isinstance(message, SystemMessage):
                 raise InputError(f"a conversation is of user and assistant in turn; found {message.type}")
