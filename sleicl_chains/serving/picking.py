@@ -35,7 +35,7 @@ _LONG = 25
 """A message of more words brings a text along."""
 _BESIDE = 0.5
 """Weight of how near a part is to what people ask besides."""
-_BAR = 0.315
+_BAR = 0.265
 """Least lead of a grimoire."""
 _HELD, _TEXT, _FOLLOWS = 0.17, 0.25, 0.375
 """What the grimoire of the turn before has ahead: always, where the message brings a text, and per unit of how much
