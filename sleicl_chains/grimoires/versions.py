@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sleicl_chains.errors import InputError
-from sleicl_chains.files import parse_json, read_text, write_whole
+from sleicl_chains.files import TEXT_LIMIT, parse_json, read_text, write_whole
 from sleicl_chains.grimoires.grimoire import Effect, Grimoire, version_id
 
 _COPY = re.compile(r"(.+)\.(\d{4,})-([0-9a-f]{8})\.md")
@@ -162,14 +162,16 @@ class Versions:
             InputError: it is no word, or there is no such tag to remove.
         """
         tags = self.tags()
-        if not _TAG.fullmatch(tag):
-            raise InputError(f"the tag {tag!r} cannot be one; expected a word such as 'best' of at most 64 characters")
+        check_tag(tag)
         if reference is None and tag not in tags:
             known = f"there are {', '.join(tags)}" if tags else "there are none"
             raise InputError(f"There is no tag {tag!r}; {known}")
         left = {name: version for name, version in tags.items() if name != tag}
         left |= {tag: reference} if reference else {}
-        write_whole(self.folder / "tags.json", json.dumps(left, ensure_ascii=False, indent=1) + "\n")
+        text = json.dumps(left, ensure_ascii=False, indent=1) + "\n"
+        if len(text.encode()) > TEXT_LIMIT:
+            raise InputError(f"there are {len(tags)} tags, and no room for {tag!r}; remove some")
+        write_whole(self.folder / "tags.json", text)
 
     def _of(self, name: str) -> list[_Copy]:
         return self._copies().get(name, [])
@@ -188,6 +190,16 @@ class Versions:
         # Not waited for: thousands of files may be seen at once, and after a power cut it is made again.
         write_whole(path, grimoire.to_markdown(), sync=False)
         return _Copy(number, hash, path)
+
+
+def check_tag(tag: str) -> None:
+    """Refuse what is no word.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not _TAG.fullmatch(tag):
+        raise InputError(f"the tag {tag!r:.80} cannot be one; expected a word such as 'best' of at most 64 characters")
 
 
 def _hash(grimoire: Grimoire) -> str:
