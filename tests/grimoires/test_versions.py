@@ -233,6 +233,27 @@ def test_tags_are_words_of_their_own(home: Home) -> None:
     assert store.add(make("Two.", id="best")) == "best"
 
 
+def test_a_version_is_not_removed_alone(home: Home) -> None:
+    store = GrimoireStore(home)
+    store.add(make("One.", id="mine"))
+    store.revise(make("Two.", id="mine"))
+    store.tag("mine@1", "best")
+    said = (
+        " is a version of mine and is not removed alone; `sleicl grimoires restore mine@NUMBER` makes another one "
+        "current, `sleicl grimoires remove mine` removes all of mine"
+    )
+    more = {"best": ", `sleicl grimoires tag --remove best` the tag alone"}
+    for id in ("mine@2", "mine@1", grimoire_id("mail", "", "Two."), "best"):
+        with pytest.raises(StoreError) as caught:
+            store.delete(id)
+        assert str(caught.value) == id + said + more.get(id, "")
+    with pytest.raises(GrimoireNotFound, match="mine has no version 3; it has 1 to 2"):
+        store.delete("mine@3")
+    with pytest.raises(GrimoireNotFound, match="There is no grimoire 'mien'; did you mean 'mine'"):
+        store.delete("mien")
+    assert [one.id for one in store.list()] == sorted([SHIPPED.id, "mine"]) and len(store.history("mine")) == 2
+
+
 def test_damaged_copies_and_tags_are_told(home: Home) -> None:
     store = GrimoireStore(home)
     store.add(make("One.", id="mine"))
