@@ -20,7 +20,7 @@ from difflib import SequenceMatcher, unified_diff
 from pathlib import Path
 from typing import NamedTuple
 
-from sleicl_chains.errors import InputError
+from sleicl_chains.errors import InputError, StoreError
 from sleicl_chains.files import TEXT_LIMIT, parse_json, read_text, write_whole
 from sleicl_chains.grimoires.grimoire import Effect, Grimoire, version_id
 
@@ -145,14 +145,19 @@ class Versions:
         """Return what each tag stands for, as desk@2.
 
         Raises:
-            InputError: the file of the tags is damaged.
+            StoreError: the file of the tags is damaged.
         """
         path = self.folder / "tags.json"
         if not path.exists():
             return {}
-        found = parse_json(read_text(path, "the tags"), path, "tags and the versions that they stand for")
-        if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-            raise InputError(f"{path}: expected one object of tags and the versions that they stand for")
+        what = "tags and what they stand for"
+        try:
+            found = parse_json(read_text(path, what), path, what)
+            if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+                raise InputError(f"{path}: expected {what}")
+        except InputError as problem:
+            mend = 'mend it, as in {"best": "mine@2"}, or move it away: only the tags are gone then'
+            raise StoreError(f"{problem}; {mend}") from None
         return found
 
     def set_tag(self, tag: str, reference: str | None) -> None:

@@ -262,9 +262,41 @@ def test_damaged_copies_and_tags_are_told(home: Home) -> None:
     with pytest.raises(StoreError, match=f"{copy.name}: the front matter is missing"):
         store.history("mine")
     assert store.get("mine").simple == "One.", "the current text needs no copy"
-    (home.versions / "tags.json").write_text("[]")
-    with pytest.raises(StoreError, match="tags.json: expected one object of tags"):
-        store.tags()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", ": expected tags"),
+        ('{"best": 1}', ": expected tags"),
+        ('{"best": "mine@1"', ", line 1: not valid JSON (Expecting ',' delimiter, column 18); expected tags"),
+    ],
+)
+def test_a_damaged_file_of_tags_is_told_and_left(home: Home, text: str, said: str) -> None:
+    store = GrimoireStore(home)
+    store.add(make("One.", id="mine"))
+    path = home.versions / "tags.json"
+    path.write_text(text)
+    actions: list[Callable[[], object]] = [
+        store.tags,
+        lambda: store.tag("mine", "good"),
+        lambda: store.untag("best"),
+        lambda: store.get("best"),
+        lambda: store.history("mine"),
+        lambda: store.add(make("Two.", id="mine")),
+        lambda: store.delete("best"),
+    ]
+    for action in actions:
+        with pytest.raises(StoreError) as caught:
+            action()
+        assert str(caught.value) == (
+            f'{path}{said} and what they stand for; mend it, as in {{"best": "mine@2"}}, or move it away: only the '
+            "tags are gone then"
+        )
+    assert path.read_text() == text
+    assert store.get("mine").simple == "One.", "its name needs no tags"
+    path.rename(path.with_name("tags.old"))
+    assert store.tags() == {} and store.history("mine")[0].reference == "mine@1"
 
 
 # ------------------------------------------------------------------ several writers
