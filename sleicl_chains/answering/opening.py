@@ -93,15 +93,19 @@ def open_texts(file: Path, task: "Task", evaluated: Iterable[str] = ()) -> list[
 
 
 def open_grimoire(name: str, task: "Task", home: Home) -> "Grimoire":
-    """Return the grimoire of a file or an id; warn where it is for other labels than the task's."""
+    """Return the grimoire of a file or an id; warn where it is for labels that the task does not have."""
     from sleicl_chains.models.template_tokens import TOKENS_REMOVED
 
     found, is_file = _grimoire(name, task, home)
     for warning in found.provenance.warnings if is_file else ():
         if TOKENS_REMOVED in warning:
             warnings.warn(f"{name}: {warning}", stacklevel=2)
-    if task.labels and found.labels and set(found.labels) != set(task.labels):
-        warnings.warn(f"the grimoire {found.id} is for other labels: {', '.join(found.labels)}", stacklevel=2)
+    labels = ", ".join(found.labels)
+    if labels and not task.labels:
+        said = f"the grimoire {found.id} is for the labels {labels}; the task has none: answers will be free text"
+        warnings.warn(said, stacklevel=2)
+    elif labels and set(found.labels) != set(task.labels):
+        warnings.warn(f"the grimoire {found.id} is for other labels: {labels}", stacklevel=2)
     return found
 
 

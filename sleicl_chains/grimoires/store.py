@@ -217,9 +217,9 @@ class GrimoireStore:
 
         Raises:
             GrimoireNotFound: there is no such file.
-            StoreError: the grimoire is a shipped one.
+            StoreError: the grimoire is a shipped one, or the id is that of one version.
         """
-        with self._locked_library():
+        with self._locked_library(), _told():
             self._archive.remove(id)
 
     def removed(self) -> builtins.list[Grimoire]:
