@@ -70,8 +70,7 @@ def main() -> None:
     parser.add_argument("--embeddings", default="minilm")
     parser.add_argument("--misses", action="store_true", help="print what went wrong")
     given = parser.parse_args()
-    lines = given.file.read_text(encoding="utf-8").splitlines()
-    talks = [Talk.model_validate_json(line) for line in lines if line.strip()]
+    talks = read(given.file)
     space = embedder(given.embeddings, home=Home.at(given.home))
     with tempfile.TemporaryDirectory() as folder:  # a library without anything of the user's
         picker = Picker(GrimoireStore(Home(Path(folder)), space))
@@ -83,6 +82,11 @@ def main() -> None:
     for one in judged if given.misses else ():
         if not one.right:
             print(f"    {one.turn.text:.90} | {', '.join(one.turn.right) or 'none'} | {one.picked or 'none'}")
+
+
+def read(file: Path) -> list[Talk]:
+    """Return the conversations of a file."""
+    return [Talk.model_validate_json(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def judge(talk: Talk, picker: Picker) -> list[Judged]:

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Field = Literal["task", "rules", "requests"]
 FIELDS: tuple[Field, ...] = get_args(Field)
+BEST_OF_SEVERAL = 0.05
+"""Taken off the similarity to the nearest request: the nearest of several is nearer by chance than one description. Of
+0, .05, .1 and .15 the one that told best what fits, on the 100 descriptions of benchmarks/match."""
 _FORMER = "sleicl-grimoires"
 """The one collection that earlier versions had for both fields."""
 
@@ -68,6 +71,19 @@ class Indexed:
         best: NDArray[np.floating[Any]] = np.full(len(self.grimoires), -1.0, dtype=np.float32)
         np.maximum.at(best, self._asked, found)
         return best
+
+    def nearness(self, vector: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """Return how near each grimoire's description, or the nearest of its requests, is to a text: (n_grimoires,)."""
+        asked = self.cosines("requests", vector) - BEST_OF_SEVERAL
+        found: NDArray[np.floating[Any]] = np.maximum(self.cosines("task", vector), asked)
+        return found
+
+    def nearest_text(self, row: int, vector: NDArray[np.floating[Any]]) -> str:
+        """Return which of a grimoire's description and requests is nearest to a text."""
+        grimoire = self.grimoires[row]
+        asked = self.vectors["requests"][self._asked == row]
+        scores = [self.vectors["task"][row] @ vector, *(asked @ vector - BEST_OF_SEVERAL)]
+        return [described(grimoire), *grimoire.requests][int(np.argmax(scores))]
 
     @cached_property
     def _asked(self) -> NDArray[np.intp]:

@@ -217,9 +217,9 @@ class GrimoireStore:
 
         Raises:
             GrimoireNotFound: there is no such file.
-            StoreError: the grimoire is a shipped one.
+            StoreError: the grimoire is a shipped one, or the id is that of one version.
         """
-        with self._locked_library():
+        with self._locked_library(), _told():
             self._archive.remove(id)
 
     def removed(self) -> builtins.list[Grimoire]:
@@ -275,7 +275,7 @@ class GrimoireStore:
         Raises:
             GrimoireNotFound: there is no such grimoire.
         """
-        index = self._indexed()
+        index = self.indexed()
         if id is not None and id not in index.library.grimoires:
             raise self._archive.not_found(id, index.library.grimoires)
         return near_duplicates(index.grimoires, index.vectors["rules"], of=id) if index.grimoires else []
@@ -300,7 +300,7 @@ class GrimoireStore:
         _check_count(k, "search")
         # Before the lock: a slow embedder must keep nobody waiting.
         mean = embed(self.embeddings, _questions(query), as_queries=True).mean(axis=0)
-        index = self._indexed()
+        index = self.indexed()
         if not index.grimoires:
             return []
         # The mean of unit vectors, so that its product with another one is the mean of their cosines.
@@ -333,7 +333,7 @@ class GrimoireStore:
         """
         _check_count(k, "match")
         wish = Wish.of(wanted, texts, self.embeddings)
-        return matches(self._indexed(), wish, k=k, threshold=threshold)
+        return matches(self.indexed(), wish, k=k, threshold=threshold)
 
     async def amatch(
         self, wanted: str | Task, *, texts: Sequence[str] = (), k: int = 3, threshold: float | None = None
@@ -341,7 +341,7 @@ class GrimoireStore:
         """Do what `match` does, in a thread."""
         return await run_in_executor(None, partial(self.match, wanted, texts=texts, k=k, threshold=threshold))
 
-    def _indexed(self) -> Indexed:
+    def indexed(self) -> Indexed:
         """Return the library with its vectors, from memory as long as no file has changed."""
         library, held = self._shelf.library(), self._held
         self.problems = [*library.problems]

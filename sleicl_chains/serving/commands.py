@@ -21,7 +21,6 @@ from sleicl_chains.grimoires.grimoire import Grimoire, load_grimoire
 from sleicl_chains.grimoires.store import GrimoireStore
 from sleicl_chains.models.abilities import Renderer, context_of, name_of, reply_limit
 from sleicl_chains.serving.conversation import Conversation, Piece, Turn
-from sleicl_chains.serving.picking import request_of
 from sleicl_chains.serving.screen import Screen
 from sleicl_chains.serving.weak import Offer, chat_models, open_chat_model
 
@@ -199,10 +198,12 @@ class Chat:
             form, text = "profound" if turn.grimoire.profound else "simple", turn.grimoire.text()
             told = f"  its {form} text was shown, {len(text)} characters"
             return [f"{turn.grimoire.id}: {turn.why}", f"  {turn.grimoire.description}", told]
-        store, asked = self.conversation.store, request_of(turn.text)
-        nearest = store.match(asked, k=1, threshold=0.0) if store and asked else []
-        near = [f"  nearest: {one.grimoire.id}, similarity {one.score:.2f}, {one.why}" for one in nearest]
-        return [f"no grimoire: {turn.why}", *near]
+        picker = self.conversation.picker
+        found = picker.compared(turn.text) if picker else None
+        if found is None:
+            return [f"no grimoire: {turn.why}"]
+        nearest = int(found.leads.max(axis=0).argmax())
+        return [f"no grimoire: {turn.why}", f"  nearest: {found.index.grimoires[nearest].id}, {found.why(nearest)}"]
 
     # The commands; each takes what stands behind its name.
 

@@ -4,9 +4,10 @@ For each message the fitting grimoire is found and put before the model; the tal
 leaving out the oldest turns.
 """
 
+import asyncio
 import json
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -72,6 +73,7 @@ class Conversation:
         store: the library; without one there are no grimoires.
         system: the user's own system text, which stands above the grimoire.
         grimoire: `auto` picks one for each message, `none` shows none, and a grimoire is shown at every message.
+        checks_reading: pick none for a model that is known not to follow a guide.
 
     One call at a time: a talk is one thread's.
     """
@@ -83,6 +85,7 @@ class Conversation:
         *,
         system: str = "",
         grimoire: Grimoire | Literal["auto", "none"] = "auto",
+        checks_reading: bool = True,
     ) -> None:
         self.weak = weak
         self.store = store
@@ -92,11 +95,14 @@ class Conversation:
         self.picker = Picker(store) if store else None
         self.sent: list[BaseMessage] = []
         """What the model was sent last."""
+        self._checks_reading = checks_reading
         self._problem: str | None = None
 
     @property
     def unreadable(self) -> str:
         """Why no grimoire is picked for this model: it is known not to follow one; empty where it may."""
+        if not self._checks_reading:
+            return ""
         if self._problem is None:
             self._problem = reading_problem(self.weak, self.store.home if self.store else None)
         return self._problem
@@ -115,12 +121,19 @@ class Conversation:
             return Pick(None, self.unreadable)
         return self.picker.pick(text, next((turn.pick for turn in reversed(self.turns)), None))
 
-    def messages(self, text: str, pick: Pick | None = None) -> list[BaseMessage]:
-        """Return what the model would be sent for a message: as many of the last turns as fit its context."""
+    def messages(self, text: str, pick: Pick | None = None, *, reply: int | None = None) -> list[BaseMessage]:
+        """Return what the model would be sent for a message: as many of the last turns as fit its context.
+
+        Args:
+            text: the message.
+            pick: its grimoire, by default the one that it would have now.
+            reply: tokens to keep free for the reply, by default the model's limit; at most half of the context is.
+        """
         pick = pick or self.pick(text)
         first, last = _system(self.system, pick.grimoire), HumanMessage(text)
         turns = [turn for turn in self.turns if turn.ended in ("whole", "cut", "stopped") and turn.reply]
-        room = (context_of(self.weak) or _CONTEXT) - reply_limit(self.weak) - _size([*first, last])
+        context = context_of(self.weak) or _CONTEXT
+        room = context - (min(reply, context // 2) if reply else reply_limit(self.weak)) - _size([*first, last])
         kept: list[BaseMessage] = []
         for turn in reversed(turns):
             pair = [HumanMessage(turn.text), AIMessage(turn.reply)]
@@ -145,13 +158,34 @@ class Conversation:
 
     def pieces(self, text: str) -> Generator[Piece]:
         """Do the same as `stream`, and yield thinking too."""
+        return self._answered(*self._begun(text))
+
+    async def apieces(self, text: str, **options: Any) -> AsyncGenerator[Piece, None]:
+        """Do the same without blocking; where it is cancelled, the model stops.
+
+        Args:
+            text: the message.
+            options: of the model's call, such as `max_tokens`, `temperature` or `stop`.
+        """
+        turn, messages = await asyncio.to_thread(self._begun, text, options.get("max_tokens"))
+        heard = _Heard(turn)
+        with heard.told():
+            async with aclosing(self._astreamed(messages, options)) as chunks:
+                async for chunk in chunks:
+                    for piece in heard.feed(chunk):
+                        yield piece
+            for piece in heard.end():
+                yield piece
+
+    def _begun(self, text: str, reply: int | None = None) -> tuple[Turn, list[BaseMessage]]:
+        """Return a message's new turn, and what the model is sent for it."""
         if not text.strip():
             raise InputError("the message is empty; say something")
         pick = self.pick(text)
-        messages = self.messages(text, pick)
+        messages = self.messages(text, pick, reply=reply)
         turn = Turn(text, pick)
         self.turns.append(turn)
-        return self._answered(turn, messages)
+        return turn, messages
 
     def retry(self) -> Generator[Piece]:
         """Take the last turn back and answer its message again."""
@@ -160,26 +194,12 @@ class Conversation:
         return self.pieces(self.turns.pop().text)
 
     def _answered(self, turn: Turn, messages: list[BaseMessage]) -> Generator[Piece]:
-        whole: AIMessageChunk | None = None
-        thinking = ThinkingStream()
-        try:
+        heard = _Heard(turn)
+        with heard.told():
             with closing(self._streamed(messages)) as chunks:
                 for chunk in chunks:
-                    whole = whole + chunk if whole else chunk
-                    turn.reply = without_thinking(whole.text)
-                    if thought := chunk.additional_kwargs.get("reasoning_content"):
-                        yield Piece(thought, thinking=True)
-                    yield from (Piece(*part) for part in thinking.feed(chunk.text))
-            yield from (Piece(*part) for part in thinking.end())
-        except (GeneratorExit, KeyboardInterrupt):
-            turn.ended = "stopped"
-            raise
-        except BaseException:
-            turn.ended = "failed"
-            raise
-        turn.ended = "cut" if whole and whole.response_metadata.get("finish_reason") == "length" else "whole"
-        counts = dict(whole.usage_metadata or {}) if whole else {}
-        turn.usage = {key: count for key, count in counts.items() if isinstance(count, int)}
+                    yield from heard.feed(chunk)
+            yield from heard.end()
 
     def _streamed(self, messages: list[BaseMessage]) -> Generator[AIMessageChunk]:
         """Stream a reply; where the prompt is longer than estimated, leave out the oldest turn and ask again."""
@@ -192,10 +212,25 @@ class Conversation:
                     yield chunk
                 return
             except PromptTooLong:
-                fixed = 1 if isinstance(messages[0], SystemMessage) else 0
-                if begun or len(messages) <= fixed + 1:
+                if begun or (shorter := _without_oldest(messages)) is None:
                     raise
-                messages = [*messages[:fixed], *messages[fixed + 2 :]]
+                messages = shorter
+
+    async def _astreamed(
+        self, messages: list[BaseMessage], options: dict[str, Any]
+    ) -> AsyncGenerator[AIMessageChunk, None]:
+        while True:
+            begun = False
+            self.sent = messages
+            try:
+                async for chunk in self.weak.astream(messages, **options):
+                    begun = True
+                    yield chunk
+                return
+            except PromptTooLong:
+                if begun or (shorter := _without_oldest(messages)) is None:
+                    raise
+                messages = shorter
 
     def clear(self) -> None:
         """Forget all turns."""
@@ -204,7 +239,7 @@ class Conversation:
     @classmethod
     def of(
         cls, weak: BaseChatModel, store: GrimoireStore | None, messages: Sequence[BaseMessage], *,
-        grimoire: Grimoire | Literal["auto", "none"] = "auto",
+        grimoire: Grimoire | Literal["auto", "none"] = "auto", checks_reading: bool = True,
     ) -> "Conversation":  # fmt: skip
         """Return the talk of messages that ended with a reply; system messages are the user's own text.
 
@@ -212,13 +247,14 @@ class Conversation:
             InputError: they are no talk of user and model in turn.
         """
         system = "\n\n".join(one.text for one in messages if isinstance(one, SystemMessage))
-        talk = cls(weak, store, system=system, grimoire=grimoire)
+        talk = cls(weak, store, system=system, grimoire=grimoire, checks_reading=checks_reading)
         asked: HumanMessage | None = None
         for message in messages:
             if isinstance(message, HumanMessage):
                 asked = HumanMessage(f"{asked.text}\n\n{message.text}") if asked else message
-            elif isinstance(message, AIMessage) and asked:
-                talk.turns.append(Turn(asked.text, talk.pick(asked.text), message.text, "whole"))
+            elif isinstance(message, AIMessage):
+                if asked:  # else it is a greeting of the client's own
+                    talk.turns.append(Turn(asked.text, talk.pick(asked.text), message.text, "whole"))
                 asked = None
             elif not isinstance(message, SystemMessage):
                 raise InputError(f"a conversation is of user and assistant in turn; found {message.type}")
@@ -258,6 +294,43 @@ class Conversation:
             return None
 
 
+class _Heard:
+    """What is made of a reply as it comes."""
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        self._whole: AIMessageChunk | None = None
+        self._thinking = ThinkingStream()
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Note in the turn how the reply ended."""
+        try:
+            yield
+        except (GeneratorExit, KeyboardInterrupt, asyncio.CancelledError):
+            self._turn.ended = "stopped"
+            raise
+        except BaseException:
+            self._turn.ended = "failed"
+            raise
+        whole = self._whole
+        self._turn.ended = "cut" if whole and whole.response_metadata.get("finish_reason") == "length" else "whole"
+        counts = dict(whole.usage_metadata or {}) if whole else {}
+        self._turn.usage = {key: count for key, count in counts.items() if isinstance(count, int)}
+
+    def feed(self, chunk: AIMessageChunk) -> Iterator[Piece]:
+        """Yield what is known now."""
+        self._whole = self._whole + chunk if self._whole else chunk
+        self._turn.reply = without_thinking(self._whole.text)
+        if thought := chunk.additional_kwargs.get("reasoning_content"):
+            yield Piece(thought, thinking=True)
+        yield from (Piece(*part) for part in self._thinking.feed(chunk.text))
+
+    def end(self) -> Iterator[Piece]:
+        """Yield what was held back."""
+        yield from (Piece(*part) for part in self._thinking.end())
+
+
 class _SavedTurn(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -281,6 +354,12 @@ def _system(system: str, grimoire: Grimoire | None) -> list[BaseMessage]:
     if grimoire:
         text = fill("chat", system=text, description=grimoire.description, grimoire=grimoire.text()).strip()
     return [SystemMessage(text)] if text else []
+
+
+def _without_oldest(messages: list[BaseMessage]) -> list[BaseMessage] | None:
+    """Return what is left without the oldest turn; None where there is only one."""
+    fixed = 1 if isinstance(messages[0], SystemMessage) else 0
+    return [*messages[:fixed], *messages[fixed + 2 :]] if len(messages) > fixed + 1 else None
 
 
 def _size(messages: Sequence[BaseMessage]) -> int:
