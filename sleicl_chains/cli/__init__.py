@@ -23,6 +23,7 @@ from sleicl_chains.cli import (
     recipes,
     reporting,
     rows,
+    serving,
     versions,
 )
 from sleicl_chains.cli.printing import guard, say
@@ -63,6 +64,7 @@ for command in (
     reporting.report,
     answering.ask,
     batch.batch,
+    serving.serve,
 ):
     app.command()(command)
 library.app.command()(matching.match)
