@@ -30,7 +30,7 @@ def listening(host: str, port: int) -> Iterator[tuple[socket.socket, str]]:
     try:
         opened = socket.create_server((host, port), family=family, backlog=256)
     except OSError as problem:
-        said = problem.strerror or problem
+        said = str(problem.strerror or problem).partition(" (while")[0]
         raise InputError(f"{host}, port {port}: {said}; --port names another (0 takes a free one)") from None
     with opened:
         shown = f"[{host}]" if ":" in host else host

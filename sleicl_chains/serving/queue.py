@@ -65,6 +65,7 @@ class Job(Generic[Event]):
 
     def __init__(self, queue: Queue, events: AsyncGenerator[Event, None], within_s: float) -> None:
         self._told: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
+        self._closed = False
         self._task = asyncio.create_task(self._work(queue, events, within_s))
 
     async def _work(self, queue: Queue, events: AsyncGenerator[Event, None], within_s: float) -> None:
@@ -89,5 +90,7 @@ class Job(Generic[Event]):
         return event
 
     def close(self) -> None:
-        """Stop the work, and with it the model."""
-        self._task.cancel()
+        """Stop the work, and with it the model; once, since to cancel again would break off the tidying up."""
+        if not self._closed:
+            self._closed = True
+            self._task.cancel()

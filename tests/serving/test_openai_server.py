@@ -20,7 +20,7 @@ from tests.support.serving import Serving, Talker, desk, menu_of, serving
 LIST = "notes-to-list-b5baed14"
 
 
-def ask(text: str, *before: dict[str, Any]) -> Any:
+def ask(text: Any, *before: dict[str, Any]) -> Any:
     return [*before, {"role": "user", "content": text}]
 
 
@@ -28,15 +28,28 @@ def client_of(server: Serving, **settings: Any) -> OpenAI:
     return OpenAI(base_url=server.url, api_key="none", max_retries=0, **settings)
 
 
-@pytest.fixture
-def talker() -> Talker:
-    return Talker()
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Serving, Talker]]:
+    """One server for all: each home makes an index of its own."""
+    talker = Talker()
+    with serving(menu_of(talker, Home(tmp_path_factory.mktemp("home")), desk())) as server:
+        yield server, talker
 
 
 @pytest.fixture
-def server(talker: Talker, home: Home) -> Iterator[Serving]:
-    with serving(menu_of(talker, home, desk())) as running:
-        yield running
+def talker(running: tuple[Serving, Talker]) -> Iterator[Talker]:
+    """The chat's model; what a test changes of it holds for this test."""
+    talker = running[1]
+    before = {name: getattr(talker, name) for name in ("reply", "fails_at", "problem")}
+    talker.calls.clear()
+    yield talker
+    for name, value in before.items():
+        setattr(talker, name, value)
+
+
+@pytest.fixture
+def server(running: tuple[Serving, Talker]) -> Serving:
+    return running[0]
 
 
 @pytest.fixture
@@ -99,10 +112,9 @@ def test_a_chat_streams_word_by_word_and_ends_with_the_usage(client: OpenAI) -> 
     assert len({one.id for one in chunks}) == 1
 
 
-def test_thinking_is_no_part_of_the_content(home: Home) -> None:
-    weak = Talker(reply=lambda prompt: "<think>\nHmm.\n</think>\n\nFour.")
-    with serving(menu_of(weak, home)) as server, client_of(server) as client:
-        found = client.chat.completions.create(model="chat", messages=ask("Two and two?")).choices[0].message
+def test_thinking_is_no_part_of_the_content(client: OpenAI, talker: Talker) -> None:
+    talker.reply = lambda prompt: "<think>\nHmm.\n</think>\n\nFour."
+    found = client.chat.completions.create(model="chat", messages=ask("Two and two?")).choices[0].message
     assert (found.content or "").strip() == "Four." and "Hmm." in found.model_dump()["reasoning_content"]
 
 
@@ -216,31 +228,32 @@ def test_a_greeting_that_comes_first_and_messages_in_a_row_are_taken(client: Ope
     ],
 )
 def test_what_goes_wrong_before_the_first_word_has_a_status(
-    home: Home, problem: Exception, status: int, code: str
+    client: OpenAI, talker: Talker, problem: Exception, status: int, code: str
 ) -> None:
-    weak = Talker(fails_at=0, problem=problem)
-    with serving(menu_of(weak, home)) as server, client_of(server) as client:
-        for stream in (False, True):
-            with pytest.raises(openai.APIStatusError) as refused:
-                client.chat.completions.create(model="chat", messages=ask("x"), stream=stream)
-            assert (refused.value.status_code, refused.value.code) == (status, code)
-            assert "secret" not in refused.value.message
-            assert int(refused.value.response.headers.get("Retry-After", "1")) >= 1
-            assert ("Retry-After" in refused.value.response.headers) == (status == 503)
+    talker.fails_at, talker.problem = 0, problem
+    for stream in (False, True):
+        with pytest.raises(openai.APIStatusError) as refused:
+            client.chat.completions.create(model="chat", messages=ask("x"), stream=stream)
+        assert (refused.value.status_code, refused.value.code) == (status, code)
+        assert "secret" not in refused.value.message
+        assert int(refused.value.response.headers.get("Retry-After", "1")) >= 1
+        assert ("Retry-After" in refused.value.response.headers) == (status == 503)
 
 
-def test_what_goes_wrong_in_the_midst_of_a_stream_ends_it_with_an_error(home: Home) -> None:
-    weak = Talker(fails_at=2, problem=ServerDown("No Ollama server answers"))
-    with serving(menu_of(weak, home)) as server, client_of(server) as client:
-        heard = []
-        with (
-            client.chat.completions.create(model="chat", messages=ask("one two"), stream=True) as stream,
-            pytest.raises(openai.APIError, match="No Ollama server answers"),
-        ):
-            for chunk in stream:
-                heard.append(chunk.choices[0].delta.content)
-        assert heard == ["", "You", " said"]
-        assert server.logged(1) == ["POST /v1/chat/completions chat 503"]
+def test_what_goes_wrong_in_the_midst_of_a_stream_ends_it_with_an_error(
+    server: Serving, client: OpenAI, talker: Talker
+) -> None:
+    talker.fails_at, talker.problem = 2, ServerDown("No Ollama server answers")
+    server.log.clear()
+    heard = []
+    with (
+        client.chat.completions.create(model="chat", messages=ask("one two"), stream=True) as stream,
+        pytest.raises(openai.APIError, match="No Ollama server answers"),
+    ):
+        for chunk in stream:
+            heard.append(chunk.choices[0].delta.content)
+    assert heard == ["", "You", " said"]
+    assert server.logged(1) == ["POST /v1/chat/completions chat 503"]
 
 
 def test_langchains_model_of_openai_chats_streams_and_reads_probabilities(server: Serving) -> None:

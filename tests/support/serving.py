@@ -59,13 +59,15 @@ class Talker(BaseChatModel):
                 await asyncio.sleep(self.pause_s)
                 if at == self.fails_at:
                     raise self.problem
-                yield ChatGenerationChunk(message=AIMessageChunk(f" {word}" if at else word))
+                yield ChatGenerationChunk(message=AIMessageChunk(content=f" {word}" if at else word))
         except asyncio.CancelledError:
             self.stopped.append(at)
             raise
         read = len(prompt.split())
         usage: Any = {"input_tokens": read, "output_tokens": len(words), "total_tokens": read + len(words)}
-        end = AIMessageChunk("", usage_metadata=usage, response_metadata={"finish_reason": self._finish(kwargs, words)})
+        end = AIMessageChunk(
+            content="", usage_metadata=usage, response_metadata={"finish_reason": self._finish(kwargs, words)}
+        )
         yield ChatGenerationChunk(message=end)
 
     def _finish(self, options: dict[str, Any], words: list[str]) -> str:
