@@ -55,7 +55,7 @@ def _silent(line: str) -> None:
 
 def _menu(recipes: list[Path], weak: str | None, options: dict[str, Any], home: Home, timeout: float) -> "Menu":
     from sleicl_chains.answering.opening import open_recipe, open_store
-    from sleicl_chains.serving.menu import Menu, learned
+    from sleicl_chains.serving.menu import Menu, learned, patience
     from sleicl_chains.serving.weak import default_model, open_chat_model
 
     found = learned(
@@ -71,8 +71,7 @@ def _menu(recipes: list[Path], weak: str | None, options: dict[str, Any], home: 
         )
     if weak is None:
         return Menu(found)
-    patience = {"timeout_s": timeout, "deadline_s": timeout} if weak.startswith("ollama:") else {}
-    return Menu(found, open_chat_model(weak, home, {**patience, **options}), open_store(home))
+    return Menu(found, open_chat_model(weak, home, {**patience(weak, timeout), **options}), open_store(home))
 
 
 def _greeting(menu: "Menu", address: str, keyed: bool, ollama_api: bool) -> list[str]:

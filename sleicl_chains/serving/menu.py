@@ -101,10 +101,18 @@ def learned(recipes: Iterable["tuple[Path, Recipe]"], home: Home, *, weak: str |
         if name in found or name.partition(":")[0] == CHAT:
             other = "another recipe" if name in found else "the chat"
             raise OptionError(f"{path}: its task {name!r} has the name of {other}; serve them apart")
-        patience = {"timeout_s": timeout_s} if recipe.weak.startswith("ollama:") else {}
         own = weak == recipe.weak
-        found[name] = _at_work(recipe, home, weak if own else None, patience | dict(options or {} if own else {}))
+        given = patience(recipe.weak, timeout_s) | dict(options or {} if own else {})
+        found[name] = _at_work(recipe, home, weak if own else None, given)
     return found
+
+
+def patience(weak: str, timeout_s: float) -> dict[str, Any]:
+    """Return the options by which a model's server is asked no longer than a request lasts, and no second time.
+
+    Who sent the request is told to try again, and decides.
+    """
+    return {"timeout_s": timeout_s, "deadline_s": timeout_s, "attempts": 1} if weak.startswith("ollama:") else {}
 
 
 def _at_work(recipe: "Recipe", home: Home, weak: str | None, options: Mapping[str, Any]) -> Learned:

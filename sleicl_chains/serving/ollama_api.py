@@ -147,7 +147,11 @@ def add_ollama(app: FastAPI, service: Service) -> None:
     async def ps() -> Response:
         names = [name for name in await service.names() if not name.startswith(f"{CHAT}:")]
         return JSONResponse(
-            {"models": [_listed(name, started) | {"size_vram": 0, "expires_at": "9999-12-31T00:00:00Z"} for name in names]}
+            {
+                "models": [
+                    _listed(name, started) | {"size_vram": 0, "expires_at": "9999-12-31T00:00:00Z"} for name in names
+                ]
+            }
         )
 
     @app.post("/api/show")

@@ -32,7 +32,7 @@ def complete(server: Serving, **more: Any) -> httpx.Response:
 
 @contextmanager
 def on_ollama(url: str, home: Home, **limits: Any) -> Iterator[Serving]:
-    weak = open_chat_model("ollama:smollm2:135m", home, {"base_url": url, "timeout_s": 5})
+    weak = open_chat_model("ollama:smollm2:135m", home, {"base_url": url, "timeout_s": 5, "attempts": 1})
     with serving(menu_of(weak, home), Limits(**limits)) as server:
         yield server
 
@@ -70,6 +70,17 @@ def test_an_ollama_that_goes_in_the_midst_is_an_error_in_the_stream_and_comes_ba
         assert '"type": "server_error"' in cut.text.splitlines()[-2]
         del says[0]
         assert complete(server).json()["choices"][0]["message"]["content"] == "all well "
+
+
+def test_options_of_a_request_reach_ollama_under_its_names(server: OllamaServer, home: Home) -> None:
+    with on_ollama(server.url, home) as serving:
+        options = {"max_completion_tokens": 9, "max_tokens": 5, "temperature": 0.3, "seed": 2**31 + 4, "stop": "#"}
+        form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object", "title": "x"}}}
+        assert complete(serving, **options, response_format=form).status_code == 200
+    (sent,) = server.sent("/api/chat")
+    assert sent["format"] == {"type": "object", "title": "x"}
+    found = {name: sent["options"][name] for name in ("num_predict", "temperature", "seed", "stop", "num_ctx")}
+    assert found == {"num_predict": 9, "temperature": 0.3, "seed": 4, "stop": ["#"], "num_ctx": 8192}
 
 
 def test_a_client_that_goes_ends_the_request_at_ollama(home: Home) -> None:
