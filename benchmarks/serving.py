@@ -57,7 +57,7 @@ def serve(weak: str, home: str, url: str | None, addresses: "multiprocessing.Que
     talker = open_chat_model(weak, place, {**options, "max_tokens": 8})
     scorer = weak_model(weak, home=place, **options)
     recipes = {
-        "moods": Learned("moods", TASK, solver(scorer, TASK, mode="score", prior="none"), scored=True),
+        "moods": Learned("moods", TASK, solver(scorer, TASK, mode="score", prior="content-free"), scored=True),
         "echo": Learned("echo", FREE, RunnableLambda(echoed)),
     }
     with listening("127.0.0.1", 0) as (opened, address):
@@ -170,10 +170,11 @@ def added(address: str, weak: BaseChatModel, rounds: int) -> None:
                 call()
                 if number >= 10:
                     taken[name].append((time.perf_counter() - began) * 1000)
-    base = statistics.median(taken["the model itself"])
-    for name, times in taken.items():
-        median = statistics.median(times)
-        print(f"{name}: median {median:.2f} ms ({median - base:+.2f}), {rounds} rounds")
+    found = {name: (statistics.median(times), sorted(times)[len(times) // 10]) for name, times in taken.items()}
+    base = found["the model itself"]
+    for name, (median, tenth) in found.items():
+        more = f"({median - base[0]:+.2f}), fastest tenth {tenth:.2f} ({tenth - base[1]:+.2f})"
+        print(f"{name}: median {median:.2f} ms {more}, {rounds} rounds")
 
 
 def main() -> None:

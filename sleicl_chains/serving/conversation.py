@@ -73,6 +73,7 @@ class Conversation:
         store: the library; without one there are no grimoires.
         system: the user's own system text, which stands above the grimoire.
         grimoire: `auto` picks one for each message, `none` shows none, and a grimoire is shown at every message.
+        unreadable: where it is known already, see the property.
 
     One call at a time: a talk is one thread's.
     """
@@ -84,6 +85,7 @@ class Conversation:
         *,
         system: str = "",
         grimoire: Grimoire | Literal["auto", "none"] = "auto",
+        unreadable: str | None = None,
     ) -> None:
         self.weak = weak
         self.store = store
@@ -91,7 +93,7 @@ class Conversation:
         self.grimoire = grimoire
         self.turns: list[Turn] = []
         self.picker = Picker(store) if store else None
-        self._problem: str | None = None
+        self._problem = unreadable
 
     @property
     def unreadable(self) -> str:
@@ -230,7 +232,7 @@ class Conversation:
     @classmethod
     def of(
         cls, weak: BaseChatModel, store: GrimoireStore | None, messages: Sequence[BaseMessage], *,
-        grimoire: Grimoire | Literal["auto", "none"] = "auto",
+        grimoire: Grimoire | Literal["auto", "none"] = "auto", unreadable: str | None = None,
     ) -> "Conversation":  # fmt: skip
         """Return the talk of messages that ended with a reply; system messages are the user's own text.
 
@@ -238,7 +240,7 @@ class Conversation:
             InputError: they are no talk of user and model in turn.
         """
         system = "\n\n".join(one.text for one in messages if isinstance(one, SystemMessage))
-        talk = cls(weak, store, system=system, grimoire=grimoire)
+        talk = cls(weak, store, system=system, grimoire=grimoire, unreadable=unreadable)
         asked: HumanMessage | None = None
         for message in messages:
             if isinstance(message, HumanMessage):

@@ -1,7 +1,9 @@
 """What a server answers with: recipes by their tasks' names, and chat, with the grimoire that fits or a fixed one."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,12 +15,14 @@ from sleicl_chains.errors import GrimoireNotFound, OptionError
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.grimoires.store import GrimoireStore
+from sleicl_chains.models.reading import reading_problem
 from sleicl_chains.tasks.cards import Task
 
 if TYPE_CHECKING:
     from sleicl_chains.answering.recipes import Recipe
 
 CHAT = "chat"
+_BELIEVED_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,23 @@ class Chat:
     weak: BaseChatModel
     store: GrimoireStore
     grimoire: Grimoire | Literal["auto"] = "auto"
+    unreadable: Callable[[], str] = lambda: ""
+    """Tells why the model is shown no grimoire that was not chosen; see `Conversation`."""
+
+
+class Readable:
+    """Whether the chat's model can follow a guide: looked up once in a while, since its server is asked for it."""
+
+    def __init__(self, weak: BaseChatModel, home: Home) -> None:
+        self._weak, self._home = weak, home
+        self._known: tuple[float, str] | None = None
+
+    def problem(self) -> str:
+        """Return why it cannot; empty where it may."""
+        now = time.monotonic()
+        if self._known is None or now - self._known[0] > _BELIEVED_S:
+            self._known = now, reading_problem(self._weak, self._home)
+        return self._known[1]
 
 
 @dataclass(frozen=True)
@@ -58,6 +79,11 @@ class Menu:
     weak: BaseChatModel | None = None
     store: GrimoireStore | None = None
 
+    @cached_property
+    def _readable(self) -> Readable:
+        assert self.weak and self.store
+        return Readable(self.weak, self.store.home)
+
     def names(self) -> list[str]:
         """Return the ids of all models; the library is looked through."""
         if self.weak is None or self.store is None:
@@ -72,7 +98,7 @@ class Menu:
         if kind != CHAT or self.weak is None or self.store is None:
             return None
         if not grimoire:
-            return None if name.endswith(":") else Chat(name, self.weak, self.store)
+            return None if name.endswith(":") else Chat(name, self.weak, self.store, unreadable=self._readable.problem)
         try:
             return Chat(name, self.weak, self.store, self.store.get(grimoire))
         except GrimoireNotFound:

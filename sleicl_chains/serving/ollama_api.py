@@ -146,13 +146,8 @@ def add_ollama(app: FastAPI, service: Service) -> None:
     @app.get("/api/ps")
     async def ps() -> Response:
         names = [name for name in await service.names() if not name.startswith(f"{CHAT}:")]
-        return JSONResponse(
-            {
-                "models": [
-                    _listed(name, started) | {"size_vram": 0, "expires_at": "9999-12-31T00:00:00Z"} for name in names
-                ]
-            }
-        )
+        loaded = {"size_vram": 0, "expires_at": "9999-12-31T00:00:00Z"}
+        return JSONResponse({"models": [{**_listed(name, started), **loaded} for name in names]})
 
     @app.post("/api/show")
     async def show(request: Request) -> Response:

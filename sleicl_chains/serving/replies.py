@@ -95,7 +95,7 @@ async def _talked(served: Chat, asked: Asked) -> AsyncGenerator[Event, None]:
         if held is None:
             raise wrong(asked.schema_field, "this chat's model cannot be held to a schema; leave it out")
         options |= held
-    talk = await asyncio.to_thread(Conversation.of, served.weak, served.store, before, grimoire=served.grimoire)
+    talk = await asyncio.to_thread(_opened, served, before)
     begun = False
     async with aclosing(talk.apieces(text, **options)) as pieces:
         async for piece in pieces:
@@ -108,6 +108,11 @@ async def _talked(served: Chat, asked: Asked) -> AsyncGenerator[Event, None]:
         yield _begun(talk, (*ignored, *asked.unknown))
     counts = turn.usage.get("input_tokens"), turn.usage.get("output_tokens")
     yield Ended("length" if turn.ended == "cut" else "stop", *counts)
+
+
+def _opened(served: Chat, before: Sequence[BaseMessage]) -> Conversation:
+    known = served.unreadable()
+    return Conversation.of(served.weak, served.store, before, grimoire=served.grimoire, unreadable=known)
 
 
 def _begun(talk: Conversation, ignored: tuple[str, ...]) -> Begun:
