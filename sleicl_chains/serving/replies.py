@@ -13,7 +13,7 @@ from sleicl_chains.answers import Answer
 from sleicl_chains.models.abilities import schema_option
 from sleicl_chains.serving.conversation import Conversation
 from sleicl_chains.serving.failures import Failure, wrong
-from sleicl_chains.serving.menu import Chat, Learned
+from sleicl_chains.serving.menu import Chat, Learned, near
 
 JSON_FIELD = "answer"
 """Where a recipe's answer stands in a JSON object whose fields the client does not name."""
@@ -222,8 +222,6 @@ def check_shares(served: Learned | Chat) -> None:
 
 def missing(name: str, names: Sequence[str]) -> Failure:
     """Return the failure of a request for a model that is not served."""
-    from sleicl_chains.serving.menu import near
-
     like = near(name, names)
     more = f" Did you mean {', '.join(like)}?" if like else ""
     return Failure(
