@@ -21,7 +21,8 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from sleicl_chains import Task, solver
-from sleicl_chains.serving.batch import Asking, answer_file
+from sleicl_chains.serving.asking import Asking
+from sleicl_chains.serving.batch import answer_file
 
 TASK = Task(name="stub", task_type="choice", description="Say which.", labels=("even", "odd"))
 TEXT = "a message of some length, as people write them to a desk that answers them, number"

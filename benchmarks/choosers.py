@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from benchmarks.data import load
-from sleicl_chains import Answer, Example, Grimoire, Journal, Task, load_grimoire, solver, weak_model
+from benchmarks.data import grimoire_of, load
+from sleicl_chains import Answer, Example, Journal, solver, weak_model
 from sleicl_chains.answering.choosing import Choose
 from sleicl_chains.answering.priors import prior_texts
 from sleicl_chains.files import Home
@@ -52,7 +52,7 @@ def main() -> None:
     tables = {}
     for name in options.tasks.split(","):
         task, train, test = load(Path(options.data) / name, train=TRAIN_ROWS, test=options.limit, seed=0)
-        guides = [found(Path(options.grimoires) / name, start, task) for start in NAMES]
+        guides = [grimoire_of(Path(options.grimoires) / name, start, task) for start in NAMES]
         texts = prior_texts(train, task, seed=0)
         plain = solver(weak, task, prior_texts=texts, journal=journal)
         alone = [
@@ -78,11 +78,6 @@ def main() -> None:
         every = np.concatenate([on_test for on_test, _ in tables.values()])
         first = next(iter(tables.values()))[1]
         show("all", every, {arm: np.concatenate([arms[arm] for _, arms in tables.values()]) for arm in first})
-
-
-def found(folder: Path, start: str, task: Task) -> Grimoire:
-    """Return the grimoire of a file whose name begins so."""
-    return load_grimoire(next(iter(sorted(folder.glob(f"{start}*.json")))), task)
 
 
 def right(chain: "Runnable[str, Answer]", rows: Sequence[Example]) -> "NDArray[np.bool_]":

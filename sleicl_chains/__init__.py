@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from sleicl_chains.models.journal import Journal
     from sleicl_chains.models.names import strong_model, weak_model
     from sleicl_chains.models.reading import Reading
-    from sleicl_chains.serving.batch import Asking, answer_file
+    from sleicl_chains.serving.asking import Asking
+    from sleicl_chains.serving.batch import answer_file
+    from sleicl_chains.serving.conversation import Conversation
     from sleicl_chains.serving.middleware import GrimoireMiddleware
     from sleicl_chains.serving.tools import as_tool
     from sleicl_chains.tasks.cards import Task, load_task
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "Answer": "answers",
     "ArmBuilder": "evaluation.table",
-    "Asking": "serving.batch",
+    "Asking": "serving.asking",
+    "Conversation": "serving.conversation",
     "Example": "tasks.rows",
     "ExampleSelector": "grimoires.selectors",
     "Grimoire": "grimoires.grimoire",
@@ -75,6 +78,7 @@ __all__ = [
     "Answer",
     "ArmBuilder",
     "Asking",
+    "Conversation",
     "Example",
     "ExampleSelector",
     "Grimoire",

@@ -480,7 +480,7 @@ ALLOWED = {
     ("evaluation/evaluate.py", "os.open"): "makes an empty file",
     ("evaluation/evaluate.py", "open"): "appends to the run's rows, which the door has read before",
     ("models/journal.py", "os.open"): "makes an empty file",
-    ("serving/batch.py", "os.open"): "goes on writing an output of its own; pipes and devices are refused before",
+    ("serving/job.py", "os.open"): "goes on writing an output of its own; pipes and devices are refused before",
     ("models/packages.py", "open"): "what an installer complains of is written there",
     ("models/packages.py", "read_text"): "the same, in a folder made for it",
     ("models/weights.py", "open"): "writes the joined file; its parts come by the door",

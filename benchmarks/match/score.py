@@ -18,7 +18,7 @@ from langchain_core.embeddings import Embeddings
 from pydantic import BaseModel, ConfigDict, Field
 
 from sleicl_chains.files import Home, data_folder
-from sleicl_chains.grimoires.index import Indexed, described
+from sleicl_chains.grimoires.index import FIELDS, Indexed, texts_of
 from sleicl_chains.grimoires.match import SCALES, Match, Wish, matches
 from sleicl_chains.grimoires.shelf import Library, markdown, read_grimoire
 from sleicl_chains.models.embedders import embed, embedder
@@ -78,14 +78,16 @@ def main() -> None:
 
 def _indexed(library: Library, space: Embeddings) -> Indexed:
     grimoires = library.grimoires.values()
-    rules = [one.profound or one.simple for one in grimoires]
-    return Indexed(library, {"task": embed(space, map(described, grimoires)), "rules": embed(space, rules)})
+    return Indexed(
+        library, {field: embed(space, [text for one in grimoires for text in texts_of(one, field)]) for field in FIELDS}
+    )
 
 
 def _without(index: Indexed, tasks: Sequence[str]) -> Indexed:
-    keep = [row for row, one in enumerate(index.grimoires) if one.task not in tasks]
-    left = {index.grimoires[row].id: index.grimoires[row] for row in keep}
-    return Indexed(Library(left), {field: vectors[keep] for field, vectors in index.vectors.items()})
+    left = {one.id: one for one in index.grimoires if one.task not in tasks}
+    owners = {field: [one.task for one in index.grimoires for _ in texts_of(one, field)] for field in FIELDS}
+    kept = {field: [row for row, task in enumerate(owners[field]) if task not in tasks] for field in FIELDS}
+    return Indexed(Library(left), {field: vectors[kept[field]] for field, vectors in index.vectors.items()})
 
 
 def _found(text: str, right: Sequence[str], index: Indexed, space: Embeddings) -> Found:

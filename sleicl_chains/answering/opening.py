@@ -92,25 +92,25 @@ def open_texts(file: Path, task: "Task", evaluated: Iterable[str] = ()) -> list[
     return kept
 
 
-def open_grimoire(name: str, task: "Task", home: Home) -> "Grimoire":
-    """Return the grimoire of a file or an id; warn where it is for other labels than the task's."""
+def open_grimoire(name: str, task: "Task | None", home: Home) -> "Grimoire":
+    """Return the grimoire of a file or an id; warn where it is for labels that the task does not have."""
+    from sleicl_chains.grimoires.grimoire import load_grimoire
     from sleicl_chains.models.template_tokens import TOKENS_REMOVED
 
-    found, is_file = _grimoire(name, task, home)
+    is_file = os.path.isfile(name)  # not of pathlib: it raises where the name is too long for the system
+    found = load_grimoire(Path(name), task) if is_file else open_store(home).get(name)
     for warning in found.provenance.warnings if is_file else ():
         if TOKENS_REMOVED in warning:
             warnings.warn(f"{name}: {warning}", stacklevel=2)
-    if task.labels and found.labels and set(found.labels) != set(task.labels):
-        warnings.warn(f"the grimoire {found.id} is for other labels: {', '.join(found.labels)}", stacklevel=2)
+    if task is None or not found.labels:
+        return found
+    labels = ", ".join(found.labels)
+    if not task.labels:
+        said = f"the grimoire {found.id} is for the labels {labels}; the task has none: answers will be free text"
+        warnings.warn(said, stacklevel=2)
+    elif set(found.labels) != set(task.labels):
+        warnings.warn(f"the grimoire {found.id} is for other labels: {labels}", stacklevel=2)
     return found
-
-
-def _grimoire(name: str, task: "Task | None", home: Home) -> "tuple[Grimoire, bool]":
-    """Return a grimoire, and whether it lies in a file outside of the library."""
-    from sleicl_chains.grimoires.grimoire import load_grimoire
-
-    is_file = os.path.isfile(name)  # not of pathlib: it raises where the name is too long for the system
-    return load_grimoire(Path(name), task) if is_file else open_store(home).get(name), is_file
 
 
 def weak_options(task: "Task", given: Options) -> dict[str, Any]:
@@ -222,11 +222,12 @@ def open_solver(
     later: dict[str, Any] = {"journal": journal, "defer_below": defer_below, "to": second}
     if recipe:
         return Opened(_by_recipe(recipe, home, weak, options, embeddings, shown, later), recipe.task)
-    if task is None and shown.grimoire is not None:
-        task = _grimoire(shown.grimoire, None, home)[0].to_task()
+    grimoire = open_grimoire(shown.grimoire, task, home) if shown.grimoire is not None else None
+    if task is None and grimoire:
+        task = grimoire.to_task()
     if task is None:
         raise OptionError("--task is missing: give a card, or a --grimoire or --recipe, which have their own")
-    return Opened(_by_card(task, home, weak, options, embeddings, shown, seed, later), task)
+    return Opened(_by_card(task, grimoire, home, weak, options, embeddings, shown, seed, later), task)
 
 
 def _by_recipe(
@@ -249,8 +250,8 @@ def _by_recipe(
 
 
 def _by_card(
-    task: "Task", home: Home, weak: str | None, options: Options | None, embeddings: str | None, shown: Shown,
-    seed: int, later: Mapping[str, Any],
+    task: "Task", grimoire: "Grimoire | None", home: Home, weak: str | None, options: Options | None,
+    embeddings: str | None, shown: Shown, seed: int, later: Mapping[str, Any],
 ) -> "Runnable[str, Answer]":  # fmt: skip
     from sleicl_chains.answering.arms import Arm
     from sleicl_chains.answering.priors import chosen_texts
@@ -259,7 +260,6 @@ def _by_card(
     from sleicl_chains.grimoires.samplers import few_shot_examples
     from sleicl_chains.tasks.rows import load_examples
 
-    grimoire = open_grimoire(shown.grimoire, task, home) if shown.grimoire is not None else None
     arm = shown.arm or Arm(("profound" if grimoire.profound else "simple") if grimoire else "")
     model = open_weak(weak, task, home, options)
     rows: Sequence[Any] = load_examples(shown.train, task) if shown.train else []

@@ -22,7 +22,7 @@ from sleicl_chains.errors import OptionError
 from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
-    from sleicl_chains.serving.batch import Outcome
+    from sleicl_chains.serving.asking import Outcome
 
 
 def batch(
@@ -54,7 +54,8 @@ def batch(
     """Answer every row of a file; stopped, the same command goes on where it was."""
     from sleicl_chains.answering.opening import Shown, open_recipe, open_solver
     from sleicl_chains.cli.console import Meter
-    from sleicl_chains.serving.batch import Asking, answer_file, answer_pipe, check_files
+    from sleicl_chains.serving.asking import Asking
+    from sleicl_chains.serving.batch import answer_file, answer_pipe, check_files
 
     if output == "-" and (as_json or bad or force):
         raise OptionError("-o -: rows go to stdout and bad ones to stderr; --json, --bad and --force want a file")

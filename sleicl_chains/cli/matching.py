@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from sleicl_chains.learning.rerank import Tried
     from sleicl_chains.tasks.cards import Task
 
+_ORDER = (
+    "Best first by description, requests, rules, labels and texts together; the number is the similarity to the first two."
+)
 _TEXTS = 50
 """Of so many rows at most the texts sharpen the order."""
 
@@ -56,6 +59,8 @@ def match(
         return
     for one in results:
         print(_line(one))
+    if len(found) > 1 and not results:
+        say([_ORDER])
     for hit in () if results else found:
         print(f"{hit.score:.3f}\t{hit.grimoire.id}\t{hit.grimoire.task}\t{hit.why}\t{', '.join(hit.grimoire.labels)}")
     if found:

@@ -39,6 +39,7 @@ def init(
     card: Annotated[Path, typer.Option("--task", help="The card to write, .toml or .json.")],
     text_column: Annotated[str | None, typer.Option(help="Column with the text.")] = None,
     answer_column: Annotated[str | None, typer.Option(help="Column with the right answer.")] = None,
+    labels: Annotated[str | None, typer.Option(help="The labels, with commas between; else those of the rows.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the card.")] = False,
     home: HomeOption = None,
 ) -> None:
@@ -49,12 +50,13 @@ def init(
     if os.path.exists(card) and not force:
         raise InputError(f"{card}: the card is there already; give --force to overwrite it")
     refuse_unwritable(card)
-    task = infer_task(data, text_column=text_column, answer_column=answer_column)
+    listed = labels.split(",") if labels is not None else ()
+    task = infer_task(data, text_column=text_column, answer_column=answer_column, labels=listed)
     as_json = json.dumps(task.model_dump(mode="json"), ensure_ascii=False, indent=1) + "\n"
     write_whole(card, as_json if card.suffix == ".json" else card_text(task))
-    listed = ", ".join(task.labels[:50]) + (" ..." if len(task.labels) > 50 else "")
+    shown = ", ".join(task.labels[:50]) + (" ..." if len(task.labels) > 50 else "")
     number = "1 label" if len(task.labels) == 1 else f"{len(task.labels)} labels"
-    found = f"{number}: {listed}" if task.labels else "no labels (open-ended)"
+    found = f"{number}: {shown}" if task.labels else "no labels (open-ended)"
     print(
         f"{card}: {found}. Now write its description: the better it says what each label means, the better all arms do."
     )

@@ -133,7 +133,7 @@ class Archive:
 
         Raises:
             GrimoireNotFound: there is no such file.
-            StoreError: the grimoire is a shipped one.
+            StoreError: the grimoire is a shipped one, or the id is that of one version.
         """
         if id in markdown(self._home.grimoires):
             self._keep_now(id, self._home.grimoires / f"{id}.md")
@@ -142,7 +142,12 @@ class Archive:
         elif id in (files := self._shelf.files()):
             raise StoreError(f"The grimoire {id!r} came with the package and cannot be removed: {files[id]}")
         else:
-            raise self.not_found(id, files)
+            name = self.find(id).name
+            untag = f", `sleicl grimoires tag --remove {id}` the tag alone" if id in self.versions.tags() else ""
+            raise StoreError(
+                f"{id} is a version of {name} and is not removed alone; `sleicl grimoires restore {name}@NUMBER` makes "
+                f"another one current, `sleicl grimoires remove {name}` removes all of {name}{untag}"
+            )
 
     def removed(self) -> list[Grimoire]:
         """Return the removed grimoires, sorted by id."""

@@ -7,17 +7,18 @@ and one of all. Checksums tell damage, not who wrote it. Importing changes no gr
 import hashlib
 import json
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sleicl_chains.errors import InputError, StoreError, first_complaint
+from sleicl_chains.errors import GrimoireNotFound, InputError, StoreError, first_complaint, note
 from sleicl_chains.files import EXCHANGE_LIMIT, TEXT_LIMIT, parse_json, read_text
 from sleicl_chains.grimoires.grimoire import Grimoire, version_id, without_tokens
 from sleicl_chains.grimoires.outside import named_outside
 from sleicl_chains.grimoires.store import GrimoireStore, check_writable
+from sleicl_chains.grimoires.versions import Version, check_tag
 
 FORMAT = 1
 _FORBID = ConfigDict(extra="forbid", strict=True)
@@ -29,6 +30,8 @@ class Parcel:
 
     grimoire: Grimoire
     earlier: tuple[Grimoire, ...] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """What each tag stands for: the `version_id` of one of these texts."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class _Text(BaseModel):
     model_config = _FORBID
     markdown: str
     sha256: str
+    tags: list[str] = []
 
 
 class _Entry(_Text):
@@ -66,7 +70,7 @@ def packed(store: GrimoireStore, ids: Sequence[str], *, history: bool = False) -
     Args:
         store: where they are.
         ids: as `GrimoireStore.get` takes them; a version goes under the name of its grimoire.
-        history: also the texts that each had before.
+        history: also the texts that each had before. Tags go along with the texts that they stand for.
 
     Raises:
         GrimoireNotFound: there is no such grimoire.
@@ -79,17 +83,18 @@ def packed(store: GrimoireStore, ids: Sequence[str], *, history: bool = False) -
     entries = []
     for version in versions:
         before = [one for one in store.history(version.name) if one.number < version.number] if history else []
-        earlier = {"earlier": [_text(one.grimoire) for one in before]} if before else {}
-        entries.append({"name": version.name, **_text(version.grimoire), **earlier})
+        earlier = {"earlier": [_text(one) for one in before]} if before else {}
+        entries.append({"name": version.name, **_text(version), **earlier})
     text = json.dumps({"sleicl_grimoires": FORMAT, "sha256": _sum_of(entries), "entries": entries}, indent=1) + "\n"
     if len(text) > EXCHANGE_LIMIT:
         raise InputError(f"export: the file would have {len(text)} bytes; expected at most {EXCHANGE_LIMIT}")
     return text
 
 
-def _text(grimoire: Grimoire) -> dict[str, object]:
-    markdown = grimoire.to_markdown()
-    return {"markdown": markdown, "sha256": _sha256(markdown)}
+def _text(version: Version) -> dict[str, object]:
+    markdown = version.grimoire.to_markdown()
+    tags = {"tags": list(version.tags)} if version.tags else {}
+    return {"markdown": markdown, "sha256": _sha256(markdown), **tags}
 
 
 def _sha256(text: str) -> str:
@@ -128,10 +133,19 @@ def _checked(file: _File, entries: object) -> list[Parcel]:
         raise InputError("expected at least one entry, and none of the same name")
     if _sum_of(entries) != file.sha256:
         raise InputError("the checksum does not fit the entries; the file is damaged or was changed")
-    return [
-        Parcel(_grimoire(entry, entry.name), tuple(_grimoire(one, entry.name) for one in entry.earlier))
-        for entry in file.entries
-    ]
+    tags = [tag for entry in file.entries for text in (*entry.earlier, entry) for tag in text.tags]
+    if len(set(tags)) < len(tags):
+        raise InputError("expected each tag once, for one text")
+    for tag in tags:
+        check_tag(tag)
+    return [_parcel(entry) for entry in file.entries]
+
+
+def _parcel(entry: _Entry) -> Parcel:
+    texts = [(text, _grimoire(text, entry.name)) for text in (*entry.earlier, entry)]
+    tags = {tag: version_id(grimoire) for text, grimoire in texts for tag in text.tags}
+    *earlier, newest = (grimoire for _, grimoire in texts)
+    return Parcel(newest, tuple(earlier), tags)
 
 
 def _grimoire(text: _Text, name: str) -> Grimoire:
@@ -165,7 +179,8 @@ def _fields(grimoire: Grimoire) -> dict[str, str]:
 def receive(store: GrimoireStore, parcels: Sequence[Parcel]) -> list[Received]:
     """Add grimoires from outside to a library, all or none, and return what became of each.
 
-    Where the library has the name with another text, the grimoire gets the name that is made from its texts.
+    Where the library has the name with another text, the grimoire gets the name that is made from its texts. Tags come
+    along; a word that is in use here keeps its meaning, and a note says so.
 
     Raises:
         StoreError: that name, too, is taken by another text, another process adds it at the same time, or they cannot
@@ -182,7 +197,28 @@ def receive(store: GrimoireStore, parcels: Sequence[Parcel]) -> list[Received]:
     if fresh:
         earlier = {one.grimoire.id: one.earlier for one in fresh}
         store.add_all([one.grimoire for one in fresh], earlier=earlier, new=True)
+    for parcel, done in zip(parcels, received, strict=True):
+        for tag, id in parcel.tags.items():
+            _take_tag(store, tag, done.id, id)
     return received
+
+
+def _take_tag(store: GrimoireStore, tag: str, name: str, id: str) -> None:
+    version = next((one for one in reversed(store.history(name)) if one.id == id), None)
+    if version is None:  # the library knew of earlier texts and did not take those of the file
+        note(f"the tag {tag} is left out: the text of {name} that it stands for is not here")
+    elif (here := _meaning(store, tag)) is None:
+        store.tag(version.reference, tag)
+    elif here != version.reference:
+        note(f"the tag {tag} is left out: it stands for {here} here, not for {version.reference}")
+
+
+def _meaning(store: GrimoireStore, word: str) -> str | None:
+    """Return the version that a word stands for; a tag may outlive what it stands for."""
+    try:
+        return store.tags().get(word) or store.version(word).reference
+    except GrimoireNotFound:
+        return None
 
 
 def _place(grimoire: Grimoire, library: Mapping[str, Grimoire], tags: Container[str]) -> Received:

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -118,6 +119,8 @@ class Grimoire:
     effects: tuple[Effect, ...] = ()
     language: str = ""
     """Of the texts that it is for, as en or de; empty where it is not said."""
+    requests: tuple[str, ...] = ()
+    """How people ask for it, in their words: it is found by these as by its description."""
 
     def __post_init__(self) -> None:
         for name in ("profound", "simple"):
@@ -126,7 +129,16 @@ class Grimoire:
             raise InputError("the profound and the simple text are both empty; expected at least one")
         if SURROGATE.search(
             "".join(
-                [self.task, self.task_type, self.description, *self.labels, self.profound, self.simple, self.language]
+                [
+                    self.task,
+                    self.task_type,
+                    self.description,
+                    *self.labels,
+                    *self.requests,
+                    self.profound,
+                    self.simple,
+                    self.language,
+                ]
             )
         ):
             raise InputError("the grimoire holds half of a surrogate pair; expected valid Unicode")
@@ -153,6 +165,7 @@ class Grimoire:
             "description": self.description,
             "labels": list(self.labels),
             **({"language": self.language} if self.language else {}),
+            **({"requests": list(self.requests)} if self.requests else {}),
             "provenance": _known(self.provenance),
         }
         if self.effects:
@@ -188,7 +201,7 @@ class Grimoire:
         front = _front_matter(head)
         profound, simple = _sections(body)
         about = (front.task, front.task_type, front.description, front.labels)
-        return cls(id, *about, profound, simple, front.provenance, front.effect, front.language)
+        return cls(id, *about, profound, simple, front.provenance, front.effect, front.language, front.requests)
 
 
 def grimoire_id(task: str, profound: str, simple: str) -> str:
@@ -209,6 +222,9 @@ _HEADING_LINE = re.compile(r"^# (Profound|Simple) grimoire[ \t\r]*$", _ANY_CASE)
 _ALIKE = re.compile(r"^(\\*# (?:Profound|Simple) grimoire[ \t\r]*)$", _ANY_CASE)
 _ESCAPED = re.compile(r"^\\(\\*# (?:Profound|Simple) grimoire[ \t\r]*)$", _ANY_CASE)
 
+_ANY_HEADING = re.compile(r"^#{1,6}[ \t]*(\w[^\r\n]{6,24}?)[ \t\r]*$", re.MULTILINE)
+_OTHER_GRIMOIRE = re.compile(r"^# (?!(?:Profound|Simple) grimoire[ \t\r]*$)\S{1,24} grimoire[ \t\r]*$", _ANY_CASE)
+
 
 def _escaped(text: str) -> str:
     """Return `text` with a backslash before lines that look like our headings, as Markdown escapes them."""
@@ -219,11 +235,29 @@ def _sections(body: str) -> tuple[str, str]:
     before, *parts = _HEADING_LINE.split(body)
     names = [name.lower() for name in parts[::2]]
     if before.strip() or not names:
-        raise InputError(f"found no heading above the text; expected {' and '.join(map(repr, _HEADINGS.values()))}")
+        first = before.strip().partition("\n")[0].rstrip()
+        raise _heading_missing(f"the heading {first!r:.80}" if first.startswith("#") else "no heading above the text")
+    # Only where a heading is missing: what we write has both, and so its texts may hold any other.
+    for name in set(_HEADINGS) - set(names):
+        if heading := _meant(name, body):
+            raise _heading_missing(f"the heading {heading!r}")
     if len(set(names)) < len(names):
         raise InputError("a heading stands twice; write a backslash before one that belongs to the text")
     texts = dict(zip(names, (_ESCAPED.sub(r"\1", text) for text in parts[1::2]), strict=True))
     return texts.get("profound", ""), texts.get("simple", "")
+
+
+def _heading_missing(found: str) -> InputError:
+    return InputError(f"found {found}; expected {' and '.join(map(repr, _HEADINGS.values()))}")
+
+
+def _meant(name: str, body: str) -> str | None:
+    """Return a heading by which a person has probably meant that of a text, such as '# Simpel grimoire'."""
+    wanted = _HEADINGS[name].removeprefix("# ").lower()
+    headings = {line[1].lower(): line[0].rstrip() for line in _ANY_HEADING.finditer(body)}
+    near = get_close_matches(wanted, headings, n=1, cutoff=0.8)
+    other = _OTHER_GRIMOIRE.search(body)
+    return headings[near[0]] if near else other and other[0].rstrip()
 
 
 class _FrontMatter(BaseModel):
@@ -234,6 +268,7 @@ class _FrontMatter(BaseModel):
     description: str = ""
     labels: tuple[str, ...] = ()
     language: str = ""
+    requests: tuple[str, ...] = ()
     provenance: Provenance = Provenance()
     effect: tuple[Effect, ...] = ()
 

@@ -1,8 +1,9 @@
 """The Chroma index of the grimoires: their vectors, made from the Markdown files and kept in step with them.
 
-There is one collection a field, `task` and `rules`. A record's id ends in a hash of what it holds, so that ids alone
-tell what is new and what is gone, whoever wrote the index and wherever he was stopped. The index is read whole: a
-library fits into memory, where comparing all of it takes less than asking. Whatever is here may be thrown away.
+There is one collection a field: `task`, `rules` and `requests`, of which a grimoire may have several or none. A
+record's id ends in a hash of what it holds, so that ids alone tell what is new and what is gone, whoever wrote the
+index and wherever he was stopped. The index is read whole: a library fits into memory, where comparing all of it takes
+less than asking. Whatever is here may be thrown away.
 """
 
 import json
@@ -34,15 +35,21 @@ if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
 
 Item = TypeVar("Item")
-Field = Literal["task", "rules"]
+Field = Literal["task", "rules", "requests"]
 FIELDS: tuple[Field, ...] = get_args(Field)
+BEST_OF_SEVERAL = 0.05
+"""Taken off the similarity to the nearest request: the nearest of several is nearer by chance than one description. Of
+0, .05, .1 and .15 the one that told best what fits, on the 100 descriptions of benchmarks/match."""
 _FORMER = "sleicl-grimoires"
 """The one collection that earlier versions had for both fields."""
 
 
 @dataclass(frozen=True, eq=False)
 class Indexed:
-    """A library and its vectors: for each field (n_grimoires, n_dims), rows of unit length, in the library's order."""
+    """A library and its vectors: for each field (n_texts, n_dims), rows of unit length, in the library's order.
+
+    Of `task` and `rules` there is one text a grimoire, of `requests` as many as it has.
+    """
 
     library: Library
     vectors: Mapping[Field, NDArray[np.float32]]
@@ -53,10 +60,35 @@ class Indexed:
         return [*self.library.grimoires.values()]
 
     def cosines(self, field: Field, vector: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-        """Return what each grimoire's vector has in common with one of unit length: (n_grimoires,)."""
+        """Return what each grimoire's nearest vector has in common with one of unit length: (n_grimoires,).
+
+        It is -1 for a grimoire that has no text of the field.
+        """
         # One thread: on a busy machine the threads of a matrix product wait for each other longer than it takes.
         found: NDArray[np.floating[Any]] = np.einsum("nd,d->n", self.vectors[field], vector.astype(np.float32))
+        if field != "requests":
+            return found
+        best: NDArray[np.floating[Any]] = np.full(len(self.grimoires), -1.0, dtype=np.float32)
+        np.maximum.at(best, self._asked, found)
+        return best
+
+    def nearness(self, vector: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        """Return how near each grimoire's description, or the nearest of its requests, is to a text: (n_grimoires,)."""
+        asked = self.cosines("requests", vector) - BEST_OF_SEVERAL
+        found: NDArray[np.floating[Any]] = np.maximum(self.cosines("task", vector), asked)
         return found
+
+    def nearest_text(self, row: int, vector: NDArray[np.floating[Any]]) -> str:
+        """Return which of a grimoire's description and requests is nearest to a text."""
+        grimoire = self.grimoires[row]
+        asked = self.vectors["requests"][self._asked == row]
+        scores = [self.vectors["task"][row] @ vector, *(asked @ vector - BEST_OF_SEVERAL)]
+        return [described(grimoire), *grimoire.requests][int(np.argmax(scores))]
+
+    @cached_property
+    def _asked(self) -> NDArray[np.intp]:
+        """Which grimoire each request is of: (n_requests,)."""
+        return np.repeat(np.arange(len(self.grimoires)), [len(one.requests) for one in self.grimoires])
 
     @cached_property
     def by_label(self) -> Mapping[str, Sequence[int]]:
@@ -93,10 +125,17 @@ def facts(grimoire: Grimoire) -> dict[str, str]:
     return {"task": grimoire.task, "strong_model": provenance.strong_model, "sampler": provenance.sampler}
 
 
-def _record(grimoire: Grimoire, field: Field) -> _Record:
-    text = described(grimoire) if field == "task" else grimoire.text()
+def _records(grimoire: Grimoire, field: Field) -> list[_Record]:
     metadata = {"grimoire": grimoire.id, **facts(grimoire)}
-    return _Record(f"{grimoire.id}:{short_hash(json.dumps([text, metadata]))}", text, metadata)
+    return [
+        _Record(f"{grimoire.id}:{short_hash(json.dumps([text, metadata]))}", text, metadata)
+        for text in texts_of(grimoire, field)
+    ]
+
+
+def texts_of(grimoire: Grimoire, field: Field) -> Sequence[str]:
+    """Return the texts of a grimoire's field."""
+    return {"task": (described(grimoire),), "rules": (grimoire.text(),), "requests": grimoire.requests}[field]
 
 
 def in_step(
@@ -114,7 +153,7 @@ def in_step(
     size = client.get_max_batch_size()
     for field in FIELDS:
         collection = _collection(client, field, fingerprint, place)
-        records = {record.id: record for record in (_record(grimoire, field) for grimoire in grimoires.values())}
+        records = {record.id: record for grimoire in grimoires.values() for record in _records(grimoire, field)}
         found = {id for page in _pages(collection, size) for id in page["ids"]}
         for ids in _parts(sorted(found - records.keys()), size):
             collection.delete(ids=ids)
@@ -140,12 +179,13 @@ def read_index(client: "ClientAPI", library: Library, fingerprint: str, place: s
         rows: dict[str, Any] = {}
         for page in _pages(collection, size, "embeddings"):
             rows |= zip(page["ids"], page["embeddings"], strict=True)
-        wanted = [_record(grimoire, field).id for grimoire in library.grimoires.values()]
+        wanted = [record.id for grimoire in library.grimoires.values() for record in _records(grimoire, field)]
         if missing := len(wanted) - sum(id in rows for id in wanted):
             raise StoreError(
                 f"The index is damaged: it lacks {missing} of {len(wanted)} records; run `sleicl grimoires rebuild`"
             )
         vectors[field] = np.array([rows[id] for id in wanted], dtype=np.float32)
+    vectors["requests"] = vectors["requests"].reshape(-1, vectors["task"].shape[1])  # also where there is none
     return Indexed(library, vectors)
 
 

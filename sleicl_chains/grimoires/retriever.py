@@ -6,6 +6,7 @@ from typing import Literal
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables.config import run_in_executor
 from pydantic import ConfigDict
 
 from sleicl_chains.errors import InputError
@@ -37,24 +38,19 @@ class GrimoireRetriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
-        k = self.k if k is None else k
-        if self.search_type == "match":
-            self._check_unfiltered()
-            return self._documents(self.store.match(query, k=k, threshold=self.score_threshold))
-        return self._documents(self.store.search(query, k, self.filters))
+        return self._documents(self._found(query, self.k if k is None else k))
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None
     ) -> list[Document]:
-        k = self.k if k is None else k
-        if self.search_type == "match":
-            self._check_unfiltered()
-            return self._documents(await self.store.amatch(query, k=k, threshold=self.score_threshold))
-        return self._documents(await self.store.asearch(query, k, self.filters))
+        return self._documents(await run_in_executor(None, self._found, query, self.k if k is None else k))
 
-    def _check_unfiltered(self) -> None:
+    def _found(self, query: str, k: int) -> Sequence[Hit | Match]:
+        if self.search_type == "nearest":
+            return self.store.search(query, k, self.filters)
         if self.filters:
             raise InputError("GrimoireRetriever: `filters` go with search_type='nearest' alone; leave one of both out")
+        return self.store.match(query, k=k, threshold=self.score_threshold)
 
     def _documents(self, hits: Sequence[Hit | Match]) -> list[Document]:
         least = self.score_threshold

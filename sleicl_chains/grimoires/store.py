@@ -164,7 +164,7 @@ class GrimoireStore:
         written = self._archive.write(grimoires, earlier)
         try:
             with self._chroma() as client:
-                in_step(client, library.grimoires | written, self._embeddings, self._fingerprint, self._place)
+                in_step(client, library.grimoires | written, self.embeddings, self._fingerprint, self._place)
         except SleiclError as problem:
             folder = self.home.grimoires
             what = folder / f"{grimoires[0].id}.md" if len(written) == 1 else f"{len(written)} files in {folder}"
@@ -217,9 +217,9 @@ class GrimoireStore:
 
         Raises:
             GrimoireNotFound: there is no such file.
-            StoreError: the grimoire is a shipped one.
+            StoreError: the grimoire is a shipped one, or the id is that of one version.
         """
-        with self._locked_library():
+        with self._locked_library(), _told():
             self._archive.remove(id)
 
     def removed(self) -> builtins.list[Grimoire]:
@@ -275,7 +275,7 @@ class GrimoireStore:
         Raises:
             GrimoireNotFound: there is no such grimoire.
         """
-        index = self._indexed()
+        index = self.indexed()
         if id is not None and id not in index.library.grimoires:
             raise self._archive.not_found(id, index.library.grimoires)
         return near_duplicates(index.grimoires, index.vectors["rules"], of=id) if index.grimoires else []
@@ -299,8 +299,8 @@ class GrimoireStore:
         check_filters(filters)
         _check_count(k, "search")
         # Before the lock: a slow embedder must keep nobody waiting.
-        mean = embed(self._embeddings, _questions(query), as_queries=True).mean(axis=0)
-        index = self._indexed()
+        mean = embed(self.embeddings, _questions(query), as_queries=True).mean(axis=0)
+        index = self.indexed()
         if not index.grimoires:
             return []
         # The mean of unit vectors, so that its product with another one is the mean of their cosines.
@@ -332,8 +332,8 @@ class GrimoireStore:
             EmbedderChanged: the index was made with other embeddings.
         """
         _check_count(k, "match")
-        wish = Wish.of(wanted, texts, self._embeddings)
-        return matches(self._indexed(), wish, k=k, threshold=threshold)
+        wish = Wish.of(wanted, texts, self.embeddings)
+        return matches(self.indexed(), wish, k=k, threshold=threshold)
 
     async def amatch(
         self, wanted: str | Task, *, texts: Sequence[str] = (), k: int = 3, threshold: float | None = None
@@ -341,7 +341,7 @@ class GrimoireStore:
         """Do what `match` does, in a thread."""
         return await run_in_executor(None, partial(self.match, wanted, texts=texts, k=k, threshold=threshold))
 
-    def _indexed(self) -> Indexed:
+    def indexed(self) -> Indexed:
         """Return the library with its vectors, from memory as long as no file has changed."""
         library, held = self._shelf.library(), self._held
         self.problems = [*library.problems]
@@ -363,7 +363,7 @@ class GrimoireStore:
 
     def _read_index(self, library: Library, folder: Path | None = None) -> Indexed:
         with self._chroma(folder) as client:
-            in_step(client, library.grimoires, self._embeddings, self._fingerprint, self._place)
+            in_step(client, library.grimoires, self.embeddings, self._fingerprint, self._place)
             return read_index(client, library, self._fingerprint, self._place)
 
     def rebuild(self) -> int:
@@ -374,17 +374,18 @@ class GrimoireStore:
                 discard(self.home.chroma)
             with self._chroma() as client:
                 drop(client, self._place)
-                in_step(client, library.grimoires, self._embeddings, self._fingerprint, self._place)
+                in_step(client, library.grimoires, self.embeddings, self._fingerprint, self._place)
         self.problems = [*library.problems]
         return len(library.grimoires)
 
     @cached_property
-    def _embeddings(self) -> Embeddings:
+    def embeddings(self) -> Embeddings:
+        """The embeddings of the index."""
         return embedder(home=self.home) if self._given is None else self._given
 
     @cached_property
     def _fingerprint(self) -> str:
-        return fingerprint(self._embeddings)
+        return fingerprint(self.embeddings)
 
     @cached_property
     def _place(self) -> str:

@@ -20,8 +20,8 @@ from difflib import SequenceMatcher, unified_diff
 from pathlib import Path
 from typing import NamedTuple
 
-from sleicl_chains.errors import InputError
-from sleicl_chains.files import parse_json, read_text, write_whole
+from sleicl_chains.errors import InputError, StoreError
+from sleicl_chains.files import TEXT_LIMIT, parse_json, read_text, write_whole
 from sleicl_chains.grimoires.grimoire import Effect, Grimoire, version_id
 
 _COPY = re.compile(r"(.+)\.(\d{4,})-([0-9a-f]{8})\.md")
@@ -145,14 +145,19 @@ class Versions:
         """Return what each tag stands for, as desk@2.
 
         Raises:
-            InputError: the file of the tags is damaged.
+            StoreError: the file of the tags is damaged.
         """
         path = self.folder / "tags.json"
         if not path.exists():
             return {}
-        found = parse_json(read_text(path, "the tags"), path, "tags and the versions that they stand for")
-        if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-            raise InputError(f"{path}: expected one object of tags and the versions that they stand for")
+        what = "tags and what they stand for"
+        try:
+            found = parse_json(read_text(path, what), path, what)
+            if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+                raise InputError(f"{path}: expected {what}")
+        except InputError as problem:
+            mend = 'mend it, as in {"best": "mine@2"}, or move it away: only the tags are gone then'
+            raise StoreError(f"{problem}; {mend}") from None
         return found
 
     def set_tag(self, tag: str, reference: str | None) -> None:
@@ -162,14 +167,16 @@ class Versions:
             InputError: it is no word, or there is no such tag to remove.
         """
         tags = self.tags()
-        if not _TAG.fullmatch(tag):
-            raise InputError(f"the tag {tag!r} cannot be one; expected a word such as 'best' of at most 64 characters")
+        check_tag(tag)
         if reference is None and tag not in tags:
             known = f"there are {', '.join(tags)}" if tags else "there are none"
             raise InputError(f"There is no tag {tag!r}; {known}")
         left = {name: version for name, version in tags.items() if name != tag}
         left |= {tag: reference} if reference else {}
-        write_whole(self.folder / "tags.json", json.dumps(left, ensure_ascii=False, indent=1) + "\n")
+        text = json.dumps(left, ensure_ascii=False, indent=1) + "\n"
+        if len(text.encode()) > TEXT_LIMIT:
+            raise InputError(f"there are {len(tags)} tags, and no room for {tag!r}; remove some")
+        write_whole(self.folder / "tags.json", text)
 
     def _of(self, name: str) -> list[_Copy]:
         return self._copies().get(name, [])
@@ -188,6 +195,16 @@ class Versions:
         # Not waited for: thousands of files may be seen at once, and after a power cut it is made again.
         write_whole(path, grimoire.to_markdown(), sync=False)
         return _Copy(number, hash, path)
+
+
+def check_tag(tag: str) -> None:
+    """Refuse what is no word.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not _TAG.fullmatch(tag):
+        raise InputError(f"the tag {tag!r:.80} cannot be one; expected a word such as 'best' of at most 64 characters")
 
 
 def _hash(grimoire: Grimoire) -> str:

@@ -1,14 +1,45 @@
 """Which grimoire belongs to a message of a conversation: a new one, the one of the turn before, or none.
 
+A message is cut into parts, since what is asked is often one sentence beside a long text. A grimoire leads by how near
+a part is to its description or to a request that it names, less half of how near that part is to what people ask
+besides (`talk.toml`). It is taken where it leads by enough; the one of the turn before needs less, the less the more
+the message reads as a follow-up. `benchmarks/talks` has the conversations that this was set on and measured with.
+
 What is picked follows from the user's messages alone, in their order. So a server that is sent a whole talk picks as a
 chat that has followed it.
 """
 
+import re
+import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sleicl_chains.grimoires.grimoire import Grimoire
+from sleicl_chains.grimoires.index import Indexed, described
 from sleicl_chains.grimoires.store import GrimoireStore
+from sleicl_chains.models.embedders import embed
+
+_QUOTED = re.compile(r'```.*?```|"[^"]{15,}"|“[^”]{15,}”|„[^“”]{15,}[“”]|«[^»]{15,}»', re.DOTALL)
+_ASKS = "can|could|pls|please|make|is|what|which|how|do|does|did"
+_PART_ENDS = re.compile(rf"\n|(?<=[.!?;:])\s+|\.\.+|\s[-–]\s|,\s+(?=(?:{_ASKS})\b)", re.IGNORECASE)
+_WORD = re.compile(r"\w")
+_FIRST_PARTS = 3
+"""So many parts at the beginning are looked at, and the last one."""
+_LONG = 25
+"""A message of more words brings a text along."""
+_BESIDE = 0.5
+"""Weight of how near a part is to what people ask besides."""
+_BAR = 0.265
+"""Least lead of a grimoire."""
+_HELD, _TEXT, _FOLLOWS = 0.17, 0.25, 0.375
+"""What the grimoire of the turn before has ahead: always, where the message brings a text, and per unit of how much
+nearer it is to follow-ups than to other requests. All by `benchmarks/talks/fit.py`, rounded."""
 
 
 @dataclass(frozen=True)
@@ -21,18 +52,55 @@ class Pick:
     """Whether it goes on from the turn before."""
 
 
+@dataclass(frozen=True, eq=False)
+class Message:
+    """A message as it is compared: its parts, and whether it brings a text along."""
+
+    parts: tuple[str, ...]
+    brings_text: bool
+
+    @classmethod
+    def of(cls, text: str) -> "Message":
+        """Return it without the texts that are quoted in it, unless there is nothing else."""
+        asked = _QUOTED.sub("\n", text)
+        parts = [part.strip() for part in _PART_ENDS.split(asked) if _WORD.search(part)]
+        brings = len(asked) < len(text) - 12 or len(text.split()) > _LONG
+        if not parts:
+            return cls((text.strip()[:200],), brings)
+        taken = [*parts[:_FIRST_PARTS], parts[-1]]
+        if len(parts) > 1 and len(whole := " ".join(parts)) < 250:
+            taken.append(whole)
+        return cls(tuple(dict.fromkeys(taken)), brings)
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """A message beside a library."""
+
+    index: Indexed
+    vectors: NDArray[np.float32]
+    """Of the message's parts: (n_parts, n_dims)."""
+    near: NDArray[np.floating[Any]]
+    """(n_parts, n_grimoires)."""
+    leads: NDArray[np.floating[Any]]
+    """`near` less half of how near the part is to what people ask besides: (n_parts, n_grimoires)."""
+    brings_text: bool
+    follows: float
+    """How much nearer a part is to follow-ups than to other requests, at most; from -1 to 1."""
+
+    def why(self, row: int) -> str:
+        """Say what a grimoire is near by."""
+        part = int(self.leads[:, row].argmax())
+        said = self.index.nearest_text(row, self.vectors[part])
+        what = "its description" if said == described(self.index.grimoires[row]) else f"“{said}”"
+        return f"near to {what} ({self.near[part, row]:.2f})"
+
+
 @dataclass
 class Picker:
-    """Picks from a library, which is searched once a message.
-
-    Args:
-        store: the library.
-        threshold: least similarity of a message to what a grimoire is for; by default that of `GrimoireStore.match`.
-    """
+    """Picks from a library, which is read again where it has changed. No model call; some milliseconds a message."""
 
     store: GrimoireStore
-    threshold: float | None = None
-    _known: dict[tuple[str, ...], Pick] = field(default_factory=dict, repr=False)
 
     def pick(self, text: str, before: Pick | None = None) -> Pick:
         """Return the pick of a message.
@@ -44,11 +112,32 @@ class Picker:
         Raises:
             StoreError: the library cannot be read.
         """
-        found = self.store.match(text, k=1, threshold=self.threshold) if text.strip() else []
-        if found:
-            hit = found[0]
-            return Pick(hit.grimoire, f"similarity {hit.score:.2f}, {hit.why}")
-        return Pick()
+        found = self.compared(text)
+        if found is None:
+            return Pick()
+        grimoires, lead = found.index.grimoires, found.leads.max(axis=0)
+        before_id = before.grimoire.id if before and before.grimoire else ""
+        held = next((row for row, one in enumerate(grimoires) if one.id == before_id), None)
+        ahead = lead.copy()
+        if held is not None:
+            ahead[held] += _HELD + _TEXT * found.brings_text + _FOLLOWS * found.follows
+        best = int(ahead.argmax())
+        if ahead[best] < _BAR:
+            return Pick()
+        why = found.why(best) if lead[best] >= _BAR else "goes on with the one before"
+        return Pick(grimoires[best], why, held=best == held)
+
+    def compared(self, text: str) -> Compared | None:
+        """Return how near a message is to each grimoire; None where there is nothing to compare."""
+        index = self.store.indexed()
+        if not index.grimoires or not text.strip():
+            return None
+        message = Message.of(text)
+        vectors = embed(self.store.embeddings, message.parts, as_queries=True)
+        follows, others = ((vectors @ known.T).max(axis=1) for known in self._known)  # (n_parts,) each
+        near = np.array([index.nearness(vector) for vector in vectors])
+        leads = near - _BESIDE * others[:, None]
+        return Compared(index, vectors, near, leads, message.brings_text, float((follows - others).max()))
 
     def of_talk(self, texts: Iterable[str]) -> Pick:
         """Return the pick of the last of a talk's messages of the user."""
@@ -56,3 +145,9 @@ class Picker:
         for text in texts:
             pick = self.pick(text, pick)
         return pick
+
+    @cached_property
+    def _known(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The vectors of follow-ups, and of what people ask besides."""
+        lines = tomllib.loads((files("sleicl_chains.serving") / "talk.toml").read_text(encoding="utf-8"))
+        return embed(self.store.embeddings, lines["follow_ups"]), embed(self.store.embeddings, lines["others"])

@@ -24,6 +24,18 @@ def test_a_sentence_finds_grimoires(home: Home) -> None:
     assert rest == [found[0]["id"], "spam", found[0]["why"], "spam, not spam"]
 
 
+def test_the_order_of_several_is_told_beside_their_numbers(home: Home) -> None:
+    command = ("grimoires", "match", "Sort customer messages by how urgent they are", "-k", 2)
+    done = sleicl(*command)
+    first, second = (float(line.split("\t")[0]) for line in done.out.splitlines())
+    told, following = done.err.splitlines()
+    assert first < second and following.startswith("Next: ")
+    assert told == (
+        "Best first by description, requests, rules, labels and texts together; the number is the similarity to the first two."
+    )
+    assert sleicl(*command, "--json").err == ""
+
+
 def test_what_is_found_answers_without_a_card(home: Home, tmp_path: Path) -> None:
     found = sleicl("grimoires", "match", "Is this e-mail junk or not?", "-k", 1, "--json").json()["matches"]
     bare = tmp_path / "bare.md"

@@ -14,7 +14,7 @@ from sleicl_chains.answering.solver import solver
 from sleicl_chains.errors import RecipeRefused
 from sleicl_chains.files import Home
 from sleicl_chains.models.names import weak_model
-from sleicl_chains.tasks.cards import load_task
+from sleicl_chains.tasks.cards import Task, load_task
 from sleicl_chains.tasks.infer import PLACEHOLDER
 from tests.answering.test_recipes import LINEAR, SCORED, bare, recipe
 from tests.support.command import Desk, Done, Parrot, learning, sleicl
@@ -289,6 +289,19 @@ def test_opening_warns_and_prints_nothing(tmp_path: Path, home: Home, capfd: pyt
     with pytest.warns(UserWarning, match="the grimoire guide is for other labels: c, d"):
         open_grimoire(str(guide), task, home)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_card_without_labels_beside_a_grimoire_with_some_is_told(tmp_path: Path, home: Home) -> None:
+    guide, plain = tmp_path / "guide.md", tmp_path / "plain.md"
+    guide.write_text("---\ntask: desk\nlabels: [c, d]\n---\n\n# Simple grimoire\n\nMoney.\n")
+    plain.write_text("---\ntask: desk\n---\n\n# Simple grimoire\n\nMoney.\n")
+    task = Task(name="desk", description="Say which team it is for.")
+    with pytest.warns(UserWarning) as said:
+        open_grimoire(str(guide), task, home)
+        open_grimoire(str(plain), task, home)
+    assert [str(one.message) for one in said] == [
+        "the grimoire guide is for the labels c, d; the task has none: answers will be free text"
+    ]
 
 
 def test_the_command_line_shows_what_opening_warns_of(desk: Desk, stranger: Parrot) -> None:

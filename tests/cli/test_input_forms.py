@@ -24,6 +24,7 @@ from tests.support.fake_models import Scorer, Writer
 
 pytestmark = pytest.mark.filterwarnings("default")  # the command prints them
 
+DESCRIBE = "Now write its description: the better it says what each label means, the better all arms do.\n"
 ROWS = [("Ça coûte 1,5 €, non?", "billing"), ("It; fails | at\tonce", "technical")] * 2
 
 
@@ -229,6 +230,36 @@ def test_an_open_card_says_why(tmp_path: Path) -> None:
         f"Note: {rows}: 9 rows have 9 different answers, so the card is open-ended; "
         "if they are labels, add labels = [...] to it.\n"
     )
+
+
+def test_rows_without_answers_make_a_card_too(tmp_path: Path) -> None:
+    rows, card = tmp_path / "r.csv", tmp_path / "card.toml"
+    rows.write_text("id,text\n1,a\n2,b\n", encoding="utf-8")
+    done = sleicl("init", rows, "--task", card)
+    assert (done.status, done.out) == (0, f"{card}: no labels (open-ended). {DESCRIBE}")
+    assert done.err == (
+        f"Note: {rows}: found no answers (columns id, text), so the card is open-ended; if there are labels, give "
+        "--labels a,b,c or add labels = [...] to it. --answer-column names the column of answers.\n"
+    )
+    assert "labels" not in tomllib.loads(card.read_text(encoding="utf-8"))
+
+    done = sleicl("init", rows, "--task", card, "--force", "--labels", "junk, fine")
+    assert (done.status, done.out, done.err) == (0, f"{card}: 2 labels: junk, fine. {DESCRIBE}", "")
+    assert tomllib.loads(card.read_text(encoding="utf-8"))["labels"] == ["junk", "fine"]
+
+
+def test_given_labels_are_those_of_the_answers(tmp_path: Path) -> None:
+    rows, card = tmp_path / "r.csv", tmp_path / "card.toml"
+    rows.write_text("text,answer\na,junk\nb,fine\n", encoding="utf-8")
+    command = ("init", rows, "--task", card, "--labels")
+    assert sleicl(*command, "fine,junk,unclear").out.startswith(f"{card}: 3 labels: fine, junk, unclear. ")
+    for labels, said in {
+        "fine,Junk,": "--labels: found ('fine', 'Junk', ''); a label must not be blank",
+        "fine,Fine": "--labels: found ('fine', 'Fine'); labels must differ by more than case and white space",
+        "fine,spam": f"{rows}, line 2: found the label 'junk'; expected one of 'fine', 'spam'",
+    }.items():
+        done = sleicl(*command, labels, "--force")
+        assert (done.status, done.out, done.err) == (1, "", f"sleicl: {said}\n")
 
 
 # ------------------------------------------------------------------ questions that are no text

@@ -2,11 +2,13 @@
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sleicl_chains.files import Home
+from sleicl_chains.grimoires.store import GrimoireStore
 from sleicl_chains.grimoires.versions import today
 from tests.support.command import Done, sleicl
 
@@ -124,6 +126,22 @@ def test_from_one_home_to_another(mine: Path, tmp_path: Path) -> None:
     assert refused == Done(
         1, "", f"sleicl: {file}: the checksum does not fit the entries; the file is damaged or was changed\n"
     )
+
+
+def test_what_differs_from_a_shipped_one_goes_beside_it_until_the_user_adds_it(home: Home, tmp_path: Path) -> None:
+    """Nobody else's file may change what answers under a name that is in use; its owner may, by `add`."""
+    name, other, file = "support-d090011a", ("--home", tmp_path / "other"), tmp_path / "x.json"
+    store = GrimoireStore(home)
+    new = store.revise(replace(store.get(name), simple="Money is billing, the rest is technical.")).id
+    assert sleicl("grimoires", "export", name, "-o", file).status == 0
+    taken = sleicl("grimoires", "import", file, *other)
+    assert taken == Done(0, f"{new}\n", f"Note: {name} is here with another text, which stays; this one is {new}.\n")
+    assert len(sleicl("grimoires", "history", name, "--json", *other).json()["versions"]) == 1
+    assert sleicl("grimoires", "history", new, *other).out.split("\t")[3] == f"made from {name}\n"
+    (tmp_path / f"{name}.md").write_text(sleicl("grimoires", "show", new, *other).out)
+    assert sleicl("grimoires", "add", tmp_path / f"{name}.md", *other).out == f"{name}\n"
+    newest = sleicl("grimoires", "history", name, "--json", *other).json()["versions"][0]
+    assert (newest["reference"], newest["id"], newest["parent"]) == (f"{name}@2", new, name)
 
 
 def test_texts_that_name_tools_want_trust(mine: Path, tmp_path: Path) -> None:

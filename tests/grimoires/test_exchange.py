@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sleicl_chains.errors import InputError, StoreError
+from sleicl_chains.errors import InputError, InputNote, StoreError
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires import exchange
 from sleicl_chains.grimoires.exchange import Parcel, lines_to_trust, packed, read_parcels, receive
@@ -84,6 +84,47 @@ def test_what_is_here_is_not_changed(home: Home, tmp_path: Path) -> None:
     assert "new" not in [grimoire.id for grimoire in store.list()], "all or none"
 
 
+def test_tags_go_with_the_texts_that_they_stand_for(home: Home, tmp_path: Path) -> None:
+    store, file = GrimoireStore(home), tmp_path / "x.json"
+    store.add(make("One."))
+    store.revise(make("Two."))
+    for number, tag in ((1, "plain"), (2, "best"), (2, "new")):
+        store.tag(f"mine@{number}", tag)
+    file.write_text(packed(store, ["mine"]))
+    value = json.loads(file.read_text())
+    assert value["entries"][0]["tags"] == ["best", "new"], "the text of 'plain' is not in this file"
+    receive(other := GrimoireStore(tmp_path / "other"), read_parcels(file))
+    assert other.tags() == {"best": "mine@1", "new": "mine@1"}, "its number is that of the library where it is"
+
+    file.write_text(packed(store, ["mine"], history=True))
+    receive(third := GrimoireStore(tmp_path / "third"), read_parcels(file))
+    assert third.tags() == {"plain": "mine@1", "best": "mine@2", "new": "mine@2"}
+    assert [one.state for one in receive(third, read_parcels(file))] == ["there already"], "and no word more is said"
+    with pytest.warns(InputNote, match="the tag plain is left out: the text of mine that it stands for is not here"):
+        receive(other, read_parcels(file))
+    assert other.tags() == {"best": "mine@1", "new": "mine@1"}
+
+
+def test_a_word_that_is_in_use_keeps_its_meaning(home: Home, tmp_path: Path) -> None:
+    store, other, file = GrimoireStore(home), GrimoireStore(tmp_path / "other"), tmp_path / "x.json"
+    store.add(make("One."))
+    for tag in ("best", "theirs", "good"):
+        store.tag("mine", tag)
+    file.write_text(packed(store, ["mine"]))
+    other.add(make("One."))
+    other.revise(make("Two."))
+    other.add(make("Three.", id="theirs"))
+    other.tag("mine@2", "best")
+    other.restore("mine@1")
+    with pytest.warns(InputNote) as said:
+        receive(other, read_parcels(file))
+    assert [str(one.message) for one in said] == [
+        "the tag best is left out: it stands for mine@2 here, not for mine@3",
+        "the tag theirs is left out: it stands for theirs@1 here, not for mine@3",
+    ]
+    assert other.tags() == {"best": "mine@2", "good": "mine@3"}
+
+
 def test_a_name_that_another_process_takes_meanwhile_stays_as_it_is(home: Home) -> None:
     """Between looking where to put a text and writing it, another may come; what is written then is all new or none."""
     GrimoireStore(home).add(make("Mine."))
@@ -125,6 +166,8 @@ SPOILT: dict[str, tuple[object, str]] = {
     "a bomb": (signed([entry(markdown="---\ntask: &a t\n---\n# Simple grimoire\nx")]), "anchors are refused"),
     "a bad former": (signed([entry(earlier=[{"markdown": "x", "sha256": exchange._sha256("x")}])]), "front"),
     "half a character": (signed([entry(markdown="---\ntask: t\n---\n# Simple grimoire\n\ud800")]), "surrogate"),
+    "a tag that is no word": (signed([entry(tags=["a b"])]), "the tag 'a b' cannot be one"),
+    "a tag for two texts": (signed([entry("a", tags=["x"]), entry("b", tags=["x"])]), "each tag once"),
     "a huge text": (signed([entry(markdown="---\ntask: t\n---\n# Simple grimoire\n" + "x" * 2**20)]), "too large"),
 }  # fmt: skip
 

@@ -38,6 +38,7 @@ NASTY = [
     "# Profound grimoire\n\n# Profound grimoire",
     "x\n# Simple grimoire \t\ny",
     "\\# Profound grimoire",
+    "x\n# Simpel grimoire\ny\n# Short grimoire\nz",
     "\\\\# Simple grimoire\nz",
     "```\n# Simple grimoire\n```",
     "---\ntask: other\n---\n# Simple grimoire",
@@ -227,6 +228,34 @@ def test_headings_are_known_in_any_case(tmp_path: Path) -> None:
     found = load_grimoire(path)
     assert (found.profound, found.simple) == ("a\n# simple GRIMOIRE", "b")
     assert Grimoire.from_markdown(found.to_markdown(), id=found.id) == found
+
+
+@pytest.mark.parametrize(
+    ("body", "heading"),
+    [
+        ("# Profound grimoire\na\n# Simpel grimoire\nb\n", "# Simpel grimoire"),
+        ("# Profound grimoire\na\r\n# simple Grimore\r\nb\n", "# simple Grimore"),
+        ("# Profound grimoire\na\n## Simple grimoire\nb\n", "## Simple grimoire"),
+        ("# Profound grimoire\na\n#Simple grimoire:\nb\n", "#Simple grimoire:"),
+        ("# Profound grimoire\na\n# Short grimoire\nb\n", "# Short grimoire"),
+        ("# Simple grimoire\na\n# Profond grimoire\nb\n", "# Profond grimoire"),
+        ("# Profund grimoire\na\n# Simple grimoire\nb\n", "# Profund grimoire"),
+        ("# Profund grimoire\na\n# Simpel grimoire\nb\n", "# Profund grimoire"),
+    ],
+)
+def test_a_misspelt_heading_is_named(body: str, heading: str) -> None:
+    """The text below it would else become part of the one above, and its own place stay empty."""
+    with pytest.raises(InputError) as caught:
+        Grimoire.from_markdown(FRONT + body, id="g")
+    assert str(caught.value) == f"found the heading {heading!r}; expected '# Profound grimoire' and '# Simple grimoire'"
+
+
+def test_headings_within_a_text_are_none_of_ours() -> None:
+    """All of them where one text stands alone; of a file with both headings, none is looked at."""
+    text = "# Rules\na\n# Simple cases\nb\n## How to use this grimoire\nc\n\\# Simpel grimoire\nd\n# simple\n#1 rule\ne"
+    assert Grimoire.from_markdown(f"{FRONT}# Profound grimoire\n{text}\n", id="g").profound == text
+    both = f"{FRONT}# Profound grimoire\n# Simpel grimoire\na\n# Simple grimoire\nb\n"
+    assert Grimoire.from_markdown(both, id="g").profound == "# Simpel grimoire\na"
 
 
 def test_a_colon_in_a_value_is_told_with_what_mends_it(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from skills_ref import validate
 
 from sleicl_chains.errors import InputError
 from sleicl_chains.files import Home
@@ -28,15 +29,13 @@ Name three things that were done.
 
 
 def violations(folder: Path) -> list[str]:
-    """Return what the specification's reference validator would complain about: its rules, by agentskills.io."""
-    text = (folder / "SKILL.md").read_text(encoding="utf-8")
-    _, head, _ = text.split("---", 2)
+    """Return what the specification's reference validator complains about, and what agents demand beyond it."""
+    _, head, _ = (folder / "SKILL.md").read_text(encoding="utf-8").split("---", 2)
     front = yaml.safe_load(head)
-    name, description = front["name"], front["description"]
-    wrong = [f"field {key}" for key in front if key not in ("name", "description", "metadata")]
-    wrong += [] if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) and len(name) <= 64 else [f"name {name}"]
-    wrong += [] if name == folder.name else ["folder"]
-    wrong += [] if 1 <= len(description.strip()) <= 1024 and "\n" not in description else ["description"]
+    wrong: list[str] = validate(folder)
+    wrong += [f"field {key}" for key in front if key not in ("name", "description", "metadata")]
+    wrong += [] if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", front["name"]) else [f"name {front['name']}"]
+    wrong += [] if "\n" not in front["description"] else ["description"]
     pairs = front["metadata"].items()
     return wrong + ([] if all(isinstance(part, str) for pair in pairs for part in pair) else ["metadata"])
 

@@ -233,6 +233,27 @@ def test_tags_are_words_of_their_own(home: Home) -> None:
     assert store.add(make("Two.", id="best")) == "best"
 
 
+def test_a_version_is_not_removed_alone(home: Home) -> None:
+    store = GrimoireStore(home)
+    store.add(make("One.", id="mine"))
+    store.revise(make("Two.", id="mine"))
+    store.tag("mine@1", "best")
+    said = (
+        " is a version of mine and is not removed alone; `sleicl grimoires restore mine@NUMBER` makes another one "
+        "current, `sleicl grimoires remove mine` removes all of mine"
+    )
+    more = {"best": ", `sleicl grimoires tag --remove best` the tag alone"}
+    for id in ("mine@2", "mine@1", grimoire_id("mail", "", "Two."), "best"):
+        with pytest.raises(StoreError) as caught:
+            store.delete(id)
+        assert str(caught.value) == id + said + more.get(id, "")
+    with pytest.raises(GrimoireNotFound, match="mine has no version 3; it has 1 to 2"):
+        store.delete("mine@3")
+    with pytest.raises(GrimoireNotFound, match="There is no grimoire 'mien'; did you mean 'mine'"):
+        store.delete("mien")
+    assert [one.id for one in store.list()] == sorted([SHIPPED.id, "mine"]) and len(store.history("mine")) == 2
+
+
 def test_damaged_copies_and_tags_are_told(home: Home) -> None:
     store = GrimoireStore(home)
     store.add(make("One.", id="mine"))
@@ -241,9 +262,41 @@ def test_damaged_copies_and_tags_are_told(home: Home) -> None:
     with pytest.raises(StoreError, match=f"{copy.name}: the front matter is missing"):
         store.history("mine")
     assert store.get("mine").simple == "One.", "the current text needs no copy"
-    (home.versions / "tags.json").write_text("[]")
-    with pytest.raises(StoreError, match="tags.json: expected one object of tags"):
-        store.tags()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", ": expected tags"),
+        ('{"best": 1}', ": expected tags"),
+        ('{"best": "mine@1"', ", line 1: not valid JSON (Expecting ',' delimiter, column 18); expected tags"),
+    ],
+)
+def test_a_damaged_file_of_tags_is_told_and_left(home: Home, text: str, said: str) -> None:
+    store = GrimoireStore(home)
+    store.add(make("One.", id="mine"))
+    path = home.versions / "tags.json"
+    path.write_text(text)
+    actions: list[Callable[[], object]] = [
+        store.tags,
+        lambda: store.tag("mine", "good"),
+        lambda: store.untag("best"),
+        lambda: store.get("best"),
+        lambda: store.history("mine"),
+        lambda: store.add(make("Two.", id="mine")),
+        lambda: store.delete("best"),
+    ]
+    for action in actions:
+        with pytest.raises(StoreError) as caught:
+            action()
+        assert str(caught.value) == (
+            f'{path}{said} and what they stand for; mend it, as in {{"best": "mine@2"}}, or move it away: only the '
+            "tags are gone then"
+        )
+    assert path.read_text() == text
+    assert store.get("mine").simple == "One.", "its name needs no tags"
+    path.rename(path.with_name("tags.old"))
+    assert store.tags() == {} and store.history("mine")[0].reference == "mine@1"
 
 
 # ------------------------------------------------------------------ several writers

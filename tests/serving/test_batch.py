@@ -17,7 +17,8 @@ from langchain_core.runnables import RunnableLambda
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import InputError, OptionError, ServerDown
 from sleicl_chains.serving import outputs
-from sleicl_chains.serving.batch import Asking, Outcome, answer_file, answer_pipe
+from sleicl_chains.serving.asking import Asking, Outcome
+from sleicl_chains.serving.batch import answer_file, answer_pipe
 from sleicl_chains.tasks.parquet import parquet_rows
 from tests.support.batch_stub import stub
 

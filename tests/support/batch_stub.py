@@ -9,7 +9,8 @@ from langchain_core.runnables import Runnable, RunnableLambda
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import PromptTooLong, RejectedReply
 from sleicl_chains.serving import outputs
-from sleicl_chains.serving.batch import Asking, answer_file
+from sleicl_chains.serving.asking import Asking
+from sleicl_chains.serving.batch import answer_file
 
 
 def stub(pause_s: float = 0.0) -> Runnable[str, Answer]:

@@ -673,11 +673,17 @@ BAD_FIRST_ROWS: dict[str, tuple[str, str | bytes | None, dict[str, str], str]] =
         {},
         "{}: found the columns a b, answer; say which one with --text-column",
     ),
-    "no answer column": (
-        "r.csv",
-        "text,b\nx,y\n",
+    "an answer that is missing": (
+        "r.jsonl",
+        jsonl({"text": "a"}, {"text": "b", "answer": "x"}),
         {},
-        "{}: found the columns text, b; say which one with --answer-column",
+        f"{{}}, line 1: the column 'answer' is missing; found 'text'. {MISSING}",
+    ),
+    "an empty text without answers": (
+        "r.csv",
+        "id,text\n1,\n",
+        {},
+        "{}, line 2: found nothing in 'text'; expected text",
     ),
     "wrong column told": (
         "r.csv",
