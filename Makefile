@@ -27,7 +27,7 @@ check: install
 	cd benchmarks && ../$(BIN)/mypy --strict paper.py paper_summary.py official.py
 	$(BIN)/mypy --strict --explicit-package-bases -m benchmarks.overhead -m benchmarks.failures -m benchmarks.agreement \
 	  -m benchmarks.controls -m benchmarks.false_alarms -m benchmarks.throughput -m benchmarks.prefixes -m benchmarks.repack \
-	  -m benchmarks.batch_memory -m benchmarks.exported -m benchmarks.choosers
+	  -m benchmarks.batch_memory -m benchmarks.exported -m benchmarks.choosers -m benchmarks.serving
 
 # Two processes, a file each: most of the time is spent waiting for the engine, which takes one thread in tests.
 test: check

@@ -24,6 +24,7 @@ from sleicl_chains.cli import (
     recipes,
     reporting,
     rows,
+    serving,
     versions,
 )
 from sleicl_chains.cli.printing import guard, say
@@ -65,6 +66,7 @@ for command in (
     answering.ask,
     batch.batch,
     chatting.chat,
+    serving.serve,
 ):
     app.command()(command)
 library.app.command()(matching.match)

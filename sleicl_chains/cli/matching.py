@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from sleicl_chains.tasks.cards import Task
 
 _ORDER = (
-    "Best first by description, requests, rules, labels and texts together; the number is the similarity to the first two."
+    "Best first by description, requests, rules, labels and texts together; "
+    "the number is the similarity to the first two."
 )
 _TEXTS = 50
 """Of so many rows at most the texts sharpen the order."""

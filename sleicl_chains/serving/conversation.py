@@ -74,6 +74,7 @@ class Conversation:
         system: the user's own system text, which stands above the grimoire.
         grimoire: `auto` picks one for each message, `none` shows none, and a grimoire is shown at every message.
         checks_reading: pick none for a model that is known not to follow a guide.
+        unreadable: where it is known already, see the property.
 
     One call at a time: a talk is one thread's.
     """
@@ -86,6 +87,7 @@ class Conversation:
         system: str = "",
         grimoire: Grimoire | Literal["auto", "none"] = "auto",
         checks_reading: bool = True,
+        unreadable: str | None = None,
     ) -> None:
         self.weak = weak
         self.store = store
@@ -96,7 +98,7 @@ class Conversation:
         self.sent: list[BaseMessage] = []
         """What the model was sent last."""
         self._checks_reading = checks_reading
-        self._problem: str | None = None
+        self._problem = unreadable
 
     @property
     def unreadable(self) -> str:
@@ -240,6 +242,7 @@ class Conversation:
     def of(
         cls, weak: BaseChatModel, store: GrimoireStore | None, messages: Sequence[BaseMessage], *,
         grimoire: Grimoire | Literal["auto", "none"] = "auto", checks_reading: bool = True,
+        unreadable: str | None = None,
     ) -> "Conversation":  # fmt: skip
         """Return the talk of messages that ended with a reply; system messages are the user's own text.
 
@@ -247,7 +250,7 @@ class Conversation:
             InputError: they are no talk of user and model in turn.
         """
         system = "\n\n".join(one.text for one in messages if isinstance(one, SystemMessage))
-        talk = cls(weak, store, system=system, grimoire=grimoire, checks_reading=checks_reading)
+        talk = cls(weak, store, system=system, grimoire=grimoire, checks_reading=checks_reading, unreadable=unreadable)
         asked: HumanMessage | None = None
         for message in messages:
             if isinstance(message, HumanMessage):
