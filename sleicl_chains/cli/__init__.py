@@ -15,6 +15,7 @@ import typer
 from sleicl_chains.cli import (
     answering,
     batch,
+    browsing,
     exchange,
     learning,
     library,
@@ -63,6 +64,7 @@ for command in (
     reporting.report,
     answering.ask,
     batch.batch,
+    browsing.web,
 ):
     app.command()(command)
 library.app.command()(matching.match)
