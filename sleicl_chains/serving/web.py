@@ -230,9 +230,9 @@ def _chat(gr: Any, page: Page, blocks: Any) -> None:
     busy = {"submit_btn": False, "stop_btn": True}
     idle = {"submit_btn": True, "stop_btn": False}
 
-    def ask(text: str, talk: Talk | None) -> tuple[Any, ...]:
+    def ask(text: str | None, talk: Talk | None) -> tuple[Any, ...]:
         talk = talk or Talk(page)
-        if not text.strip():
+        if not text or not text.strip():
             return talk, talk.shown, gr.update(**idle)
         talk.ask(text)
         return talk, talk.shown, gr.Textbox(value="", **busy)
@@ -291,14 +291,15 @@ def _library(gr: Any, page: Page, blocks: Any) -> None:
                     second = gr.Dropdown([], label="To", allow_custom_value=True, elem_id="to")
                 diff = gr.Code(show_label=False, elem_id="diff", buttons=["copy"], **form)
 
-    def search(wanted: str) -> tuple[Any, ...]:
+    def search(wanted: str | None) -> tuple[Any, ...]:
+        wanted = (wanted or "").strip()
         try:
             whole = store.list()
-            found = [hit.grimoire for hit in store.search(wanted, k=_CARDS)] if wanted.strip() else whole
+            found = [hit.grimoire for hit in store.search(wanted, k=_CARDS)] if wanted else whole
         except SleiclError as problem:
             return literal(str(problem)), gr.Radio(choices=[], value=None)
         shown = found[:_CARDS]
-        order = "nearest first" if wanted.strip() else "by name"
+        order = "nearest first" if wanted else "by name"
         told = f"{len(shown)} of {len(whole)} grimoires, {order}. Choose one to read it."
         return told, gr.Radio(choices=[(card(one), one.id) for one in shown], value=None)
 

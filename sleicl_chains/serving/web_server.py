@@ -16,7 +16,7 @@ BODY = 4 * 10**6
 """Bytes of a request: pasted rows, twice."""
 _CLOSED = (
     "upload", "file", "proxy=", "deep_link", "component_server", "process_recording", "vibe", "undo-vibe", "stream",
-    "run-history", "runs", "custom_component", "api/", "run/", "call/", "openapi", "info", "dev/",
+    "run-history", "runs", "custom_component", "api/", "call/", "openapi", "info", "dev/",
 )  # fmt: skip
 """Routes of Gradio that this page does not use."""
 _POLICY = "; ".join(
