@@ -1,7 +1,7 @@
 """`sleicl web`: a page for chat, library and recipes, on this machine."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -47,7 +47,7 @@ def web(
     with bound(host, port) as listening:
         page = Page(
             open_chat_model(chosen.name, place, options), open_store(place, chroma_url=chroma_url), chosen.name,
-            chosen.note, _opened(recipes or [], chosen.name, place),
+            chosen.note, _opened(recipes or [], chosen.name, base_url, place),
         )  # fmt: skip
         app = Guard(page_app(page, password), ("127.0.0.1", "localhost", "::1") if is_here(host) else ())
         say([f"Model: {chosen.name}.", *([f"Note: {chosen.note}."] if chosen.note else [])])
@@ -61,16 +61,17 @@ def web(
             say("Ended.")
 
 
-def _opened(recipes: list[Path], weak: str, home: Home) -> "dict[str, Opened]":
+def _opened(recipes: list[Path], weak: str, base_url: str | None, home: Home) -> "dict[str, Opened]":
     """Return the solvers of recipes by the names of their tasks; one of a model elsewhere wants it named by --weak."""
     from sleicl_chains.answering.opening import open_recipe, open_solver
 
     found: dict[str, Opened] = {}
     for path in recipes:
         recipe = open_recipe(path)
-        named = weak if weak == recipe.weak else None
-        opened = open_solver(None, recipe, home, weak=named)
-        name: Any = opened.task.name if opened.task.name not in found else f"{opened.task.name} ({path.name})"
+        same_kind = recipe.weak.partition(":")[0] == weak.partition(":")[0]
+        options = {"base_url": base_url} if base_url and same_kind else {}
+        opened = open_solver(None, recipe, home, weak=weak if weak == recipe.weak else None, options=options)
+        name = opened.task.name if opened.task.name not in found else f"{opened.task.name} ({path.name})"
         if name in found:
             raise OptionError(f"{path}: was given twice")
         found[name] = opened

@@ -19,7 +19,7 @@ from sleicl_chains.grimoires.store import GrimoireStore
 from sleicl_chains.grimoires.versions import difference
 from sleicl_chains.serving.conversation import Conversation
 from sleicl_chains.serving.pasted import ROWS, Tried, pasted_rows, summary, tried
-from sleicl_chains.serving.web_texts import card, facts, literal, note_of, shown_reply, version_lines
+from sleicl_chains.serving.web_texts import both_texts, card, facts, literal, note_of, shown_reply, version_lines
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -219,7 +219,7 @@ def _chat(gr: Any, page: Page, blocks: Any) -> None:
             _choices(page), value="auto", show_label=False, container=False, allow_custom_value=True, elem_id="choice"
         )
     bot = gr.Chatbot(
-        height="calc(100dvh - 215px)", show_label=False, buttons=["copy"], layout="bubble", sanitize_html=True,
+        height="calc(100dvh - 190px)", show_label=False, buttons=["copy"], layout="bubble", sanitize_html=True,
         latex_delimiters=[], allow_file_downloads=False, group_consecutive_messages=False, elem_id="talk",
         placeholder="For each message the grimoire that fits is found, if one does.",
     )  # fmt: skip
@@ -312,7 +312,7 @@ def _library(gr: Any, page: Page, blocks: Any) -> None:
             names = [version.reference for version in versions]
             before, after = names[-2:] if len(names) > 1 else (names[0], names[0])
             return (
-                gr.Column(visible=True), facts(grimoire), grimoire.to_markdown(), version_lines(versions),
+                gr.Column(visible=True), facts(grimoire), both_texts(grimoire), version_lines(versions),
                 gr.Dropdown(choices=names, value=before), gr.Dropdown(choices=names, value=after),
                 compare(before, after),
             )  # fmt: skip
@@ -395,7 +395,8 @@ footer { display: none }
 #chat-head > * { min-width: min(280px, 100%) !important }
 #cards .wrap { flex-direction: column; flex-wrap: nowrap; max-height: 70dvh; overflow-y: auto }
 #cards label { white-space: pre-line; width: 100%; align-items: flex-start }
-#cards label:first-line { font-weight: 600 }
+#cards label span { display: block; min-width: 0; overflow-wrap: anywhere }
+#cards label span::first-line { font-weight: 600 }
 #results table { table-layout: auto; width: 100%; font-size: 14px }
 #results td, #results th { overflow-wrap: anywhere; padding: 4px 6px; vertical-align: top }
 #talk img { display: none }

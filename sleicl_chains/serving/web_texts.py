@@ -11,7 +11,7 @@ from sleicl_chains.serving.picking import Pick
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 _CODE = re.compile(
     r"^ {0,3}(?P<fence>`{3,}|~{3,})[^\n]*(?:\n.*?(?:^ {0,3}(?P=fence)[`~]*[ \t]*$|\Z)|\Z)"
-    r"|(?P<ticks>`+)(?!`)[^`]+(?P=ticks)(?!`)",
+    r"|(?<!`)(?P<ticks>`+)(?!`)(?:(?!\n[ \t]*\n).)+?(?<!`)(?P=ticks)(?!`)",
     re.MULTILINE | re.DOTALL,
 )
 """Blocks of code, the last one perhaps still open, and code within a line."""
@@ -66,10 +66,10 @@ def _about(grimoire: Grimoire) -> list[str]:
 
 
 def card(grimoire: Grimoire) -> str:
-    """Return what a grimoire's card says, as plain lines."""
-    measured = str(grimoire.effects[0]) if grimoire.effects else "not measured"
-    about = " ".join(grimoire.description.split()) or grimoire.task
-    return f"{about if len(about) < 160 else about[:159] + '…'}\n{grimoire.id}\n{measured}"
+    """Return what a grimoire's card says, as plain lines: id, what it is for, what it was measured to do."""
+    about = " ".join((grimoire.description or grimoire.task).split())
+    measured = f"measured: {grimoire.effects[0]}" if grimoire.effects else "not measured"
+    return "\n".join([grimoire.id, about if len(about) <= 160 else f"{about[:159]}…", measured])
 
 
 def facts(grimoire: Grimoire) -> str:
@@ -82,6 +82,13 @@ def facts(grimoire: Grimoire) -> str:
     lines += [f"- measured: {literal(str(effect))}" for effect in grimoire.effects] or ["- measured: not yet"]
     lines += [f"- warning: {literal(warning)}" for warning in grimoire.provenance.warnings]
     return "\n\n".join(lines[:2]) + "\n\n" + "\n".join(lines[2:])
+
+
+def both_texts(grimoire: Grimoire) -> str:
+    """Return the profound and the simple text, each under its heading."""
+    texts = {"Profound": grimoire.profound, "Simple": grimoire.simple}
+    given = {form: text for form, text in texts.items() if text}
+    return "\n\n".join(f"# {form} grimoire\n\n{text}" for form, text in given.items())
 
 
 def version_lines(versions: Sequence[Version]) -> str:

@@ -111,16 +111,17 @@ class OllamaServer:
     Args:
         answer: None for what it does not answer.
         version: what the server calls itself.
+        port: of one that comes back where another was; 0 takes a free one.
     """
 
-    def __init__(self, answer: Answer | None = None, *, version: str = "0.24.0") -> None:
+    def __init__(self, answer: Answer | None = None, *, version: str = "0.24.0", port: int = 0) -> None:
         self.answer = answer or (lambda asked: None)
         self.version = version
         self.asked: list[Asked] = []
         self.left = threading.Semaphore(0)
         """Released where a client went before the end of a reply that comes line by line."""
         self._stopping = threading.Event()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
         self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
 
