@@ -3,21 +3,23 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pytest
 
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.grimoires.store import GrimoireStore
-from tests.support.command import environment
+from tests.support.command import environment, hear_interrupts
 from tests.support.ollama_server import Asked, OllamaServer, Said, chat, model, recorded, said
 from tests.support.recipes import recipe_of
 
@@ -119,6 +121,25 @@ def browser() -> "Iterator[Browser]":
         opened.close()
 
 
+@contextmanager
+def started(
+    folder: Path, arguments: list[str], log: IO[str] | None = None, **variables: str
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Start `sleicl web` and yield its address and its process, which is ended."""
+    command = [sys.executable, "-c", "from sleicl_chains.cli import main; main()", "web", "--port", "0", *arguments]
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=log or subprocess.DEVNULL, text=True,
+        env=environment(**variables), preexec_fn=hear_interrupts,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout
+            url = process.stdout.readline().strip()
+            assert url.startswith("http://127.0.0.1:")
+            yield url, process
+        finally:
+            process.kill()
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """`sleicl web` as a user starts it, with a hostile grimoire of two versions and a recipe."""
@@ -126,23 +147,16 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     hostile = HOSTILE.format(outside.url)
     talker = Model(outside.url)
     store = GrimoireStore(Home(folder / "home"))
-    evil = Grimoire(
-        "evil", f"evil {hostile}", "", f"Sort stamps. {hostile}", (f"l {hostile}",), hostile, "", Provenance()
-    )
+    about = (f"evil {hostile}", "", f"Sort stamps. {hostile}", (f"l {hostile}",))
+    evil = Grimoire("evil", *about, hostile, "", Provenance())
     store.add(evil)
     store.revise(replace(evil, profound=f"{hostile}\nMore."))
     recipe_of(model(talker.server), "ollama:smollm2:135m").save(folder / "desk.recipe.json")
-    arguments = ["web", "desk.recipe.json", "--weak", "ollama:smollm2:135m", "--port", "0", "--home", "home"]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from sleicl_chains.cli import main; main()", *arguments], cwd=folder,
-            stdout=subprocess.PIPE, stderr=log, text=True, env=environment(OLLAMA_HOST=talker.server.url.removeprefix("http://")),
-        )  # fmt: skip
-        assert process.stdout
-        url = process.stdout.readline().strip()
-        assert url.startswith("http://127.0.0.1:"), (folder / "log").read_text()
+    arguments = ["desk.recipe.json", "--weak", "ollama:smollm2:135m", "--home", "home"]
+    host = talker.server.url.removeprefix("http://")
+    with (folder / "log").open("w") as log, started(folder, arguments, log, OLLAMA_HOST=host) as (url, process):
         yield Running(url, talker, outside, folder / "log")
-        process.send_signal(2)
+        process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0
     talker.server.__exit__()
     outside.http.shutdown()
@@ -184,14 +198,14 @@ def idle(page: "Page") -> None:
 
 def test_a_whole_conversation(page: "Page", running: Running) -> None:
     talk = page.locator("#talk")
-    send(page, "Which team should handle this customer message?")
-    see(talk, "Grimoire: support")
-    see(talk, "1 to Which team")
+    send(page, "Is this review positive or negative?")
+    see(talk, "Grimoire: sentiment")
+    see(talk, "1 to Is this")
     assert talk.locator("strong", has_text="Reply").count() == 1
     system = running.model.server.sent("/api/chat")[-1]["messages"][0]
     assert system["role"] == "system" and "There is a guide" in system["content"]
     assert not talk.get_by_text("similarity").first.is_visible()
-    talk.get_by_text("Grimoire: support").click()
+    talk.get_by_text("Grimoire: sentiment").click()
     see(talk, re.compile("similarity"))
     idle(page)
 
@@ -242,7 +256,7 @@ def test_hostile_texts_are_only_texts(page: "Page", running: Running) -> None:
     send(page, f"hostile {HOSTILE.format(running.outside.url)}")
     see(talk, "<i>code</i>")
     idle(page)
-    assert talk.inner_text().count("<script>window.ran = 1</script>") == 2
+    assert talk.inner_text().count("<script>window.ran = 1</script>") >= 2
     assert not talk.locator("img[src*='.png'], iframe, b, style").count()
     page.locator("#choice input").click()
     page.get_by_role("option", name="evil").click()
@@ -287,9 +301,8 @@ def test_the_library_is_searched_and_read(page: "Page") -> None:
 
 def test_a_recipe_is_tried_on_pasted_rows(page: "Page") -> None:
     page.get_by_role("tab", name="Try").click()
-    page.locator("#rows textarea").fill(
-        "text,answer\nMy invoice,billing\nAn invoice again,technical\nThe app,technical"
-    )
+    rows = ["text,answer", "My invoice,billing", "An invoice again,technical", "The app,technical"]
+    page.locator("#rows textarea").fill("\n".join(rows))
     page.get_by_role("button", name="Try").click()
     see(page.locator("#told"), "3 of 3 rows answered.")
     assert "1 of 3 right: 33% (95% interval 6% to 79%); 1 without a valid answer" in page.locator("#told").inner_text()
@@ -319,21 +332,8 @@ def test_two_sessions_have_talks_of_their_own(running: Running, browser: "Browse
 
 
 def test_with_a_password_nothing_is_shown_without_it(tmp_path: Path, browser: "Browser") -> None:
-    command = [
-        sys.executable,
-        "-c",
-        "from sleicl_chains.cli import main; main()",
-        "web",
-        "--weak",
-        "ollama:smollm2:135m",
-    ]
-    process = subprocess.Popen(
-        [*command, "--port", "0", "--home", tmp_path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        env=environment(SLEICL_WEB_PASSWORD="correct horse"),
-    )  # fmt: skip
-    try:
-        assert process.stdout
-        url = process.stdout.readline().strip()
+    arguments = ["--weak", "ollama:smollm2:135m", "--home", "home"]
+    with started(tmp_path, arguments, SLEICL_WEB_PASSWORD="correct horse") as (url, _):
         page = browser.new_page()
         page.goto(url)
         assert page.request.get(f"{url}/config").status == 401
@@ -346,6 +346,3 @@ def test_with_a_password_nothing_is_shown_without_it(tmp_path: Path, browser: "B
             page.wait_for_timeout(2500)
             assert page.locator("#message").count() == works
         page.close()
-    finally:
-        process.send_signal(2)
-        process.wait(timeout=20)

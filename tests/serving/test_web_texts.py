@@ -52,7 +52,8 @@ def test_a_note_names_the_grimoire_and_why() -> None:
     pick = Pick(GRIMOIRE, "similarity 0.71, close")
     assert note_of(Conversation(Writer()), pick) == (
         r"Grimoire: moods \<img src\=x\>",
-        "- similarity 0\\.71\\, close\n- id: moods\\-1\n- for: Say the \\*mood\\*\\. \\!\\[x\\]\\(http\\:\\/\\/a\\/b\\.png\\)\n"
+        "- similarity 0\\.71\\, close\n- id: moods\\-1\n"
+        "- for: Say the \\*mood\\*\\. \\!\\[x\\]\\(http\\:\\/\\/a\\/b\\.png\\)\n"
         "- measured: \\+\\.08 \\[\\+\\.01\\, \\+\\.15\\] on 100 rows of rows\\, smol\\, profound against zero\\-shot",
     )  # fmt: skip
 
