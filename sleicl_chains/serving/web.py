@@ -285,8 +285,8 @@ def _library(gr: Any, page: Page, blocks: Any) -> None:
             with gr.Accordion("Text", open=True):
                 text = gr.Code(language="markdown", show_label=False, elem_id="text", buttons=["copy"], **form)
             with gr.Accordion("History", open=False):
-                history = gr.Code(show_label=False, elem_id="history", buttons=[], **form)
-                with gr.Row():
+                history = gr.Code(show_label=False, elem_id="history", buttons=[], **form, lines=1)
+                with gr.Row() as pair:
                     first = gr.Dropdown([], label="From", allow_custom_value=True, elem_id="from")
                     second = gr.Dropdown([], label="To", allow_custom_value=True, elem_id="to")
                 diff = gr.Code(show_label=False, elem_id="diff", buttons=["copy"], **form)
@@ -304,17 +304,17 @@ def _library(gr: Any, page: Page, blocks: Any) -> None:
         return told, gr.Radio(choices=[(card(one), one.id) for one in shown], value=None)
 
     def show(id: str | None) -> tuple[Any, ...]:
-        nothing: tuple[Any, ...] = ("", "", gr.Dropdown(choices=[]), gr.Dropdown(choices=[]), "")
+        nothing: tuple[Any, ...] = ("", "", gr.Row(), gr.Dropdown(choices=[]), gr.Dropdown(choices=[]), gr.Code(""))
         if not id:
             return gr.Column(visible=False), "", *nothing
         try:
             grimoire, versions = store.get(id), store.history(id)
             names = [version.reference for version in versions]
-            before, after = names[-2:] if len(names) > 1 else (names[0], names[0])
+            before, after, several = names[-2:][0], names[-1], len(names) > 1
             return (
                 gr.Column(visible=True), facts(grimoire), both_texts(grimoire), version_lines(versions),
-                gr.Dropdown(choices=names, value=before), gr.Dropdown(choices=names, value=after),
-                compare(before, after),
+                gr.Row(visible=several), gr.Dropdown(choices=names, value=before),
+                gr.Dropdown(choices=names, value=after), gr.Code(compare(before, after), visible=several),
             )  # fmt: skip
         except SleiclError as problem:
             return gr.Column(visible=True), literal(str(problem)), *nothing
@@ -328,7 +328,9 @@ def _library(gr: Any, page: Page, blocks: Any) -> None:
             return str(problem)
 
     gr.on([query.submit, blocks.load], search, query, [said, cards], show_progress="minimal", **_HIDDEN)
-    cards.change(show, cards, [side, about, text, history, first, second, diff], show_progress="hidden", **_HIDDEN)
+    cards.change(
+        show, cards, [side, about, text, history, pair, first, second, diff], show_progress="hidden", **_HIDDEN
+    )
     gr.on([first.input, second.input], compare, [first, second], diff, show_progress="hidden", **_HIDDEN)
 
 
@@ -398,9 +400,17 @@ footer { display: none }
 #cards label span { display: block; min-width: 0; overflow-wrap: anywhere }
 #cards label span::first-line { font-weight: 600 }
 #results table { table-layout: auto; width: 100%; font-size: 14px }
-#results td, #results th { overflow-wrap: anywhere; padding: 4px 6px; vertical-align: top }
+#results td, #results th { padding: 4px 6px; vertical-align: top }
+#results th, #results td { overflow-wrap: anywhere !important; word-break: normal !important; min-width: 2.8em }
+#results th { white-space: nowrap }
+#results td:nth-child(2) { min-width: 5.5em }
 #talk img { display: none }
+#talk .message:has(.thought-group) { padding: 0; border: 0; background: none; box-shadow: none }
+#talk .message-row:has(.thought-group) + .message-buttons { display: none }
 @media (max-width: 640px) {
   #cards .wrap { max-height: 45dvh }
+  #talk { height: calc(100dvh - 245px) !important }
+  #results table { font-size: 13px }
+  #results td, #results th { padding: 3px 4px }
 }
 """
