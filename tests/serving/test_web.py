@@ -261,7 +261,7 @@ def test_hostile_texts_are_only_texts(page: "Page", running: Running) -> None:
     page.locator("#choice input").click()
     page.get_by_role("option", name="evil").click()
     send(page, "with evil")
-    see(talk, re.compile("^Grimoire: evil"))
+    see(talk, "2 to with evil")
     idle(page)
     talk.get_by_text("Grimoire: evil").last.click()
     see(talk, "chosen by you")
