@@ -11,7 +11,7 @@ ROOMS = ("tasks", "models", "grimoires", "answering", "evaluation", "learning", 
 STRANGERS = {("tasks", "models"), ("models", "tasks")}
 """Neighbours that do not know each other."""
 TERMINAL = {"rich", "typer"}
-OPTIONAL = {"langchain_community": [], "pyarrow": ["tasks.parquet"]}
+OPTIONAL = {"langchain_community": [], "pyarrow": ["tasks.parquet"], "gradio": ["serving.web"]}
 """Packages of the extras, and the modules that import them."""
 
 

@@ -15,6 +15,7 @@ import typer
 from sleicl_chains.cli import (
     answering,
     batch,
+    browsing,
     chatting,
     exchange,
     learning,
@@ -67,6 +68,7 @@ for command in (
     batch.batch,
     chatting.chat,
     serving.serve,
+    browsing.web,
 ):
     app.command()(command)
 library.app.command()(matching.match)

@@ -1,0 +1,78 @@
+"""`sleicl web`: a page for chat, library and recipes, on this machine."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sleicl_chains.cli.options import BaseUrl, ChromaOption, HomeOption, MaybeWeak, ModelOption
+from sleicl_chains.cli.printing import say
+from sleicl_chains.cli.steps import model_options
+from sleicl_chains.errors import ModelNotFound, OptionError
+from sleicl_chains.files import Home
+
+if TYPE_CHECKING:
+    from sleicl_chains.answering.opening import Opened
+
+
+def web(
+    recipes: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RECIPE ...]", help="Recipes that can be tried on pasted rows.")
+    ] = None,
+    weak: MaybeWeak = None,
+    host: Annotated[str, typer.Option("--host", help="Another address than loopback wants a password.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 7860,
+    password: Annotated[
+        str | None, typer.Option("--password", envvar="SLEICL_WEB_PASSWORD", help="Asked for before the page.")
+    ] = None,
+    base_url: BaseUrl = None,
+    option: ModelOption = None,
+    chroma_url: ChromaOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Open a page in the browser: chat, the library, and recipes tried on pasted rows. Ctrl-C ends it."""
+    from sleicl_chains.answering.opening import open_store
+    from sleicl_chains.serving.weak import Choice, default_model, open_chat_model
+    from sleicl_chains.serving.web import Page, page_app
+    from sleicl_chains.serving.web_server import Guard, bound, check_reach, is_here, run, url_of
+
+    check_reach(host, password)
+    place, options = Home.at(home), model_options(option, base_url)
+    chosen = Choice(weak) if weak else default_model(place, base_url)
+    if chosen is None:
+        raise ModelNotFound(
+            "No model was found for the chat: start Ollama and pull one, or run "
+            "`sleicl models fetch qwen2.5-coder-1.5b` (1.1 GB), or name one with --weak"
+        )
+    with bound(host, port) as listening:
+        page = Page(
+            open_chat_model(chosen.name, place, options), open_store(place, chroma_url=chroma_url), chosen.name,
+            chosen.note, _opened(recipes or [], chosen.name, base_url, place),
+        )  # fmt: skip
+        app = Guard(page_app(page, password), ("127.0.0.1", "localhost", "::1") if is_here(host) else ())
+        say([f"Model: {chosen.name}.", *([f"Note: {chosen.note}."] if chosen.note else [])])
+        if not is_here(host):
+            say("Warning: what is said goes over the network unencrypted; a proxy with TLS in front helps.")
+        print(url_of(listening), flush=True)
+        say("Open this address in a browser; Ctrl-C ends the server.")
+        try:
+            run(app, listening)
+        except KeyboardInterrupt:
+            say("Ended.")
+
+
+def _opened(recipes: list[Path], weak: str, base_url: str | None, home: Home) -> "dict[str, Opened]":
+    """Return the solvers of recipes by the names of their tasks; one of a model elsewhere wants it named by --weak."""
+    from sleicl_chains.answering.opening import open_recipe, open_solver
+
+    found: dict[str, Opened] = {}
+    for path in recipes:
+        recipe = open_recipe(path)
+        same_kind = recipe.weak.partition(":")[0] == weak.partition(":")[0]
+        options = {"base_url": base_url} if base_url and same_kind else {}
+        opened = open_solver(None, recipe, home, weak=weak if weak == recipe.weak else None, options=options)
+        name = opened.task.name if opened.task.name not in found else f"{opened.task.name} ({path.name})"
+        if name in found:
+            raise OptionError(f"{path}: was given twice")
+        found[name] = opened
+    return found
