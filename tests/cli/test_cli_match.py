@@ -31,7 +31,8 @@ def test_the_order_of_several_is_told_beside_their_numbers(home: Home) -> None:
     told, following = done.err.splitlines()
     assert first < second and following.startswith("Next: ")
     assert told == (
-        "Best first by description, requests, rules, labels and texts together; the number is the similarity to the first two."
+        "Best first by description, requests, rules, labels and texts together; "
+        "the number is the similarity to the first two."
     )
     assert sleicl(*command, "--json").err == ""
 

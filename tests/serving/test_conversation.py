@@ -161,7 +161,7 @@ def test_a_reply_that_is_left_early_stays_as_far_as_it_came(store: GrimoireStore
     talk = Conversation(model, store)
     stream = talk.pieces("count")
     assert next(iter(stream)).text == "one "
-    stream.close()  # type: ignore[attr-defined]  # a generator
+    stream.close()
     assert (talk.turns[-1].ended, talk.turns[-1].reply) == ("stopped", "one")
     said(talk, "and then?")
     assert ("ai", "one") in shown(model.sent[-1])
