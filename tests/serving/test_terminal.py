@@ -101,6 +101,7 @@ def test_blocks() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_piped_input_is_answered_once_and_plainly() -> None:
     with answering(chat("Hello there, friend.")) as server:
         done = subprocess.run(
