@@ -20,7 +20,7 @@ from sleicl_chains.errors import InputError, PromptTooLong, SleiclError, first_c
 from sleicl_chains.files import parse_json, read_text, write_whole
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.grimoires.store import GrimoireStore
-from sleicl_chains.models.abilities import context_of, reply_limit
+from sleicl_chains.models.abilities import Renderer, context_of, reply_limit
 from sleicl_chains.models.reading import reading_problem
 from sleicl_chains.models.thinking import ThinkingStream, without_thinking
 from sleicl_chains.models.tokens import estimate_tokens
@@ -172,7 +172,7 @@ class Conversation:
         turn, messages = await asyncio.to_thread(self._begun, text, options.get("max_tokens"))
         heard = _Heard(turn)
         with heard.told():
-            async with aclosing(self._astreamed(messages, options)) as chunks:
+            async with aclosing(self._astreamed(messages, {**self._options(turn), **options})) as chunks:
                 async for chunk in chunks:
                     for piece in heard.feed(chunk):
                         yield piece
@@ -193,23 +193,34 @@ class Conversation:
         """Take the last turn back and answer its message again."""
         if not self.turns:
             raise InputError("there is nothing to try again yet; say something first")
-        return self.pieces(self.turns.pop().text)
+        last = self.turns.pop()
+        try:
+            return self.pieces(last.text)
+        except SleiclError:  # a library that cannot be read takes no turn away
+            self.turns.append(last)
+            raise
 
     def _answered(self, turn: Turn, messages: list[BaseMessage]) -> Generator[Piece]:
         heard = _Heard(turn)
         with heard.told():
-            with closing(self._streamed(messages)) as chunks:
+            with closing(self._streamed(messages, self._options(turn))) as chunks:
                 for chunk in chunks:
                     yield from heard.feed(chunk)
             yield from heard.end()
 
-    def _streamed(self, messages: list[BaseMessage]) -> Generator[AIMessageChunk]:
+    def _options(self, turn: Turn) -> dict[str, Any]:
+        """Return the options of a turn's call: a label wants no dice."""
+        labelled = bool(turn.grimoire and turn.grimoire.labels)
+        # Some models of providers know no temperature; our own take it at each call.
+        return {"temperature": 0.0} if labelled and isinstance(self.weak, Renderer) else {}
+
+    def _streamed(self, messages: list[BaseMessage], options: dict[str, Any]) -> Generator[AIMessageChunk]:
         """Stream a reply; where the prompt is longer than estimated, leave out the oldest turn and ask again."""
         while True:
             begun = False
             self.sent = messages
             try:
-                for chunk in self.weak.stream(messages):
+                for chunk in self.weak.stream(messages, **options):
                     begun = True
                     yield chunk
                 return

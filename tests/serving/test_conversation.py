@@ -2,7 +2,7 @@
 
 import json
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
-from sleicl_chains.errors import InputError, PromptTooLong, ServerDown
+from sleicl_chains.errors import InputError, PromptTooLong, ServerDown, StoreError
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.store import GrimoireStore
 from sleicl_chains.models.names import weak_model
 from sleicl_chains.serving.conversation import Conversation, Piece
+from sleicl_chains.serving.picking import Picker
 
 
 class Talker(BaseChatModel):
@@ -29,6 +30,7 @@ class Talker(BaseChatModel):
     most: int = 10**9
     """Characters of a prompt that it takes."""
     sent: list[list[BaseMessage]] = []
+    options: list[dict[str, Any]] = []
 
     @property
     def _llm_type(self) -> str:
@@ -45,6 +47,7 @@ class Talker(BaseChatModel):
         if sum(len(message.text) for message in messages) > self.most:
             raise PromptTooLong("too long")
         self.sent.append(messages)
+        self.options.append(kwargs)
         said = self.says.pop(0) if self.says else ["fine"]
         for piece in said:
             if isinstance(piece, BaseException):
@@ -230,6 +233,35 @@ def test_saved_and_loaded(store: GrimoireStore, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"turns\.0\.text|text"):
         other.load(file)
     assert other.turns, "what was there stays"
+
+
+class Local(Talker):
+    """A model that renders its own prompts, as the local ones do."""
+
+    def render(self, messages: Sequence[BaseMessage]) -> str:
+        return str(messages)
+
+
+async def test_a_label_is_asked_for_without_dice(store: GrimoireStore) -> None:
+    model, other = Local(says=[]), Talker(says=[])
+    talk = Conversation(model, store)
+    said(talk, "Is this mail a scam?")
+    said(talk, "how long do I boil an egg?")
+    assert [piece.text async for piece in talk.apieces("Is this spam?", temperature=0.5)]
+    assert model.options == [{"temperature": 0.0}, {}, {"temperature": 0.5}]
+    said(Conversation(other, store), "Is this mail a scam?")
+    assert other.options == [{}], "some models of providers know no temperature"
+
+
+def test_a_retry_that_cannot_begin_takes_nothing_away(tmp_path: Path) -> None:
+    talk = Conversation(Talker(says=[]), GrimoireStore(Home(tmp_path)))
+    said(talk, "hello")
+    (tmp_path / "chroma").rename(tmp_path / "old")
+    (tmp_path / "chroma").write_text("no folder")
+    talk.picker = Picker(GrimoireStore(Home(tmp_path)))
+    with pytest.raises(StoreError):
+        talk.retry()
+    assert [turn.text for turn in talk.turns] == ["hello"]
 
 
 def test_an_empty_message_and_nothing_to_retry(store: GrimoireStore) -> None:
