@@ -21,6 +21,7 @@ from sleicl_chains.serving.replies import Asked, Begun, Ended, Event, Part, miss
 
 GONE = 499
 """The status, in the log alone, of a request whose client went: nginx's word for it."""
+_QUOTES = str.maketrans("\u201c\u201d\u2018\u2019", "\"\"''")
 _BODY_S = 30.0
 """How long a request's body may take to arrive."""
 Form = TypeVar("Form", bound=BaseModel)
@@ -228,7 +229,7 @@ def headers_of(begun: Begun) -> dict[str, str]:
 
 
 def _plain(text: str) -> str:
-    shown = text.encode("ascii", "backslashreplace").decode()
+    shown = text.translate(_QUOTES).encode("ascii", "backslashreplace").decode()
     return "".join(one if one.isprintable() else " " for one in shown)[:500]
 
 
