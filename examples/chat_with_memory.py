@@ -14,7 +14,7 @@ def reply(state: MessagesState) -> MessagesState:
     """Answer the last message; what was picked follows from the messages alone, so that they are all that is kept."""
     *before, last = state["messages"]
     # SmolLM2 is known not to follow a guide and would be shown none; leave this out for a model that can.
-    talk = Conversation.of(weak, store, before, checks_reading=False)
+    talk = Conversation.of(weak, store, before, unreadable="")
     said = "".join(talk.stream(last.text))
     turn = talk.turns[-1]
     about = {"grimoire": turn.grimoire.id if turn.grimoire else None, "why": turn.why}

@@ -73,8 +73,7 @@ class Conversation:
         store: the library; without one there are no grimoires.
         system: the user's own system text, which stands above the grimoire.
         grimoire: `auto` picks one for each message, `none` shows none, and a grimoire is shown at every message.
-        checks_reading: pick none for a model that is known not to follow a guide.
-        unreadable: where it is known already, see the property.
+        unreadable: why none is to be picked; by default what is known of the model, and "" picks in any case.
 
     One call at a time: a talk is one thread's.
     """
@@ -86,7 +85,6 @@ class Conversation:
         *,
         system: str = "",
         grimoire: Grimoire | Literal["auto", "none"] = "auto",
-        checks_reading: bool = True,
         unreadable: str | None = None,
     ) -> None:
         self.weak = weak
@@ -97,14 +95,11 @@ class Conversation:
         self.picker = Picker(store) if store else None
         self.sent: list[BaseMessage] = []
         """What the model was sent last."""
-        self._checks_reading = checks_reading
         self._problem = unreadable
 
     @property
     def unreadable(self) -> str:
         """Why no grimoire is picked for this model: it is known not to follow one; empty where it may."""
-        if not self._checks_reading:
-            return ""
         if self._problem is None:
             self._problem = reading_problem(self.weak, self.store.home if self.store else None)
         return self._problem
@@ -252,7 +247,7 @@ class Conversation:
     @classmethod
     def of(
         cls, weak: BaseChatModel, store: GrimoireStore | None, messages: Sequence[BaseMessage], *,
-        grimoire: Grimoire | Literal["auto", "none"] = "auto", checks_reading: bool = True,
+        grimoire: Grimoire | Literal["auto", "none"] = "auto",
         unreadable: str | None = None,
     ) -> "Conversation":  # fmt: skip
         """Return the talk of messages that ended with a reply; system messages are the user's own text.
@@ -261,7 +256,7 @@ class Conversation:
             InputError: they are no talk of user and model in turn.
         """
         system = "\n\n".join(one.text for one in messages if isinstance(one, SystemMessage))
-        talk = cls(weak, store, system=system, grimoire=grimoire, checks_reading=checks_reading, unreadable=unreadable)
+        talk = cls(weak, store, system=system, grimoire=grimoire, unreadable=unreadable)
         asked: HumanMessage | None = None
         for message in messages:
             if isinstance(message, HumanMessage):

@@ -13,9 +13,9 @@ import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.resources import files
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,9 @@ _BAR = 0.265
 _HELD, _TEXT, _FOLLOWS = 0.17, 0.25, 0.375
 """What the grimoire of the turn before has ahead: always, where the message brings a text, and per unit of how much
 nearer it is to follow-ups than to other requests. All by `benchmarks/talks/fit.py`, rounded."""
+
+_VECTORS: WeakKeyDictionary[GrimoireStore, tuple[NDArray[np.float32], NDArray[np.float32]]] = WeakKeyDictionary()
+"""Kept beside the store: a server has a picker a request."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ class Picker:
             return None
         message = Message.of(text)
         vectors = embed(self.store.embeddings, message.parts, as_queries=True)
-        follows, others = ((vectors @ known.T).max(axis=1) for known in self._known)  # (n_parts,) each
+        follows, others = ((vectors @ known.T).max(axis=1) for known in _talk_vectors(self.store))  # (n_parts,) each
         near = np.array([index.nearness(vector) for vector in vectors])
         leads = near - _BESIDE * others[:, None]
         return Compared(index, vectors, near, leads, message.brings_text, float((follows - others).max()))
@@ -146,8 +149,10 @@ class Picker:
             pick = self.pick(text, pick)
         return pick
 
-    @cached_property
-    def _known(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The vectors of follow-ups, and of what people ask besides."""
+
+def _talk_vectors(store: GrimoireStore) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the vectors of follow-ups, and of what people ask besides: (n_lines, n_dims) each; made once a store."""
+    if store not in _VECTORS:
         lines = tomllib.loads((files("sleicl_chains.serving") / "talk.toml").read_text(encoding="utf-8"))
-        return embed(self.store.embeddings, lines["follow_ups"]), embed(self.store.embeddings, lines["others"])
+        _VECTORS[store] = embed(store.embeddings, lines["follow_ups"]), embed(store.embeddings, lines["others"])
+    return _VECTORS[store]

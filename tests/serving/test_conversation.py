@@ -113,7 +113,7 @@ def test_a_model_that_is_known_not_to_read_gets_none(home_with_weights: Home) ->
     talk = Conversation(weak, store)
     assert talk.unreadable.startswith("embedded:smollm2 does not follow guides")
     assert talk.pick("Is this spam?").grimoire is None and talk.pick("Is this spam?").why == talk.unreadable
-    trusting = Conversation(weak, store, checks_reading=False)
+    trusting = Conversation(weak, store, unreadable="")
     assert trusting.unreadable == "" and trusting.pick("Is this spam?").grimoire
     talk.grimoire = store.get("spam-abd35001")
     assert talk.pick("hi").grimoire, "what the user chooses is shown all the same"
