@@ -24,7 +24,8 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	cd benchmarks && ../$(BIN)/mypy --strict paper.py paper_summary.py official.py
+	cd benchmarks && ../$(BIN)/mypy --strict paper.py paper_summary.py official.py borrowed.py
+	cd benchmarks/talks && ../../$(BIN)/mypy --strict score.py fit.py
 	$(BIN)/mypy --strict --explicit-package-bases -m benchmarks.overhead -m benchmarks.failures -m benchmarks.agreement \
 	  -m benchmarks.controls -m benchmarks.false_alarms -m benchmarks.throughput -m benchmarks.prefixes -m benchmarks.repack \
 	  -m benchmarks.batch_memory -m benchmarks.exported -m benchmarks.choosers -m benchmarks.serving

@@ -483,6 +483,7 @@ ALLOWED = {
     ("serving/job.py", "os.open"): "goes on writing an output of its own; pipes and devices are refused before",
     ("models/packages.py", "open"): "what an installer complains of is written there",
     ("models/packages.py", "read_text"): "the same, in a folder made for it",
+    ("serving/picking.py", "read_text"): "shipped with the package",
     ("models/weights.py", "open"): "writes the joined file; its parts come by the door",
 }
 

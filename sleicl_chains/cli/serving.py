@@ -12,7 +12,7 @@ from sleicl_chains.errors import OptionError
 from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
-    from sleicl_chains.serving.menu import Menu
+    from sleicl_chains.serving.server.menu import Menu
 
 
 def serve(
@@ -36,10 +36,10 @@ def serve(
     home: HomeOption = None,
 ) -> None:
     """Serve recipes and chat over HTTP, as OpenAI's API does; Ctrl-C ends it once the running requests are done."""
-    from sleicl_chains.serving.door import check_key
-    from sleicl_chains.serving.listening import listening, run
-    from sleicl_chains.serving.openai import build
-    from sleicl_chains.serving.requests import Limits
+    from sleicl_chains.serving.server.door import check_key
+    from sleicl_chains.serving.server.listening import listening, run
+    from sleicl_chains.serving.server.openai import build
+    from sleicl_chains.serving.server.requests import Limits
 
     key = check_key(host, api_key)
     limits = Limits(waiting=queue, running=concurrency, seconds=timeout)
@@ -55,7 +55,7 @@ def _silent(line: str) -> None:
 
 def _menu(recipes: list[Path], weak: str | None, options: dict[str, Any], home: Home, timeout: float) -> "Menu":
     from sleicl_chains.answering.opening import open_recipe, open_store
-    from sleicl_chains.serving.menu import Menu, learned, patience
+    from sleicl_chains.serving.server.menu import Menu, learned, patience
     from sleicl_chains.serving.weak import default_model, open_chat_model
 
     found = learned(

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from sleicl_chains.answers import Answer
 from sleicl_chains.errors import PromptTooLong, RejectedReply, ServerDown
 from sleicl_chains.files import Home
-from sleicl_chains.serving.replies import shares
+from sleicl_chains.serving.server.replies import shares
 from tests.support.serving import Serving, Talker, desk, menu_of, serving
 
 LIST = "notes-to-list-b5baed14"

@@ -15,8 +15,8 @@ from openai import OpenAI
 from sleicl_chains.answering.solver import solver
 from sleicl_chains.files import Home
 from sleicl_chains.models.llamacpp.model import EmbeddedModel
-from sleicl_chains.serving.menu import Learned, Menu
-from sleicl_chains.serving.requests import Limits
+from sleicl_chains.serving.server.menu import Learned, Menu
+from sleicl_chains.serving.server.requests import Limits
 from sleicl_chains.serving.weak import open_chat_model
 from tests.support.ollama_server import Asked, OllamaServer, Said, chat
 from tests.support.recipes import TASK

@@ -12,11 +12,11 @@ import pytest
 
 from sleicl_chains.errors import OptionError
 from sleicl_chains.files import Home
-from sleicl_chains.serving.door import check_key
-from sleicl_chains.serving.menu import Menu
-from sleicl_chains.serving.queue import Job, Queue, QueueFull
-from sleicl_chains.serving.replies import Begun
-from sleicl_chains.serving.requests import Limits, headers_of
+from sleicl_chains.serving.server.door import check_key
+from sleicl_chains.serving.server.menu import Menu
+from sleicl_chains.serving.server.queue import Job, Queue, QueueFull
+from sleicl_chains.serving.server.replies import Begun
+from sleicl_chains.serving.server.requests import Limits, headers_of
 from tests.support.serving import Serving, Talker, desk, menu_of, serving
 
 

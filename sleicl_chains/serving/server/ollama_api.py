@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sleicl_chains.hashes import short_hash
 from sleicl_chains.models.abilities import context_of, name_of
-from sleicl_chains.serving.failures import Failure, wrong
-from sleicl_chains.serving.menu import CHAT, Chat, Learned
-from sleicl_chains.serving.openai import Message
-from sleicl_chains.serving.replies import Asked, Ended, Part
-from sleicl_chains.serving.requests import Running, Service, Streamed, Whole, headers_of, read, unknown
+from sleicl_chains.serving.server.failures import Failure, wrong
+from sleicl_chains.serving.server.menu import CHAT, Chat, Learned
+from sleicl_chains.serving.server.openai import Message
+from sleicl_chains.serving.server.replies import Asked, Ended, Part
+from sleicl_chains.serving.server.requests import Running, Service, Streamed, Whole, headers_of, read, unknown
 
 VERSION = "0.24.0"
 """The release whose API this follows; tools want a bare version."""

@@ -12,8 +12,8 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from sleicl_chains.answers import Answer
 from sleicl_chains.models.abilities import schema_option
 from sleicl_chains.serving.conversation import Conversation
-from sleicl_chains.serving.failures import Failure, wrong
-from sleicl_chains.serving.menu import Chat, Learned, near
+from sleicl_chains.serving.server.failures import Failure, wrong
+from sleicl_chains.serving.server.menu import Chat, Learned, near
 
 JSON_FIELD = "answer"
 """Where a recipe's answer stands in a JSON object whose fields the client does not name."""

@@ -18,13 +18,13 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from sleicl_chains.errors import SleiclError
-from sleicl_chains.serving.door import Door
-from sleicl_chains.serving.failures import Failure, failure_of, wrong
-from sleicl_chains.serving.menu import Learned, Menu
-from sleicl_chains.serving.metrics import Metrics
-from sleicl_chains.serving.queue import Queue
-from sleicl_chains.serving.replies import Asked, Ended, Part, check_shares, shares
-from sleicl_chains.serving.requests import Limits, Running, Service, Streamed, headers_of, read, unknown
+from sleicl_chains.serving.server.door import Door
+from sleicl_chains.serving.server.failures import Failure, failure_of, wrong
+from sleicl_chains.serving.server.menu import Learned, Menu
+from sleicl_chains.serving.server.metrics import Metrics
+from sleicl_chains.serving.server.queue import Queue
+from sleicl_chains.serving.server.replies import Asked, Ended, Part, check_shares, shares
+from sleicl_chains.serving.server.requests import Limits, Running, Service, Streamed, headers_of, read, unknown
 
 _NEVER = -9999.0
 """OpenAI's log-probability of what does not happen."""
@@ -54,7 +54,7 @@ def build(
     _add_chat(app, service)
     _add_state(app, metrics)
     if ollama_api:
-        from sleicl_chains.serving.ollama_api import add_ollama
+        from sleicl_chains.serving.server.ollama_api import add_ollama
 
         add_ollama(app, service)
     return Door(app, metrics, key=key, log=log)

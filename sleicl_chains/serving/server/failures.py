@@ -12,7 +12,7 @@ from sleicl_chains.errors import (
     SleiclError,
     Unsupported,
 )
-from sleicl_chains.serving.queue import QueueFull
+from sleicl_chains.serving.server.queue import QueueFull
 
 
 class Failure(Exception):

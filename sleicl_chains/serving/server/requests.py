@@ -13,11 +13,11 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from sleicl_chains.serving.failures import Failure, failure_of, first_complaint_of
-from sleicl_chains.serving.menu import Chat, Learned, Menu
-from sleicl_chains.serving.metrics import Record
-from sleicl_chains.serving.queue import Job, Queue
-from sleicl_chains.serving.replies import Asked, Begun, Ended, Event, Part, missing, reply
+from sleicl_chains.serving.server.failures import Failure, failure_of, first_complaint_of
+from sleicl_chains.serving.server.menu import Chat, Learned, Menu
+from sleicl_chains.serving.server.metrics import Record
+from sleicl_chains.serving.server.queue import Job, Queue
+from sleicl_chains.serving.server.replies import Asked, Begun, Ended, Event, Part, missing, reply
 
 GONE = 499
 """The status, in the log alone, of a request whose client went: nginx's word for it."""

@@ -11,9 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sleicl_chains.errors import OptionError
 from sleicl_chains.models.addresses import is_loopback
-from sleicl_chains.serving.failures import Failure
-from sleicl_chains.serving.metrics import Metrics, Record
-from sleicl_chains.serving.requests import GONE
+from sleicl_chains.serving.server.failures import Failure
+from sleicl_chains.serving.server.metrics import Metrics, Record
+from sleicl_chains.serving.server.requests import GONE
 
 _OPEN = "/health"
 """Needs no key: it tells that the server is up, and no more."""

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from sleicl_chains.serving.queue import Queue
+from sleicl_chains.serving.server.queue import Queue
 
 
 @dataclass
