@@ -272,6 +272,9 @@ def test_hostile_texts_are_only_texts(page: "Page", running: Running) -> None:
     see(page.locator("#text"), "More.")
     page.get_by_text("History", exact=True).click()
     see(page.locator("#history"), "evil@1")
+    see(page.locator("#diff"), "--- evil@1")
+    page.locator("#diff").evaluate("one => one.scrollIntoView({block: 'end'})")  # what is out of sight is not there
+    page.locator("#diff .cm-scroller").evaluate("one => one.scrollTo(0, one.scrollHeight)")
     see(page.locator("#diff"), "+More.")
     page.wait_for_timeout(500)
     assert "<script>" in page.locator("#about").inner_text() and "<script>" in page.locator("#text").inner_text()
