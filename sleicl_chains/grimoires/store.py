@@ -283,8 +283,8 @@ class GrimoireStore:
     def search(self, query: str | Task | Sequence[str], k: int = 4, filters: Filters | None = None) -> list[Hit]:
         """Return the `k` nearest grimoires, best first.
 
-        A grimoire is compared by its description and by its profound text, or the simple one where there is no other;
-        the better counts.
+        A grimoire is compared by its description, its requests and its profound text, or the simple one where there is
+        no other; the best counts.
 
         Args:
             query: a question, a task, or several questions, whose scores are averaged.
@@ -304,7 +304,7 @@ class GrimoireStore:
         if not index.grimoires:
             return []
         # The mean of unit vectors, so that its product with another one is the mean of their cosines.
-        scores = np.max([index.cosines(field, mean) for field in index.vectors], axis=0).clip(0.0, 1.0)
+        scores = np.maximum(index.nearness(mean), index.cosines("rules", mean)).clip(0.0, 1.0)
         order = np.argsort(-scores, kind="stable")
         passing = (row for row in order if passes(index.grimoires[row], filters))
         return [Hit(index.grimoires[row], float(scores[row])) for row in islice(passing, k)]
