@@ -26,6 +26,7 @@ from sleicl_chains.models.thinking import ThinkingStream, without_thinking
 from sleicl_chains.models.tokens import estimate_tokens
 from sleicl_chains.prompts import fill
 from sleicl_chains.serving.picking import Pick, Picker
+from sleicl_chains.tasks.texts import whole_text
 
 Ended = Literal["open", "whole", "cut", "stopped", "failed"]
 _PER_TURN = 8
@@ -148,7 +149,7 @@ class Conversation:
         `stopped`, and what had come stays in the talk.
 
         Raises:
-            InputError: the message is empty.
+            InputError: the message is empty, or not valid Unicode.
             ModelError: the model does not answer; the turn is `failed`, and the talk goes on without it.
             StoreError: the library cannot be read.
         """
@@ -177,7 +178,7 @@ class Conversation:
 
     def _begun(self, text: str, reply: int | None = None) -> tuple[Turn, list[BaseMessage]]:
         """Return a message's new turn, and what the model is sent for it."""
-        if not text.strip():
+        if not whole_text(text, "the message").strip():
             raise InputError("the message is empty; say something")
         pick = self.pick(text)
         messages = self.messages(text, pick, reply=reply)
@@ -264,8 +265,7 @@ class Conversation:
                 asked = HumanMessage(f"{asked.text}\n\n{message.text}") if asked else message
             elif isinstance(message, AIMessage):
                 if asked:  # else it is a greeting of the client's own
-                    reply = without_thinking(message.text)
-                    talk.turns.append(Turn(asked.text, talk.pick(asked.text), reply, "whole"))
+                    talk.turns.append(Turn(asked.text, talk.pick(asked.text), message.text, "whole"))
                 asked = None
             elif not isinstance(message, SystemMessage):
                 raise InputError(f"a conversation is of user and assistant in turn; found {message.type}")

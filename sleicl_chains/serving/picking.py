@@ -25,12 +25,15 @@ from sleicl_chains.grimoires.index import Indexed, described
 from sleicl_chains.grimoires.store import GrimoireStore
 from sleicl_chains.models.embedders import embed
 
-_QUOTED = re.compile(r'```.*?```|"[^"]{15,}"|“[^”]{15,}”|„[^“”]{15,}[“”]|«[^»]{15,}»', re.DOTALL)
+# No body holds its own opening mark: else a text of many of those would be read through from each.
+_QUOTED = re.compile(r'```.*?```|"[^"]{15,}"|“[^“”]{15,}”|„[^„“”]{15,}[“”]|«[^«»]{15,}»', re.DOTALL)
 _ASKS = "can|could|pls|please|make|is|what|which|how|do|does|did"
 _PART_ENDS = re.compile(rf"\n|(?<=[.!?;:])\s+|\.\.+|\s[-–]\s|,\s+(?=(?:{_ASKS})\b)", re.IGNORECASE)
 _WORD = re.compile(r"\w")
 _FIRST_PARTS = 3
 """So many parts at the beginning are looked at, and the last one."""
+_PART_LENGTH = 2000
+"""So many characters of a part are compared."""
 _LONG = 25
 """A message of more words brings a text along."""
 _BESIDE = 0.5
@@ -70,7 +73,7 @@ class Message:
         brings = len(asked) < len(text) - 12 or len(text.split()) > _LONG
         if not parts:
             return cls((text.strip()[:200],), brings)
-        taken = [*parts[:_FIRST_PARTS], parts[-1]]
+        taken = [part[:_PART_LENGTH] for part in (*parts[:_FIRST_PARTS], parts[-1])]
         if len(parts) > 1 and len(whole := " ".join(parts)) < 250:
             taken.append(whole)
         return cls(tuple(dict.fromkeys(taken)), brings)

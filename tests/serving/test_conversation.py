@@ -213,7 +213,7 @@ def test_of_messages_that_a_client_sends(store: GrimoireStore) -> None:
         SystemMessage("Be kind."),
         AIMessage("Hello, what can I do?"),
         HumanMessage("Is this mail a scam?"),
-        AIMessage("<think>It asks for money.</think>Yes."),
+        AIMessage("Yes."),
     ]
     model = Talker(says=[["Also."]])
     talk = Conversation.of(model, store, before)
@@ -278,6 +278,8 @@ def test_a_retry_that_cannot_begin_takes_nothing_away(tmp_path: Path) -> None:
 
 def test_an_empty_message_and_nothing_to_retry(store: GrimoireStore) -> None:
     talk = Conversation(Talker(says=[]), store)
+    with pytest.raises(InputError, match="the message"):
+        talk.stream("half \udc80")
     with pytest.raises(InputError, match="the message is empty"):
         talk.stream(" ")
     with pytest.raises(InputError, match="nothing to try again"):

@@ -1,5 +1,6 @@
 """Which grimoire a message gets: the shipped library, the word vectors that need no network."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,13 @@ def test_a_message_is_cut_into_parts_without_what_it_quotes() -> None:
     assert message.brings_text
     assert not Message.of("shorter please").brings_text
     assert Message.of("word " * 26).brings_text, "a long message is a text, quoted or not"
+
+
+@pytest.mark.parametrize("mark", ["„", "“", "«", '"', "```", "a, ", ". "])
+def test_a_long_text_is_cut_in_no_time(mark: str) -> None:
+    begun = time.perf_counter()
+    parts = Message.of(f"{mark}a" * 300_000).parts
+    assert time.perf_counter() - begun < 3 and max(map(len, parts)) <= 2000
 
 
 def test_what_is_only_quoted_is_compared_itself() -> None:
