@@ -1,10 +1,10 @@
 """How long `match` takes in a library of thousands, beside the same questions put to Chroma alone.
 
-    python benchmarks/match/speed.py [-n 10000] [--queries 200] [--home DIR]
+    python benchmarks/match/speed.py [-n 10000] [--queries 200] [--requests 0] [--home DIR]
 
 The grimoires are made up of the words of the shipped ones. Embedding the question is left out of both: its vector is
-known beforehand. Chroma is asked as it would have to be, one open client, sixty of each of the two collections; both
-are asked in turn, so that whatever else the machine does slows both.
+known beforehand. Chroma is asked as it would have to be, one open client, sixty of each collection; both are asked in
+turn, so that whatever else the machine does slows both.
 """
 
 import argparse
@@ -47,13 +47,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("-n", type=int, default=10_000, help="grimoires")
     parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--requests", type=int, default=0, help="of each grimoire")
     parser.add_argument("--home", type=Path, help="where the made-up library stays; else it is thrown away")
     given = parser.parse_args()
     with TemporaryDirectory() as scratch:
-        _measure(Home(given.home or Path(scratch)), given.n, given.queries)
+        _measure(Home(given.home or Path(scratch)), given.n, given.queries, given.requests)
 
 
-def _measure(home: Home, n: int, queries: int) -> None:
+def _measure(home: Home, n: int, queries: int, requests: int) -> None:
     shipped = [read_grimoire(id, file) for id, file in markdown(data_folder("vectorstore/grimoires")).items()]
     words = sorted({word for one in shipped for word in f"{one.description} {one.profound}".split()})
     chance = random.Random(0)
@@ -62,7 +63,8 @@ def _measure(home: Home, n: int, queries: int) -> None:
     for number in range(n):
         path = home.grimoires / f"made-up-{number:05}.md"
         if not path.exists():
-            path.write_text(_made_up(path.stem, words, random.Random(number)).to_markdown(), encoding="utf-8")
+            made = _made_up(path.stem, words, random.Random(number), requests)
+            path.write_text(made.to_markdown(), encoding="utf-8")
     space = Known(questions)
     store = GrimoireStore(home, space, lock_timeout_s=600)
     seconds = {"first match, files read and indexed": _timed(lambda: store.match(questions[0]))}
@@ -89,13 +91,15 @@ def _measure(home: Home, n: int, queries: int) -> None:
         p50, p95, most = np.percentile(np.array(found) * 1000, [50, 95, 100])
         print(f"{what:6} {len(found)} questions: p50 {p50:.1f} ms, p95 {p95:.1f} ms, longest {most:.1f} ms")
     ratio = np.percentile(times["match"], 95) / np.percentile(times["raw"], 95)
-    print(f"p95 of match is {ratio:.2f} times that of the two raw queries")
+    print(f"p95 of match is {ratio:.2f} times that of the raw queries")
 
 
-def _made_up(id: str, words: list[str], chance: random.Random) -> Grimoire:
+def _made_up(id: str, words: list[str], chance: random.Random, requests: int) -> Grimoire:
     description, profound, simple = (" ".join(chance.choices(words, k=k)) for k in (20, 250, 40))
     labels = tuple(dict.fromkeys(chance.choices(words, k=4)))
-    return Grimoire(id, id, "classification", description, labels, profound, simple, Provenance(sampler="none"))
+    asked = tuple(" ".join(chance.choices(words, k=8)) for _ in range(requests))
+    about = (id, id, "classification", description, labels, profound, simple, Provenance(sampler="none"))
+    return Grimoire(*about, requests=asked)
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -64,8 +64,12 @@ def stays_here(name: str, base_url: str | None = None) -> bool:
         is_local = server_address(base_url).is_local
     except OptionError:  # say, a key that would go there in clear
         return False
-    # A local server hands models of these names on to ollama.com, under the account that it is signed in with.
-    return is_local and not name.lower().endswith(("-cloud", ":cloud"))
+    return is_local and not is_handed_on(name)
+
+
+def is_handed_on(name: str) -> bool:
+    """Say whether a local Ollama hands a model's questions on to ollama.com, under the account that it has there."""
+    return name.lower().endswith(("-cloud", ":cloud"))
 
 
 def is_own_address(address: str) -> bool:

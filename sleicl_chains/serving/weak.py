@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from sleicl_chains.answering.consent import is_handed_on
 from sleicl_chains.errors import ModelError
 from sleicl_chains.files import Home
 from sleicl_chains.models.names import weak_model
@@ -48,12 +49,14 @@ def open_chat_model(name: str, home: Home, options: Mapping[str, Any] | None = N
 
 
 def default_model(home: Home, base_url: str | None = None) -> Choice | None:
-    """Return the largest chat model of the local Ollama that fits into memory and is not known to be unable to read.
+    """Return the largest chat model of the user's Ollama that fits into memory and is not known to be unable to read.
 
-    Where Ollama has none, the packaged model that reads, if it was fetched before; None where that is not here.
+    None that Ollama hands on to a cloud: such a model the user must name. Where Ollama has none, the packaged model
+    that reads, if it was fetched before; None where that is not here.
     """
     free = psutil.virtual_memory().available * _FREE / 1e6
-    able = [one for one in _installed(base_url) if _talks(one) and one.megabytes <= free and _may_read(one, home)]
+    here = [one for one in _installed(base_url) if _talks(one) and not is_handed_on(one.name)]
+    able = [one for one in here if one.megabytes <= free and _may_read(one, home)]
     if able:
         best = max(able, key=lambda one: one.megabytes)
         unknown = reading_of(best.weights, home) is None
