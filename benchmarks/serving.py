@@ -61,8 +61,7 @@ def serve(weak: str, home: str, url: str | None, addresses: "multiprocessing.Que
         "echo": Learned("echo", FREE, RunnableLambda(echoed)),
     }
     with listening("127.0.0.1", 0) as (opened, address):
-        addresses.put(address)
-        run(build(Menu(recipes, talker, open_store(place))), opened)
+        run(build(Menu(recipes, talker, open_store(place))), opened, greet=lambda: addresses.put(address))
 
 
 def stub(urls: "multiprocessing.Queue[str]") -> None:

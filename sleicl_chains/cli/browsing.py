@@ -13,6 +13,7 @@ from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
     from sleicl_chains.answering.opening import Opened
+    from sleicl_chains.serving.weak import Choice
 
 
 def web(
@@ -45,18 +46,23 @@ def web(
             "No model was found for the chat: start Ollama and pull one, or run "
             "`sleicl models fetch qwen2.5-coder-1.5b` (1.1 GB), or name one with --weak"
         )
+    here = is_here(host)
     with listening(host, port) as (socket, address):
         page = Page(
             open_chat_model(chosen.name, place, options), open_store(place, chroma_url=chroma_url), chosen.name,
             chosen.note, _opened(recipes or [], chosen.name, base_url, place),
         )  # fmt: skip
-        app = Guard(page_app(page, password), here=is_here(host))
-        say([f"Model: {chosen.name}.", *([f"Note: {chosen.note}."] if chosen.note else [])])
-        if not is_here(host):
-            say("Warning: what is said goes over the network unencrypted; a proxy with TLS in front helps.")
-        print(address, flush=True)
-        say("Open this address in a browser; Ctrl-C ends the server.")
-        run(app, socket, stop_s=3)  # an open page keeps a request open
+        app = Guard(page_app(page, password), here=here)
+        # An open page keeps a request open, so that there is always something to wait for.
+        run(app, socket, greet=lambda: _greet(chosen, address, here), stop_s=3)
+
+
+def _greet(chosen: "Choice", address: str, here: bool) -> None:
+    say([f"Model: {chosen.name}.", *([f"Note: {chosen.note}."] if chosen.note else [])])
+    if not here:
+        say("Warning: what is said goes over the network unencrypted; a proxy with TLS in front helps.")
+    print(address, flush=True)
+    say("Open this address in a browser; Ctrl-C ends the server.")
 
 
 def _opened(recipes: list[Path], weak: str, base_url: str | None, home: Home) -> "dict[str, Opened]":

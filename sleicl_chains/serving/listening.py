@@ -6,7 +6,7 @@ For `sleicl serve` and `sleicl web`.
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -92,10 +92,24 @@ def server_of(app: "ASGIApp", *, stop_s: int = 30) -> "Server":
     )  # fmt: skip
 
 
-def run(app: "ASGIApp", opened: socket.socket, *, stop_s: int = 30) -> None:
-    """Serve until Ctrl-C or SIGTERM, then finish what runs; a second Ctrl-C does not wait."""
+def run(app: "ASGIApp", opened: socket.socket, *, greet: Callable[[], None], stop_s: int = 30) -> None:
+    """Serve until Ctrl-C or SIGTERM, then finish what runs; a second Ctrl-C does not wait.
+
+    Args:
+        app: what answers.
+        opened: where it listens.
+        greet: called once a signal ends the server as it should; requests may come before.
+        stop_s: as `server_of` has it.
+    """
+    server = server_of(app, stop_s=stop_s)
+
+    def end(*_: object) -> None:
+        server.should_exit = True
+
     if threading.current_thread() is threading.main_thread():
-        # The web server raises the signal again once it has ended; that is an end as it should be, with status 0.
+        # While it starts, the web server hears no signal. The one that ends it, it raises again in the end; that is no
+        # failure, and the status is 0.
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)
-    server_of(app, stop_s=stop_s).run(sockets=[opened])
+            signal.signal(number, end)
+    greet()
+    server.run(sockets=[opened])

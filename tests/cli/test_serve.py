@@ -82,6 +82,13 @@ def started(*arguments: object, **more: str) -> Iterator[tuple[subprocess.Popen[
 
 
 @pytest.mark.slow
+def test_it_ends_when_it_is_told_to_at_once(recipe: Path, home_with_weights: Home) -> None:
+    with started(recipe, "--weak", "embedded:smollm2") as (process, _):
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_serves_until_it_is_told_to_end_and_finishes_what_runs(
     recipe: Path, home_with_weights: Home, number: signal.Signals

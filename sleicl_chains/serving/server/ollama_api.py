@@ -188,9 +188,7 @@ class _Written:
 
     def part(self, words: dict[str, Any], *, done: bool = False, **more: Any) -> dict[str, Any]:
         """Return a line."""
-        return {
-            "model": self.wanted.model, "created_at": _now(), **words, "done": done, **more,
-        }  # fmt: skip
+        return {"model": self.wanted.model, "created_at": _now(), **words, "done": done, **more}
 
     def whole(self, found: Whole) -> dict[str, Any]:
         """Return a whole reply."""

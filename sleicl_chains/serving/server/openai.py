@@ -253,7 +253,7 @@ class _Written:
         except Failure as problem:
             yield f"data: {json.dumps(problem.body())}\n\n"
 
-    def _end(self, said: str, ended: Ended) -> "list[str]":
+    def _end(self, said: str, ended: Ended) -> list[str]:
         lines = []
         if said or ended.refusal:
             delta = {"refusal": ended.refusal} if ended.refusal else {"content": said}
