@@ -81,12 +81,7 @@ class Service:
         Raises:
             Failure: there is none.
         """
-        # Only a grimoire's name makes the library be read, which is not for the loop that all share.
-        found = (
-            await asyncio.get_running_loop().run_in_executor(self._readers, self.menu.find, name)
-            if ":" in name
-            else self.menu.find(name)
-        )
+        found = await asyncio.get_running_loop().run_in_executor(self._readers, self.menu.find, name)
         if found is None:
             raise missing(name, await self.names())
         record_of(request).model = found.id
