@@ -8,7 +8,7 @@ import typer
 from sleicl_chains.cli.options import BaseUrl, ChromaOption, HomeOption, MaybeWeak, ModelOption
 from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.steps import model_options
-from sleicl_chains.errors import ModelNotFound, OptionError
+from sleicl_chains.errors import OptionError
 from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def web(
     """Open a page in the browser: chat, the library, and recipes tried on pasted rows. Ctrl-C ends it."""
     from sleicl_chains.answering.opening import open_store
     from sleicl_chains.serving.listening import check_reach, is_here, listening, run
-    from sleicl_chains.serving.weak import Choice, default_model, open_chat_model
+    from sleicl_chains.serving.weak import Choice, default_model, no_model, open_chat_model
     from sleicl_chains.serving.web import Page, page_app
     from sleicl_chains.serving.web_server import Guard
 
@@ -42,10 +42,7 @@ def web(
     place, options = Home.at(home), model_options(option, base_url)
     chosen = Choice(weak) if weak else default_model(place, base_url)
     if chosen is None:
-        raise ModelNotFound(
-            "No model was found for the chat: start Ollama and pull one, or run "
-            "`sleicl models fetch qwen2.5-coder-1.5b` (1.1 GB), or name one with --weak"
-        )
+        raise no_model()
     here = is_here(host)
     with listening(host, port) as (socket, address):
         page = Page(

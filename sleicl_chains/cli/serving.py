@@ -9,7 +9,6 @@ import typer
 from sleicl_chains.cli.options import BaseUrl, HomeOption, MaybeWeak, ModelOption
 from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.steps import model_options
-from sleicl_chains.errors import OptionError
 from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def serve(
 def _menu(recipes: list[Path], weak: str | None, options: dict[str, Any], home: Home, timeout: float) -> "Menu":
     from sleicl_chains.answering.opening import open_recipe, open_store
     from sleicl_chains.serving.server.menu import Menu, learned, patience
-    from sleicl_chains.serving.weak import default_model, open_chat_model
+    from sleicl_chains.serving.weak import default_model, no_model, open_chat_model
 
     found = learned(
         [(path, open_recipe(path)) for path in recipes], home, weak=weak, options=options, timeout_s=timeout
@@ -64,10 +63,7 @@ def _menu(recipes: list[Path], weak: str | None, options: dict[str, Any], home: 
         weak = choice.name
         say([f"Note: {choice.note}."] if choice.note else [])
     if weak is None and not found:
-        raise OptionError(
-            "there is nothing to serve: name a recipe, or a model by --weak (`sleicl models list` says what is here; "
-            "`ollama pull qwen2.5-coder:1.5b` or `sleicl models fetch qwen2.5-coder-1.5b` gets one)"
-        )
+        raise no_model()
     if weak is None:
         return Menu(found)
     return Menu(found, open_chat_model(weak, home, {**patience(weak, timeout), **options}), open_store(home))

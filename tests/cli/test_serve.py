@@ -29,8 +29,8 @@ def recipe(weak: EmbeddedModel, tmp_path: Path) -> Path:
 
 def test_without_anything_to_serve_it_says_what_to_do(home: Home) -> None:
     done = sleicl("serve")
-    assert (done.status, done.out) == (2, "")
-    assert done.err.startswith("sleicl: there is nothing to serve: name a recipe, or a model by --weak")
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("sleicl: No chat model is on this machine: run `ollama pull NAME`")
 
 
 def test_beyond_this_machine_it_does_not_start_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
