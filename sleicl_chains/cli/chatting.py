@@ -54,8 +54,9 @@ def chat(
     options = model_options(option, base_url)
     store = open_store(place, chroma_url=chroma_url)
     talk = Conversation(
-        open_model(name, place, options), store, system=system, grimoire=grimoire_named(grimoire, store)
-    )
+        open_model(name, place, options), store, system=system, grimoire=grimoire_named(grimoire, store),
+        label_temperature=None if "temperature" in options else 0.0,
+    )  # fmt: skip
     told = Chat(talk, screen, home=place, name=name, named=weak, options=options)
     judges = [told.add(one) for one in recipes]
     if note:
