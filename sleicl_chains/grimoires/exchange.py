@@ -171,9 +171,9 @@ def lines_to_trust(parcels: Iterable[Parcel]) -> list[str]:
 
 
 def _fields(grimoire: Grimoire) -> dict[str, str]:
-    labels = "\n".join(grimoire.labels)
     about = {"task": grimoire.task, "task type": grimoire.task_type, "description": grimoire.description}
-    return {**about, "labels": labels, "profound text": grimoire.profound, "simple text": grimoire.simple}
+    lists = {"labels": "\n".join(grimoire.labels), "requests": "\n".join(grimoire.requests)}
+    return {**about, **lists, "profound text": grimoire.profound, "simple text": grimoire.simple}
 
 
 def receive(store: GrimoireStore, parcels: Sequence[Parcel]) -> list[Received]:

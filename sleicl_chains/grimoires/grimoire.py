@@ -98,6 +98,10 @@ def _signed(share: float) -> str:
     return f"{round(share, 2) + 0.0:+.2f}".replace("0.", ".")
 
 
+REQUESTS, REQUEST_LENGTH = 100, 500
+"""How many requests a grimoire may have, each a text to be embedded, and how many characters each."""
+
+
 @dataclass(frozen=True)
 class Grimoire:
     """The profound and the simple text for a task; one of them may be empty.
@@ -105,7 +109,8 @@ class Grimoire:
     White space around the two texts is dropped. The effects are of exactly these texts: with other texts they go.
 
     Raises:
-        InputError: both texts are empty, or one cannot be written as UTF-8.
+        InputError: both texts are empty, one cannot be written as UTF-8, or a request is blank, too long, or one too
+            many.
     """
 
     id: str
@@ -120,27 +125,23 @@ class Grimoire:
     language: str = ""
     """Of the texts that it is for, as en or de; empty where it is not said."""
     requests: tuple[str, ...] = ()
-    """How people ask for it, in their words: it is found by these as by its description."""
+    """How people ask for it, in their words: it is found by these as by its description. At most 100."""
 
     def __post_init__(self) -> None:
         for name in ("profound", "simple"):
             object.__setattr__(self, name, getattr(self, name).strip())
         if not self.profound and not self.simple:
             raise InputError("the profound and the simple text are both empty; expected at least one")
-        if SURROGATE.search(
-            "".join(
-                [
-                    self.task,
-                    self.task_type,
-                    self.description,
-                    *self.labels,
-                    *self.requests,
-                    self.profound,
-                    self.simple,
-                    self.language,
-                ]
-            )
-        ):
+        if len(self.requests) > REQUESTS:
+            raise InputError(f"found {len(self.requests)} requests; expected at most {REQUESTS}")
+        for request in self.requests:
+            if not request.strip() or len(request) > REQUEST_LENGTH:
+                raise InputError(
+                    f"found a request of {len(request)} characters, {request!r:.60}; expected words, at most "
+                    f"{REQUEST_LENGTH} characters"
+                )
+        words = (self.task, self.task_type, self.description, self.profound, self.simple, self.language)
+        if SURROGATE.search("".join([*words, *self.labels, *self.requests])):
             raise InputError("the grimoire holds half of a surrogate pair; expected valid Unicode")
 
     def to_task(self) -> Task:

@@ -48,43 +48,36 @@ class ThinkingStream:
     def feed(self, piece: str) -> Iterator[tuple[str, bool]]:
         """Yield what is known now: text, and whether it is thinking."""
         self._held += piece
-        while self._held:
-            mark = _END.format(self._tag) if self._tag else _OPENING
-            found = re.search(mark, self._held, re.IGNORECASE) if self._tag else self._opening()
-            if not found:
-                break
-            before, name = self._held[: found.start()], self._tag or found[1].lower()
-            if before:
-                yield before, bool(self._tag)
-            self._held, self._tag = self._held[found.end() :], "" if self._tag else name
-            self._at_line = True
+        while found := self._next_tag():
+            yield from self._told(self._held[: found.start()])
+            self._held = self._held[found.end() :]
+            self._tag, self._at_line = "" if self._tag else found[1].lower(), True
         safe = len(self._held) - self._doubtful()
-        if safe > 0:
-            yield self._told(self._held[:safe])
-            self._held = self._held[safe:]
+        yield from self._told(self._held[:safe])
+        self._held = self._held[safe:]
 
     def end(self) -> Iterator[tuple[str, bool]]:
         """Yield what was held back."""
-        if self._held:
-            yield self._told(self._held)
+        yield from self._told(self._held)
         self._held = ""
 
-    def _told(self, text: str) -> tuple[str, bool]:
-        self._at_line = text.endswith("\n")
-        return text, bool(self._tag)
+    def _next_tag(self) -> "re.Match[str] | None":
+        if self._tag:
+            return re.search(f"</{self._tag}>", self._held, re.IGNORECASE)
+        line = 0 if self._at_line else self._held.find("\n")
+        return _OPENED.search(self._held, line) if line >= 0 else None
 
-    def _opening(self) -> "re.Match[str] | None":
-        pattern = _OPENING if self._at_line else rf"(?<=\n){_OPENING.removeprefix('^')}"
-        return re.search(pattern, self._held, re.IGNORECASE | re.MULTILINE)
+    def _told(self, text: str) -> Iterator[tuple[str, bool]]:
+        if text:
+            _, newline, line = text.rpartition("\n")
+            self._at_line = (self._at_line or bool(newline)) and not line.strip(" \t")
+            yield text, bool(self._tag)
 
     def _doubtful(self) -> int:
         """Return how many of the last characters may be the beginning of a tag."""
         tags = [f"</{self._tag}>"] if self._tag else [f"<{name}>" for name in _TAGS.split("|")]
         tail = self._held[-_LONGEST:].lower()
-        lengths = range(min(len(tail), _LONGEST), 0, -1)
-        return next((size for size in lengths if any(tag.startswith(tail[-size:]) for tag in tags)), 0)
+        return next((size for size in range(len(tail), 0, -1) if any(tag.startswith(tail[-size:]) for tag in tags)), 0)
 
 
-_OPENING = rf"^[ \t]*<({_TAGS})>"
-_END = "</{}>"
 _LONGEST = len("</reasoning>")

@@ -17,7 +17,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sleicl_chains.errors import InputError, PromptTooLong, SleiclError, first_complaint
-from sleicl_chains.files import parse_json, read_text, write_whole
+from sleicl_chains.files import EXCHANGE_LIMIT, parse_json, read_text, write_whole
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.grimoires.store import GrimoireStore
 from sleicl_chains.models.abilities import Renderer, context_of, reply_limit
@@ -128,13 +128,14 @@ class Conversation:
         Args:
             text: the message.
             pick: its grimoire, by default the one that it would have now.
-            reply: tokens to keep free for the reply, by default the model's limit; at most half of the context is.
+            reply: tokens to keep free for the reply, by default the model's limit; more than half of the context is
+                never kept free.
         """
         pick = pick or self.pick(text)
         first, last = _system(self.system, pick.grimoire), HumanMessage(text)
         turns = [turn for turn in self.turns if turn.ended in ("whole", "cut", "stopped") and turn.reply]
         context = context_of(self.weak) or _CONTEXT
-        room = context - (min(reply, context // 2) if reply else reply_limit(self.weak)) - _size([*first, last])
+        room = context - min(reply or reply_limit(self.weak), context // 2) - _size([*first, last])
         kept: list[BaseMessage] = []
         for turn in reversed(turns):
             pair = [HumanMessage(turn.text), AIMessage(turn.reply)]
@@ -268,7 +269,8 @@ class Conversation:
                 asked = HumanMessage(f"{asked.text}\n\n{message.text}") if asked else message
             elif isinstance(message, AIMessage):
                 if asked:  # else it is a greeting of the client's own
-                    talk.turns.append(Turn(asked.text, talk.pick(asked.text), message.text, "whole"))
+                    reply = without_thinking(message.text)
+                    talk.turns.append(Turn(asked.text, talk.pick(asked.text), reply, "whole"))
                 asked = None
             elif not isinstance(message, SystemMessage):
                 raise InputError(f"a conversation is of user and assistant in turn; found {message.type}")
@@ -293,7 +295,8 @@ class Conversation:
             InputError: it is no file of `save`.
         """
         try:
-            saved = _Saved.model_validate(parse_json(read_text(path, "a conversation"), path, "one object"))
+            text = read_text(path, "a conversation", EXCHANGE_LIMIT)
+            saved = _Saved.model_validate(parse_json(text, path, "one object"))
         except ValidationError as problem:
             raise InputError(f"{path}: {first_complaint(problem)}") from None
         self.system = saved.system
@@ -327,6 +330,8 @@ class _Heard:
         except BaseException:
             self._turn.ended = "failed"
             raise
+        finally:
+            self._turn.reply = without_thinking(self._whole.text) if self._whole else ""
         whole = self._whole
         self._turn.ended = "cut" if whole and whole.response_metadata.get("finish_reason") == "length" else "whole"
         counts = dict(whole.usage_metadata or {}) if whole else {}
@@ -335,7 +340,6 @@ class _Heard:
     def feed(self, chunk: AIMessageChunk) -> Iterator[Piece]:
         """Yield what is known now."""
         self._whole = self._whole + chunk if self._whole else chunk
-        self._turn.reply = without_thinking(self._whole.text)
         if thought := chunk.additional_kwargs.get("reasoning_content"):
             yield Piece(thought, thinking=True)
         yield from (Piece(*part) for part in self._thinking.feed(chunk.text))

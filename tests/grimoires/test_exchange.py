@@ -199,12 +199,18 @@ def test_template_tokens_stay_outside(tmp_path: Path) -> None:
 
 
 def test_every_text_that_reaches_a_model_is_looked_through() -> None:
-    grimoire = replace(make("See http://a.example"), description="Mail me@b.example", labels=("c.py", "fine"))
+    grimoire = replace(
+        make("See http://a.example"),
+        description="Mail me@b.example",
+        labels=("c.py", "fine"),
+        requests=("Ask www.d.example",),
+    )
     parcels = [Parcel(replace(grimoire, profound="Plain.\nRun the tool."), (make("sudo make"),))]
     assert lines_to_trust(parcels) == [
         "mine, simple text, line 1 names a command: sudo make",
         "mine, description, line 1 names an address: me@b.example",
         "mine, labels, line 1 names a file or folder: c.py",
+        "mine, requests, line 1 names an address: www.d.example",
         "mine, profound text, line 2 names a tool: Run the tool",
         "mine, simple text, line 1 names an address: http://a.example",
     ]

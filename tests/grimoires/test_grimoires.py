@@ -220,6 +220,16 @@ def test_a_malformed_effect_is_named(old: str, new: str, complaint: str) -> None
     assert str(found.value) == f"front matter: effect.0.{complaint}"
 
 
+def test_requests_are_few_short_and_not_blank() -> None:
+    made = Grimoire("g", "t", "", "", (), "p", "s", Provenance(), requests=("Spam: yes or no?", "- a\n# b"))
+    assert Grimoire.from_markdown(made.to_markdown(), id="g") == made
+    with pytest.raises(InputError, match="found 101 requests; expected at most 100"):
+        replace(made, requests=("Is it?",) * 101)
+    for wrong in (" ", "x" * 501):
+        with pytest.raises(InputError, match=f"found a request of {len(wrong)} characters"):
+            replace(made, requests=(wrong,))
+
+
 def test_headings_are_known_in_any_case(tmp_path: Path) -> None:
     path = tmp_path / "g.md"
     path.write_text(

@@ -46,7 +46,10 @@ def make(task: Task, simple: str, profound: str = "", *, sampler: str = "kmeans"
 CLOUDS = make(WEATHER, "Dark clouds mean yes.", "Look at the sky first. Dark clouds and falling pressure mean yes.")
 WIND = make(WEATHER, "Wind from the west means yes.", sampler="random", strong="strong-2")
 GOALS = make(SPORTS, "", "Goals, corners and a goalkeeper belong to football; sets and serves to tennis.")
-SHIPPED = make(Task(name="cooking", description="Is it a soup or a cake?"), "A spoon of sugar means cake.")
+SHIPPED = replace(
+    make(Task(name="cooking", description="Is it a soup or a cake?"), "A spoon of sugar means cake."),
+    requests=("Will this be sweet?",),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -529,8 +532,13 @@ def test_an_index_of_the_former_form_gives_way_without_a_word(store: GrimoireSto
     client.close()
     assert len(everything(store)) == 4
     client = open_client(home.chroma)
-    assert {one.name for one in client.list_collections()} == {"sleicl-task", "sleicl-rules"}
+    assert {one.name for one in client.list_collections()} == {"sleicl-task", "sleicl-rules", "sleicl-requests"}
+    # One that was made before grimoires had requests lacks their collection, and that is all it lacks.
+    client.delete_collection("sleicl-requests")
     client.close()
+    assert len(everything(GrimoireStore(home))) == 4
+    (found,) = GrimoireStore(home).match(SHIPPED.requests[0], k=1)
+    assert found.grimoire == SHIPPED and found.why.ground == "requests"
 
 
 def test_a_killed_writer_loses_nothing_that_it_reported(home: Home) -> None:
@@ -587,6 +595,10 @@ def test_a_chroma_server(server: ChromaServer, home: Home) -> None:
         store.add(grimoire)
     assert ids(store.search("The goalkeeper let in two goals", k=1)) == [GOALS.id]
     assert ids(store.search("rain", filters={"task": "weather", "sampler": "random"})) == [WIND.id]
+    (requests,) = (one.name for one in client.list_collections() if one.name.startswith("sleicl-requests"))
+    client.delete_collection(requests)  # as of an index that was made before there were any
+    (found,) = GrimoireStore(home, client=client).match(SHIPPED.requests[0], k=1)
+    assert found.grimoire == SHIPPED and found.why.ground == "requests"
     store.delete(WIND.id)
     assert everything(store) == {CLOUDS.id, GOALS.id, SHIPPED.id}
     assert not home.chroma.exists()

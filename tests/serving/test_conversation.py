@@ -134,10 +134,18 @@ def test_the_oldest_turns_go_first_and_the_grimoire_never(store: GrimoireStore) 
     assert len(turns) == 2 * len(kept)
 
 
+def test_a_model_whose_replies_may_fill_its_context_still_remembers_the_talk() -> None:
+    model = Talker(says=[["one"], ["two"]], n_ctx=1000, max_tokens=1000)
+    talk = Conversation(model)
+    said(talk, "a")
+    said(talk, "b")
+    assert shown(model.sent[1]) == [("human", "a"), ("ai", "one"), ("human", "b")]
+
+
 def test_a_prompt_that_is_longer_than_estimated_is_asked_again_without_the_oldest_turn(store: GrimoireStore) -> None:
     model = Talker(says=[["one"], ["two"], ["three"]], most=60)
     talk = Conversation(model, store)
-    said(talk, "what is the capital of France, a" * 1)
+    said(talk, "what is the capital of France, a")
     said(talk, "how old is the universe, b")
     assert said(talk, "who was first, c") == "three"
     assert [one.text for one in model.sent[-1]][-1] == "who was first, c"
@@ -205,7 +213,7 @@ def test_of_messages_that_a_client_sends(store: GrimoireStore) -> None:
         SystemMessage("Be kind."),
         AIMessage("Hello, what can I do?"),
         HumanMessage("Is this mail a scam?"),
-        AIMessage("Yes."),
+        AIMessage("<think>It asks for money.</think>Yes."),
     ]
     model = Talker(says=[["Also."]])
     talk = Conversation.of(model, store, before)
@@ -229,6 +237,10 @@ def test_saved_and_loaded(store: GrimoireStore, tmp_path: Path) -> None:
     assert other.system == "Be kind." and other.turns == [
         type(talk.turns[0])(one.text, one.pick, one.reply, one.ended) for one in talk.turns
     ]
+    talk.turns[0].text = "long " * 300_000
+    talk.save(file)
+    other.load(file)
+    assert other.turns[0].text == talk.turns[0].text
     file.write_text(json.dumps({"sleicl": "conversation", "turns": [{"text": 1}]}))
     with pytest.raises(InputError, match=r"turns\.0\.text|text"):
         other.load(file)
