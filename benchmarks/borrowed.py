@@ -43,10 +43,13 @@ def main() -> None:
         data = load(Path(options.data) / name, train=ALL, test=options.limit, seed=0)
         hit = borrowed(data.task, OWN.get(name, set()), home)
         found = answered(options, data, hit, f"borrowed-{name}-{hit.grimoire.id}-{slug(options.weak)}-{options.limit}")
-        about = {"task": name, "grimoire": hit.grimoire.id, "score": hit.score, "why": str(hit.why)}
-        keep(about | {"weak": options.weak, "n": len(data.test)}, found, f"{name}-{slug(options.weak)}", RESULTS)
+        right = right_of(found)
+        arms = [{"arm": arm, "accuracy": sum(said) / len(said)} for arm, said in right.items()]
+        about = {"task": name, "grimoire": hit.grimoire.id, "score": round(hit.score, 4), "why": str(hit.why)}
+        about |= {"weak": options.weak, "n": len(data.test), "arms": arms}
+        keep(about, found, f"{name}-{slug(options.weak)}", RESULTS)
         print(f"{name}, {len(data.test)} rows: {hit.grimoire.task}, similarity {hit.score:.2f}, {hit.why}")
-        show(found)
+        show(right)
 
 
 def answered(options: argparse.Namespace, data: Data, hit: Match, run: str) -> dict[str, Any]:
@@ -62,9 +65,14 @@ def answered(options: argparse.Namespace, data: Data, hit: Match, run: str) -> d
     return predictions(Path(report.run))
 
 
-def show(found: Mapping[str, Any]) -> None:
+def right_of(found: Mapping[str, Any]) -> dict[str, list[bool]]:
+    """Return by arm which rows are right."""
+    gold = found["gold"]
+    return {arm: [found["predictions"][arm][row] == answer for row, answer in gold.items()] for arm in ARMS}
+
+
+def show(right: Mapping[str, list[bool]]) -> None:
     """Print each arm's accuracy, and its difference to zero-shot."""
-    right = {arm: [found["predictions"][arm][row] == answer for row, answer in found["gold"].items()] for arm in ARMS}
     for arm, said in right.items():
         difference, low, high = paired_difference(said, right["zero-shot"])
         print(f"  {arm:9} {sum(said) / len(said):.3f}  {difference:+.3f} [{low:+.3f}, {high:+.3f}]", flush=True)

@@ -32,7 +32,7 @@ from sleicl_chains.answering.solver import solver
 from sleicl_chains.answers import Answer
 from sleicl_chains.files import Home
 from sleicl_chains.models.names import weak_model
-from sleicl_chains.serving.server.listening import listening, run
+from sleicl_chains.serving.listening import listening, run
 from sleicl_chains.serving.server.menu import Learned, Menu
 from sleicl_chains.serving.server.openai import build
 from sleicl_chains.serving.weak import open_chat_model
@@ -61,8 +61,7 @@ def serve(weak: str, home: str, url: str | None, addresses: "multiprocessing.Que
         "echo": Learned("echo", FREE, RunnableLambda(echoed)),
     }
     with listening("127.0.0.1", 0) as (opened, address):
-        addresses.put(address)
-        run(build(Menu(recipes, talker, open_store(place))), opened)
+        run(build(Menu(recipes, talker, open_store(place))), opened, greet=lambda: addresses.put(address))
 
 
 def stub(urls: "multiprocessing.Queue[str]") -> None:

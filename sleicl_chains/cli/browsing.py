@@ -8,11 +8,12 @@ import typer
 from sleicl_chains.cli.options import BaseUrl, ChromaOption, HomeOption, MaybeWeak, ModelOption
 from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.steps import model_options
-from sleicl_chains.errors import ModelNotFound, OptionError
+from sleicl_chains.errors import OptionError
 from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
     from sleicl_chains.answering.opening import Opened
+    from sleicl_chains.serving.weak import Choice
 
 
 def web(
@@ -32,33 +33,33 @@ def web(
 ) -> None:
     """Open a page in the browser: chat, the library, and recipes tried on pasted rows. Ctrl-C ends it."""
     from sleicl_chains.answering.opening import open_store
-    from sleicl_chains.serving.weak import Choice, default_model, open_chat_model
+    from sleicl_chains.serving.listening import check_reach, is_here, listening, run
+    from sleicl_chains.serving.weak import Choice, default_model, no_model, open_chat_model
     from sleicl_chains.serving.web import Page, page_app
-    from sleicl_chains.serving.web_server import Guard, bound, check_reach, is_here, run, url_of
+    from sleicl_chains.serving.web_server import Guard
 
-    check_reach(host, password)
+    check_reach(host, password, option="--password", variable="SLEICL_WEB_PASSWORD")
     place, options = Home.at(home), model_options(option, base_url)
     chosen = Choice(weak) if weak else default_model(place, base_url)
     if chosen is None:
-        raise ModelNotFound(
-            "No model was found for the chat: start Ollama and pull one, or run "
-            "`sleicl models fetch qwen2.5-coder-1.5b` (1.1 GB), or name one with --weak"
-        )
-    with bound(host, port) as listening:
+        raise no_model()
+    here = is_here(host)
+    with listening(host, port) as (socket, address):
         page = Page(
             open_chat_model(chosen.name, place, options), open_store(place, chroma_url=chroma_url), chosen.name,
             chosen.note, _opened(recipes or [], chosen.name, base_url, place),
         )  # fmt: skip
-        app = Guard(page_app(page, password), ("127.0.0.1", "localhost", "::1") if is_here(host) else ())
-        say([f"Model: {chosen.name}.", *([f"Note: {chosen.note}."] if chosen.note else [])])
-        if not is_here(host):
-            say("Warning: what is said goes over the network unencrypted; a proxy with TLS in front helps.")
-        print(url_of(listening), flush=True)
-        say("Open this address in a browser; Ctrl-C ends the server.")
-        try:
-            run(app, listening)
-        except KeyboardInterrupt:
-            say("Ended.")
+        app = Guard(page_app(page, password), here=here)
+        # An open page keeps a request open, so that there is always something to wait for.
+        run(app, socket, greet=lambda: _greet(chosen, address, here), stop_s=3)
+
+
+def _greet(chosen: "Choice", address: str, here: bool) -> None:
+    say([f"Model: {chosen.name}.", *([f"Note: {chosen.note}."] if chosen.note else [])])
+    if not here:
+        say("Warning: what is said goes over the network unencrypted; a proxy with TLS in front helps.")
+    print(address, flush=True)
+    say("Open this address in a browser; Ctrl-C ends the server.")
 
 
 def _opened(recipes: list[Path], weak: str, base_url: str | None, home: Home) -> "dict[str, Opened]":

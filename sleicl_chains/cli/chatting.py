@@ -10,7 +10,7 @@ import typer
 from sleicl_chains.cli.options import BaseUrl, ChromaOption, HomeOption, ModelOption
 from sleicl_chains.cli.printing import printable
 from sleicl_chains.cli.steps import model_options, read_stdin
-from sleicl_chains.errors import ModelNotFound, OptionError
+from sleicl_chains.errors import OptionError
 from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
@@ -54,8 +54,9 @@ def chat(
     options = model_options(option, base_url)
     store = open_store(place, chroma_url=chroma_url)
     talk = Conversation(
-        open_model(name, place, options), store, system=system, grimoire=grimoire_named(grimoire, store)
-    )
+        open_model(name, place, options), store, system=system, grimoire=grimoire_named(grimoire, store),
+        label_temperature=None if "temperature" in options else 0.0,
+    )  # fmt: skip
     told = Chat(talk, screen, home=place, name=name, named=weak, options=options)
     judges = [told.add(one) for one in recipes]
     if note:
@@ -88,7 +89,7 @@ def _default(recipes: "Sequence[Recipe]", home: Home, base_url: str | None, type
     """
     from sleicl_chains.answering.consent import stays_here
     from sleicl_chains.models.weights import KNOWN, READER
-    from sleicl_chains.serving.weak import default_model
+    from sleicl_chains.serving.weak import default_model, no_model
 
     if recipes and not typed:
         recipes[0].check_consent(base_url=base_url)
@@ -102,10 +103,7 @@ def _default(recipes: "Sequence[Recipe]", home: Home, base_url: str | None, type
     offer = f"No chat model is on this machine. Download {weights.title} ({size}, {weights.licence})?"
     if typed and typer.confirm(offer, err=True):
         return f"embedded:{READER}", ""
-    raise ModelNotFound(
-        f"No chat model is on this machine: run `ollama pull NAME`, or `sleicl models fetch {READER}` "
-        f"({size}), or name one with --weak"
-    )
+    raise no_model()
 
 
 def _raw(stream: TextIO) -> TextIO:

@@ -1,5 +1,6 @@
 """`sleicl serve`: recipes and chat for programs that speak as OpenAI's or Ollama's clients do."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +9,6 @@ import typer
 from sleicl_chains.cli.options import BaseUrl, HomeOption, MaybeWeak, ModelOption
 from sleicl_chains.cli.printing import say
 from sleicl_chains.cli.steps import model_options
-from sleicl_chains.errors import OptionError
 from sleicl_chains.files import Home
 
 if TYPE_CHECKING:
@@ -36,27 +36,25 @@ def serve(
     home: HomeOption = None,
 ) -> None:
     """Serve recipes and chat over HTTP, as OpenAI's API does; Ctrl-C ends it once the running requests are done."""
+    from sleicl_chains.serving.listening import check_reach, listening, run
     from sleicl_chains.serving.server.door import check_key
-    from sleicl_chains.serving.server.listening import listening, run
     from sleicl_chains.serving.server.openai import build
     from sleicl_chains.serving.server.requests import Limits
 
-    key = check_key(host, api_key)
+    check_reach(host, api_key, option="--api-key", variable="SLEICL_API_KEY")
+    check_key(api_key)
     limits = Limits(waiting=queue, running=concurrency, seconds=timeout)
-    menu = _menu(recipes or [], weak, model_options(option, base_url), Home.at(home), timeout)
     with listening(host, port) as (socket, address):
-        say(_greeting(menu, address, key is not None, ollama_api))
-        run(build(menu, limits, key=key, ollama_api=ollama_api, log=_silent if quiet else say), socket)
-
-
-def _silent(line: str) -> None:
-    pass
+        menu = _menu(recipes or [], weak, model_options(option, base_url), Home.at(home), timeout)
+        log: Callable[[str], None] = (lambda line: None) if quiet else say
+        app = build(menu, limits, key=api_key, ollama_api=ollama_api, log=log)
+        run(app, socket, greet=lambda: say(_greeting(menu, address, api_key is not None, ollama_api)))
 
 
 def _menu(recipes: list[Path], weak: str | None, options: dict[str, Any], home: Home, timeout: float) -> "Menu":
     from sleicl_chains.answering.opening import open_recipe, open_store
     from sleicl_chains.serving.server.menu import Menu, learned, patience
-    from sleicl_chains.serving.weak import default_model, open_chat_model
+    from sleicl_chains.serving.weak import default_model, no_model, open_chat_model
 
     found = learned(
         [(path, open_recipe(path)) for path in recipes], home, weak=weak, options=options, timeout_s=timeout
@@ -65,10 +63,7 @@ def _menu(recipes: list[Path], weak: str | None, options: dict[str, Any], home: 
         weak = choice.name
         say([f"Note: {choice.note}."] if choice.note else [])
     if weak is None and not found:
-        raise OptionError(
-            "there is nothing to serve: name a recipe, or a model by --weak (`sleicl models list` says what is here; "
-            "`ollama pull qwen2.5-coder:1.5b` or `sleicl models fetch qwen2.5-coder-1.5b` gets one)"
-        )
+        raise no_model()
     if weak is None:
         return Menu(found)
     return Menu(found, open_chat_model(weak, home, {**patience(weak, timeout), **options}), open_store(home))

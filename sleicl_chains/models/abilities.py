@@ -141,7 +141,7 @@ def name_of(model: object) -> str:
 
 def context_of(model: object) -> int | None:
     """Return the context of a model in tokens, prompt and reply together; None where it does not say."""
-    found = getattr(model, "context", None) or getattr(model, "n_ctx", None)
+    found = next(filter(None, (getattr(model, name, None) for name in ("context", "n_ctx", "num_ctx"))), None)
     return found if isinstance(found, int) else None
 
 

@@ -76,6 +76,8 @@ class Conversation:
         grimoire: `auto` picks one for each message, `none` shows none, and a grimoire is shown at every message.
         unreadable: why none is to be picked; by default what is known of the model, and "" picks in any case.
 
+        label_temperature: of replies for which the grimoire names labels; None leaves it to the model.
+
     One call at a time: a talk is one thread's.
     """
 
@@ -87,6 +89,7 @@ class Conversation:
         system: str = "",
         grimoire: Grimoire | Literal["auto", "none"] = "auto",
         unreadable: str | None = None,
+        label_temperature: float | None = 0.0,
     ) -> None:
         self.weak = weak
         self.store = store
@@ -96,6 +99,7 @@ class Conversation:
         self.picker = Picker(store) if store else None
         self.sent: list[BaseMessage] = []
         """What the model was sent last."""
+        self._label_temperature = label_temperature
         self._problem = unreadable
 
     @property
@@ -207,9 +211,10 @@ class Conversation:
 
     def _options(self, turn: Turn) -> dict[str, Any]:
         """Return the options of a turn's call: a label wants no dice."""
-        labelled = bool(turn.grimoire and turn.grimoire.labels)
+        if self._label_temperature is None or not (turn.grimoire and turn.grimoire.labels):
+            return {}
         # Some models of providers know no temperature; our own take it at each call.
-        return {"temperature": 0.0} if labelled and isinstance(self.weak, Renderer) else {}
+        return {"temperature": self._label_temperature} if isinstance(self.weak, Renderer) else {}
 
     def _streamed(self, messages: list[BaseMessage], options: dict[str, Any]) -> Generator[AIMessageChunk]:
         """Stream a reply; where the prompt is longer than estimated, leave out the oldest turn and ask again."""

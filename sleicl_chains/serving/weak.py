@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from sleicl_chains.answering.consent import is_handed_on
-from sleicl_chains.errors import ModelError
+from sleicl_chains.errors import ModelError, ModelNotFound
 from sleicl_chains.files import Home
 from sleicl_chains.models.names import weak_model
 from sleicl_chains.models.reading import Reading, reading_of
@@ -63,6 +63,15 @@ def default_model(home: Home, base_url: str | None = None) -> Choice | None:
         note = f"reading not checked: sleicl models check ollama:{best.name}" if unknown else ""
         return Choice(f"ollama:{best.name}", note)
     return Choice(f"embedded:{READER}") if is_fetched(READER, home) else None
+
+
+def no_model() -> ModelNotFound:
+    """Return what to raise where `default_model` has none: how to get one."""
+    size = f"{KNOWN[READER].megabytes / 1000:.1f} GB"
+    return ModelNotFound(
+        f"No chat model is on this machine: run `ollama pull NAME`, or `sleicl models fetch {READER}` ({size}), "
+        "or name one with --weak"
+    )
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ def test_a_page_for_others_wants_a_password() -> None:
     done = sleicl("web", "--weak", "embedded:smollm2", "--host", "0.0.0.0")
     assert (done.status, done.out) == (2, "")
     assert done.err == (
-        "sleicl: --host 0.0.0.0: others can reach this page, so it wants a --password (or $SLEICL_WEB_PASSWORD); "
-        "without --host it is for this machine alone\n"
+        "sleicl: --host 0.0.0.0 lets other machines in, so it takes $SLEICL_WEB_PASSWORD (or --password, which others "
+        "see in the list of processes); without --host it is for this machine alone\n"
     )
 
 

@@ -43,9 +43,7 @@ def test_a_grimoire_of_the_command_line_stands_before_the_message(home: Home) ->
     assert (done.status, done.out, done.err) == (0, "It is. \n", "[spam-abd35001: chosen by you]\n")
     system, message = body["messages"]
     assert system["content"].startswith("Be kind.\n\n") and "spam" in system["content"]
-    assert (message["content"], body["options"]["temperature"]) == ("You won!", 0.0), (
-        "a label is asked for without dice"
-    )
+    assert (message["content"], body["options"]["temperature"]) == ("You won!", 0.5)
     assert not (home.root / "journal.sqlite").exists()
 
 

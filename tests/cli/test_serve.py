@@ -29,18 +29,22 @@ def recipe(weak: EmbeddedModel, tmp_path: Path) -> Path:
 
 def test_without_anything_to_serve_it_says_what_to_do(home: Home) -> None:
     done = sleicl("serve")
-    assert (done.status, done.out) == (2, "")
-    assert done.err.startswith("sleicl: there is nothing to serve: name a recipe, or a model by --weak")
+    assert (done.status, done.out) == (1, "")
+    assert done.err.startswith("sleicl: No chat model is on this machine: run `ollama pull NAME`")
 
 
 def test_beyond_this_machine_it_does_not_start_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     done = sleicl("serve", "--host", "0.0.0.0", "--weak", "embedded:smollm2")
     assert done.status == 2 and done.err == (
-        "sleicl: --host 0.0.0.0 lets other machines in, and there is no key: set SLEICL_API_KEY, or stay on 127.0.0.1\n"
+        "sleicl: --host 0.0.0.0 lets other machines in, so it takes $SLEICL_API_KEY (or --api-key, which others see in "
+        "the list of processes); without --host it is for this machine alone\n"
     )
-    monkeypatch.setenv("SLEICL_API_KEY", "my key")
+    for given in ([], ["--host", "0.0.0.0"]):  # such as a variable that turned out to be empty
+        done = sleicl("serve", "--api-key", "", "--weak", "embedded:smollm2", *given)
+        assert (done.status, done.err) == (2, "sleicl: --api-key: expected at least 8 characters, found 0\n")
+    monkeypatch.setenv("SLEICL_API_KEY", "my long key")
     done = sleicl("serve", "--weak", "embedded:smollm2")
-    assert done.status == 2 and "my key" not in done.err + done.out
+    assert done.status == 2 and "my long key" not in done.err + done.out
 
 
 def test_two_recipes_of_one_name_are_refused(recipe: Path, home_with_weights: Home) -> None:
@@ -78,12 +82,19 @@ def started(*arguments: object, **more: str) -> Iterator[tuple[subprocess.Popen[
 
 
 @pytest.mark.slow
+def test_it_ends_when_it_is_told_to_at_once(recipe: Path, home_with_weights: Home) -> None:
+    with started(recipe, "--weak", "embedded:smollm2") as (process, _):
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_serves_until_it_is_told_to_end_and_finishes_what_runs(
     recipe: Path, home_with_weights: Home, number: signal.Signals
 ) -> None:
-    with started(recipe, "--weak", "embedded:smollm2", SLEICL_API_KEY="k3y") as (process, address):
-        headers = {"Authorization": "Bearer k3y"}
+    with started(recipe, "--weak", "embedded:smollm2", SLEICL_API_KEY="k3y-of-mine") as (process, address):
+        headers = {"Authorization": "Bearer k3y-of-mine"}
 
         def ask(model: str, **more: object) -> httpx.Response:
             body = {"model": model, "messages": [{"role": "user", "content": "I was charged twice"}], **more}
@@ -101,7 +112,7 @@ def test_it_serves_until_it_is_told_to_end_and_finishes_what_runs(
         out, err = process.communicate(timeout=60)
         long.join()
     assert (process.returncode, out) == (0, "")
-    assert found[0].status_code == 200 and "k3y" not in err
+    assert found[0].status_code == 200 and "k3y-of-mine" not in err
     lines = [re.sub(r"^[\d:]+ |, [\d.]+ s.*", "", line) for line in err.splitlines()]
     assert lines == ["GET /v1/models 401", *(
         f"POST /v1/chat/completions {model} 200" for model in ("desk", "chat", "chat")

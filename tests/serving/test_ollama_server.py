@@ -88,6 +88,13 @@ def test_a_reply_is_held_to_json(client: ollama.Client, talker: Talker) -> None:
     }
 
 
+def test_a_field_of_null_is_one_that_is_not_there(server: Serving, talker: Talker) -> None:
+    nulls = {name: None for name in ("stream", "options", "format", "system", "tools", "think")}
+    reply = httpx.post(f"{server.address}/api/generate", json={"model": "chat", "prompt": "Hello", **nulls})
+    assert reply.status_code == 200 and len(reply.text.splitlines()) == 4  # a stream: three words and the end
+    assert "x-sleicl-ignored" not in reply.headers and talker.calls == [("human: Hello", {})]
+
+
 @pytest.mark.parametrize(
     ("field", "more"),
     [

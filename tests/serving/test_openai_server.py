@@ -190,6 +190,7 @@ def test_a_chat_is_held_to_a_schema_where_its_model_can_be(client: OpenAI, talke
         ("max_tokens", {"max_tokens": 0}),
         ("logprobs", {"logprobs": True}),
         ("top_logprobs", {"top_logprobs": 3}),
+        ("stop.0", {"stop": [1]}),
         ("top_logprobs", {"logprobs": True, "top_logprobs": 21}),
         ("response_format", {"response_format": {"type": "yaml"}}),
         ("response_format", {"model": "desk", "response_format": {

@@ -204,9 +204,9 @@ def test_a_whole_conversation(page: "Page", running: Running) -> None:
     assert talk.locator("strong", has_text="Reply").count() == 1
     system = running.model.server.sent("/api/chat")[-1]["messages"][0]
     assert system["role"] == "system" and "There is a guide" in system["content"]
-    assert not talk.get_by_text("similarity").first.is_visible()
+    assert not talk.get_by_text("near to").first.is_visible()
     talk.get_by_text("Grimoire: sentiment").click()
-    see(talk, re.compile("similarity"))
+    see(talk, re.compile("near to"))
     idle(page)
 
     page.locator("#choice input").click()

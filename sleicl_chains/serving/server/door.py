@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sleicl_chains.errors import OptionError
 from sleicl_chains.models.addresses import is_loopback
+from sleicl_chains.serving.listening import is_called_here
 from sleicl_chains.serving.server.failures import Failure
 from sleicl_chains.serving.server.metrics import Metrics, Record
 from sleicl_chains.serving.server.requests import GONE
@@ -21,19 +22,14 @@ _SILENT = ("/health", "/metrics")
 """Are asked every few seconds by machines; neither counted nor logged."""
 
 
-def check_key(host: str, key: str | None) -> str | None:
-    """Return the key that clients must show, if any.
+def check_key(key: str | None) -> None:
+    """Refuse a key that no client could show.
 
     Raises:
-        OptionError: the server could be reached from other machines without one, or the key fits no header.
+        OptionError: it fits no header.
     """
     if key and not (key.isascii() and key.isprintable() and " " not in key):
         raise OptionError("--api-key: found spaces or characters outside of ASCII, which fit no HTTP header")
-    if not key and not is_loopback(f"http://[{host}]" if ":" in host else f"http://{host}"):
-        raise OptionError(
-            f"--host {host} lets other machines in, and there is no key: set SLEICL_API_KEY, or stay on 127.0.0.1"
-        )
-    return key or None
 
 
 class Door:
@@ -83,7 +79,7 @@ class Door:
                 return None
             return Failure(401, "A key is wanted: Authorization: Bearer KEY", code="invalid_api_key")
         host, origin = headers.get("host", ""), headers.get("origin")
-        if not is_loopback(f"http://{host}"):
+        if not is_called_here(host):
             return Failure(403, "The Host header names another machine than this one", code="wrong_host")
         if origin is not None and not is_loopback(origin):
             return Failure(403, "Pages of other sites may not ask this server", code="wrong_origin")

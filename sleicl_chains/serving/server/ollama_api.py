@@ -9,14 +9,14 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sleicl_chains.hashes import short_hash
 from sleicl_chains.models.abilities import context_of, name_of
 from sleicl_chains.serving.server.failures import Failure, wrong
 from sleicl_chains.serving.server.menu import CHAT, Chat, Learned
-from sleicl_chains.serving.server.openai import Message
-from sleicl_chains.serving.server.replies import Asked, Ended, Part
+from sleicl_chains.serving.server.openai import Message, Stops
+from sleicl_chains.serving.server.replies import Asked, Ended, Part, call_options
 from sleicl_chains.serving.server.requests import Running, Service, Streamed, Whole, headers_of, read, unknown
 
 VERSION = "0.24.0"
@@ -32,17 +32,12 @@ class Options(BaseModel):
     num_predict: int | None = Field(default=None, le=10**6)
     temperature: float | None = Field(default=None, ge=0, le=2, allow_inf_nan=False)
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: Stops = None
 
     def known(self) -> dict[str, Any]:
         """Return those that a model here knows, under LangChain's names."""
-        stop = [self.stop] if isinstance(self.stop, str) else self.stop
-        given = {
-            "max_tokens": self.num_predict if (self.num_predict or 0) > 0 else None,  # -1: as many as it likes
-            "temperature": self.temperature, "seed": None if self.seed is None else self.seed % 2**31,
-            "stop": [one for one in stop or () if one] or None,
-        }  # fmt: skip
-        return {name: value for name, value in given.items() if value is not None}
+        most = self.num_predict if (self.num_predict or 0) > 0 else None  # -1: as many as it likes
+        return call_options(max_tokens=most, temperature=self.temperature, seed=self.seed, stop=self.stop)
 
 
 class OllamaMessage(Message):
@@ -59,16 +54,23 @@ class _Wanted(BaseModel):
     model: str
     stream: bool = True
     format: dict[str, Any] | str | None = None
-    options: Options | None = None
+    options: Options = Options()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        """Leave out fields of null, which mean to Ollama that they are not there."""
+        return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
 
     def _asked(self, messages: list[Message]) -> Asked:
-        options = self.options or Options()
         extra = self.model_extra or {}
         refused = ("tools", "images", "raw", "suffix", "template", "context")
         if found := next((name for name in refused if extra.get(name)), None):
             raise wrong(found, "is not served here; leave it out")
-        named = [name for name in (*(options.model_extra or {}), *extra) if name not in (*refused, "keep_alive")]
-        return Asked([one.as_message() for one in messages], options.known(), self._schema(), "format", unknown(named))
+        named = [name for name in (*(self.options.model_extra or {}), *extra) if name not in (*refused, "keep_alive")]
+        return Asked(
+            [one.as_message() for one in messages], self.options.known(), self._schema(), "format", unknown(named)
+        )
 
     def _schema(self) -> dict[str, Any] | None:
         if not self.format:
@@ -188,9 +190,7 @@ class _Written:
 
     def part(self, words: dict[str, Any], *, done: bool = False, **more: Any) -> dict[str, Any]:
         """Return a line."""
-        return {
-            "model": self.wanted.model, "created_at": _now(), **words, "done": done, **more,
-        }  # fmt: skip
+        return {"model": self.wanted.model, "created_at": _now(), **words, "done": done, **more}
 
     def whole(self, found: Whole) -> dict[str, Any]:
         """Return a whole reply."""

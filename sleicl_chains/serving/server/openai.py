@@ -23,7 +23,7 @@ from sleicl_chains.serving.server.failures import Failure, failure_of, wrong
 from sleicl_chains.serving.server.menu import Learned, Menu
 from sleicl_chains.serving.server.metrics import Metrics
 from sleicl_chains.serving.server.queue import Queue
-from sleicl_chains.serving.server.replies import Asked, Ended, Part, check_shares, shares
+from sleicl_chains.serving.server.replies import Asked, Ended, Part, call_options, check_shares, shares
 from sleicl_chains.serving.server.requests import Limits, Running, Service, Streamed, headers_of, read, unknown
 
 _NEVER = -9999.0
@@ -119,6 +119,10 @@ def text_of(content: Any) -> Any:
     return "\n".join(part["text"] for part in content)
 
 
+Stops = Annotated[list[str] | None, BeforeValidator(lambda given: [given] if isinstance(given, str) else given)]
+"""Words at which a reply ends; one may stand without its list."""
+
+
 class Message(BaseModel):
     """A message of a request."""
 
@@ -150,7 +154,7 @@ class Completion(BaseModel):
     max_completion_tokens: int | None = Field(default=None, ge=1, le=10**6)
     temperature: float | None = Field(default=None, ge=0, le=2, allow_inf_nan=False)
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: Stops = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     response_format: dict[str, Any] | None = None
@@ -170,17 +174,14 @@ class Completion(BaseModel):
             raise wrong("modalities", "text alone is served here")
         if self.n not in (None, 1):
             raise wrong("n", f"found {self.n}; one reply a request is served")
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise wrong("top_logprobs", "goes with logprobs: true")
-        options = {
-            "max_tokens": self.max_completion_tokens or self.max_tokens, "temperature": self.temperature,
-            "seed": None if self.seed is None else self.seed % 2**31, "stop": _list(self.stop),
-        }  # fmt: skip
-        return Asked(
-            [one.as_message() for one in self.messages],
-            {name: value for name, value in options.items() if value is not None}, self._schema(),
-            unknown=unknown([*extra]),
+        options = call_options(
+            max_tokens=self.max_completion_tokens or self.max_tokens, temperature=self.temperature, seed=self.seed,
+            stop=self.stop,
         )  # fmt: skip
+        messages = [one.as_message() for one in self.messages]
+        return Asked(messages, options, self._schema(), unknown=unknown([*extra]))
 
     def _schema(self) -> dict[str, Any] | None:
         form = self.response_format or {"type": "text"}
@@ -193,11 +194,6 @@ class Completion(BaseModel):
         if form.get("type") != "json_schema" or not isinstance(schema, dict):
             raise wrong("response_format", 'expected {"type": "json_schema", "json_schema": {"schema": {...}}}')
         return schema
-
-
-def _list(stop: str | list[str] | None) -> list[str] | None:
-    found = [stop] if isinstance(stop, str) else stop
-    return [one for one in found if one] or None if found else None
 
 
 def _add_chat(app: FastAPI, service: Service) -> None:
@@ -253,7 +249,7 @@ class _Written:
         except Failure as problem:
             yield f"data: {json.dumps(problem.body())}\n\n"
 
-    def _end(self, said: str, ended: Ended) -> "list[str]":
+    def _end(self, said: str, ended: Ended) -> list[str]:
         lines = []
         if said or ended.refusal:
             delta = {"refusal": ended.refusal} if ended.refusal else {"content": said}

@@ -37,6 +37,17 @@ class Asked:
     """Fields that nothing is made of."""
 
 
+def call_options(
+    *, max_tokens: int | None, temperature: float | None, seed: int | None, stop: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return the options of a model's call under LangChain's names, without those that the client left out."""
+    given = {
+        "max_tokens": max_tokens, "temperature": temperature, "seed": None if seed is None else seed % 2**31,
+        "stop": [one for one in stop or () if one] or None,
+    }  # fmt: skip
+    return {name: value for name, value in given.items() if value is not None}
+
+
 @dataclass(frozen=True)
 class Begun:
     """What stands before the model."""
