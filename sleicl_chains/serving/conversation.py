@@ -49,7 +49,7 @@ class Turn:
     text: str
     pick: Pick
     reply: str = ""
-    """Without thinking; what had come where it ended early."""
+    """Without thinking, once it has ended; what had come where it ended early."""
     ended: Ended = "open"
     """`cut` at the limit of its length, `stopped` by the user, `failed` by an error: then it is not shown again."""
     usage: dict[str, int] = field(default_factory=dict)

@@ -25,7 +25,7 @@ def test_a_sentence_finds_grimoires(home: Home) -> None:
 
 
 def test_the_order_of_several_is_told_beside_their_numbers(home: Home) -> None:
-    command = ("grimoires", "match", "Sort customer messages by how urgent they are", "-k", 2)
+    command = ("grimoires", "match", "Tag RSS headlines by section.", "-k", 2)
     done = sleicl(*command)
     first, second = (float(line.split("\t")[0]) for line in done.out.splitlines())
     told, following = done.err.splitlines()

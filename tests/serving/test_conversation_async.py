@@ -57,14 +57,14 @@ async def test_the_oldest_turns_go_where_the_prompt_is_longer_than_estimated() -
 async def test_a_reply_that_is_cancelled_is_stopped_and_an_error_fails_the_turn() -> None:
     weak = Talker(reply=lambda prompt: "word " * 99, pause_s=0.01)
     talk = talk_of(weak)
+    begun = asyncio.Event()
 
     async def read() -> None:
         async for _ in talk.apieces("x"):
-            pass
+            begun.set()
 
     task = asyncio.create_task(read())
-    while not talk.turns or not talk.turns[0].reply:
-        await asyncio.sleep(0.01)
+    await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
