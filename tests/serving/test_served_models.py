@@ -19,6 +19,7 @@ from sleicl_chains.serving.server.menu import Learned, Menu
 from sleicl_chains.serving.server.requests import Limits
 from sleicl_chains.serving.weak import open_chat_model
 from tests.support.ollama_server import Asked, OllamaServer, Said, chat
+from tests.support.real_ollama import chat_model
 from tests.support.recipes import TASK
 from tests.support.serving import Serving, menu_of, serving
 
@@ -136,7 +137,7 @@ def test_all_clients_on_the_embedded_engine(home_with_weights: Home, weak: Embed
 
 @pytest.mark.ollama
 def test_all_clients_on_a_real_ollama(ollama: str, home: Home) -> None:
-    talker = open_chat_model("ollama:smollm2:135m", home, {"num_ctx": 2048})
+    talker = open_chat_model(f"ollama:{chat_model(ollama)}", home, {"num_ctx": 2048})
     learned = Learned("desk", TASK, solver(talker, TASK, prior="none"), scored=True)
     with serving(menu_of(talker, home, learned), ollama_api=True) as server:
         check_all_clients(server, TASK.labels)

@@ -21,6 +21,7 @@ from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.grimoires.store import GrimoireStore
 from tests.support.command import environment, hear_interrupts
 from tests.support.ollama_server import Asked, OllamaServer, Said, chat, model, recorded, said
+from tests.support.real_ollama import chat_model
 from tests.support.recipes import recipe_of
 
 if TYPE_CHECKING:
@@ -349,3 +350,38 @@ def test_with_a_password_nothing_is_shown_without_it(tmp_path: Path, browser: "B
             page.wait_for_timeout(2500)
             assert page.locator("#message").count() == works
         page.close()
+
+
+def check_conversation(browser: "Browser", folder: Path, weak: str, *, reads: bool) -> None:
+    """Talk with a real model in a browser: a grimoire is found, held and dropped, where the model can read one."""
+    with started(folder, ["--weak", weak, "--home", "home", "-o", "max_tokens=16"]) as (url, _):
+        page = browser.new_page(viewport={"width": 390, "height": 800})
+        page.goto(url)
+        page.locator("#message textarea").wait_for(timeout=60_000)
+        talk, seen = page.locator("#talk"), 0
+        for text, found in (
+            ("Is this mail a scam? “You have won, click here”", True),
+            ("and this one? “The meeting is moved to three”", True),
+            ("How many legs does a spider have?", False),
+        ):
+            send(page, text)
+            page.locator("button.stop-button:visible").wait_for(timeout=30_000)
+            page.locator("#message .submit-button").wait_for(timeout=240_000)
+            seen += found and reads
+            assert talk.get_by_text("Grimoire: spam").count() == seen
+        replies = [one.inner_text().strip() for one in talk.locator(".bot.message").all()]
+        assert len(replies) >= 3 and all(replies)
+        assert "does not answer" not in "".join(replies)
+        page.close()
+
+
+@pytest.mark.ollama
+def test_a_conversation_on_a_real_ollama(ollama: str, browser: "Browser", tmp_path: Path) -> None:
+    name = chat_model(ollama)
+    check_conversation(browser, tmp_path, f"ollama:{name}", reads=name.startswith("qwen"))
+
+
+def test_a_conversation_on_the_embedded_engine(home_with_weights: Home, browser: "Browser") -> None:
+    if home_with_weights.root.name != "home":
+        home_with_weights.root.rename(home_with_weights.root.parent / "home")
+    check_conversation(browser, home_with_weights.root.parent, "embedded:smollm2", reads=False)

@@ -12,6 +12,12 @@ import httpx
 PLACE = Path(os.environ.get("SLEICL_OLLAMA") or Path.home() / ".cache" / "sleicl-ollama")
 
 
+def chat_model(url: str) -> str:
+    """Return the model of a real Ollama that conversations are tested on: the one that reads guides, if it is there."""
+    names = [one["name"] for one in httpx.get(f"{url}/api/tags", trust_env=False).json()["models"]]
+    return "qwen2.5-coder:1.5b" if "qwen2.5-coder:1.5b" in names else "smollm2:135m"
+
+
 class OwnOllama:
     """Use as a context manager; only its own processes are ever ended.
 
