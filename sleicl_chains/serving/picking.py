@@ -2,8 +2,9 @@
 
 A message is cut into parts, since what is asked is often one sentence beside a long text. A grimoire leads by how near
 a part is to its description or to a request that it names, less half of how near that part is to what people ask
-besides (`talk.toml`). It is taken where it leads by enough; the one of the turn before needs less, the less the more
-the message reads as a follow-up. `benchmarks/talks` has the conversations that this was set on and measured with.
+besides (`talk.toml`). The first is taken where it leads by enough. Else the one of the turn before goes on, which needs
+less, the less the more the message reads as a follow-up. `benchmarks/talks` has the conversations that this was set on
+and measured with.
 
 What is picked follows from the user's messages alone, in their order. So a server that is sent a whole talk picks as a
 chat that has followed it.
@@ -94,6 +95,11 @@ class Compared:
     follows: float
     """How much nearer a part is to follow-ups than to other requests, at most; from -1 to 1."""
 
+    @property
+    def ahead(self) -> float:
+        """What the grimoire of the turn before has ahead."""
+        return _HELD + _TEXT * self.brings_text + _FOLLOWS * self.follows
+
     def why(self, row: int) -> str:
         """Say what a grimoire is near by."""
         part = int(self.leads[:, row].argmax())
@@ -124,14 +130,12 @@ class Picker:
         grimoires, lead = found.index.grimoires, found.leads.max(axis=0)
         before_id = before.grimoire.id if before and before.grimoire else ""
         held = next((row for row, one in enumerate(grimoires) if one.id == before_id), None)
-        ahead = lead.copy()
-        if held is not None:
-            ahead[held] += _HELD + _TEXT * found.brings_text + _FOLLOWS * found.follows
-        best = int(ahead.argmax())
-        if ahead[best] < _BAR:
-            return Pick()
-        why = found.why(best) if lead[best] >= _BAR else "goes on with the one before"
-        return Pick(grimoires[best], why, held=best == held)
+        best = int(lead.argmax())
+        if lead[best] >= _BAR:
+            return Pick(grimoires[best], found.why(best), held=best == held)
+        if held is not None and lead[held] + found.ahead >= _BAR:
+            return Pick(grimoires[held], "goes on with the one before", held=True)
+        return Pick()
 
     def compared(self, text: str) -> Compared | None:
         """Return how near a message is to each grimoire; None where there is nothing to compare."""

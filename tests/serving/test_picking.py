@@ -56,6 +56,14 @@ def test_a_talk_finds_holds_changes_and_drops_grimoires(picker: Picker) -> None:
     assert picks(picker, *texts) == ["spam", "spam", "spam", "reply-to-customer", None]
 
 
+def test_a_new_request_behind_a_long_text_is_not_held_by_the_task_before(picker: Picker) -> None:
+    mail = (
+        "Dear customer, your parcel is held at the depot. Pay 1.99 within 12 hours or it goes back, says the carrier."
+    )
+    texts = ("Summarise my notes of the meeting", f"{mail} Do you think this mail is junk?")
+    assert picks(picker, *texts) == ["summarise-notes", "spam"]
+
+
 def test_a_follow_up_without_anything_before_has_none(picker: Picker) -> None:
     assert picks(picker, "and this one?") == [None]
 
