@@ -1,9 +1,10 @@
 """Sets the numbers of `serving.picking`: a conditional logit over the grimoires and none, by maximum likelihood.
 
-    python benchmarks/talks/fit.py FILE [FILE] [--home HOME] [--embeddings minilm]
+    python benchmarks/talks/fit.py FILE [FILE] [--home HOME] [--embeddings wordllama]
 
-Each turn is one choice among the grimoires and none; what stood right before it is taken as held. Prints the weights as
-`picking` has them, in units of a lead, and how often they are right when the conversations are left out in turn.
+Each turn is one choice among the grimoires and none, where the picker takes first what leads by enough itself. What
+stood right before is taken as held. Prints the weights as `picking` has them, in units of a lead, and how often they
+are right when the conversations are left out in turn.
 """
 
 import argparse
@@ -38,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, nargs="+")
     parser.add_argument("--home", type=Path, help="where the weights of minilm are")
-    parser.add_argument("--embeddings", default="minilm")
+    parser.add_argument("--embeddings", default="wordllama")
     given = parser.parse_args()
     talks = [talk for file in given.file for talk in read(file)]
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
 """How often the right grimoire, or none, stands before each turn of a conversation.
 
-    python benchmarks/talks/score.py FILE [--home HOME] [--embeddings minilm] [--misses]
+    python benchmarks/talks/score.py FILE [--home HOME] [--embeddings wordllama] [--misses]
 
 FILE has a conversation a line, {"turns": [{"text", "right", "either", "why"}]}: `right` are the tasks whose grimoire
 fits the turn, none where it is empty; `either` where none would be right too. All figures are of the shipped library.
@@ -67,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--home", type=Path, help="where the weights of minilm are")
-    parser.add_argument("--embeddings", default="minilm")
+    parser.add_argument("--embeddings", default="wordllama")
     parser.add_argument("--misses", action="store_true", help="print what went wrong")
     given = parser.parse_args()
     talks = read(given.file)
