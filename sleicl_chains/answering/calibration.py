@@ -3,8 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from sleicl_chains.answering.shares import log_softmax
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -46,3 +54,31 @@ def fit_calibration(shares: Sequence[float], right: Sequence[bool]) -> Calibrati
     model = LogisticRegression(C=1.0).fit(logits, list(right))
     slope = float(model.coef_[0][0])
     return Calibration(slope, float(model.intercept_[0])) if slope > 0 else Calibration(0.0, logit(rate))
+
+
+_TEMPERATURES = (0.2, 5.0)
+"""Least and most. What is pooled of three that know different things is a third as bold as it might be."""
+
+
+def tempered(shares: "Array", temperature: float) -> "Array":
+    """Return softmax(log share / temperature), (n, n_labels): above 1 more even, below 1 bolder.
+
+    Guo et al. 2017 (arXiv 1706.04599, section 4.2).
+    """
+    # A share of 0 would cost infinitely much; one in a million is the least that counts.
+    chances: Array = np.exp(log_softmax(np.log(np.maximum(shares, 1e-6)) / temperature))
+    return chances
+
+
+def best_temperature(shares: "Array", gold: "NDArray[np.int_]") -> float:
+    """Return the one temperature at which the right labels, by their columns, are likeliest altogether."""
+    from scipy.optimize import minimize_scalar
+
+    rows = np.arange(len(gold))
+
+    def loss(power: float) -> float:
+        return -float(np.log(tempered(shares, math.exp(power))[rows, gold]).sum())
+
+    bounds = [math.log(end) for end in _TEMPERATURES]
+    # Not of a few steps: two prompts whose shares differ by chance would end on two of them.
+    return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-3}).x)

@@ -41,47 +41,82 @@ Finding = Literal["helps", "no difference shown", "hurts"]
 _CLOSED = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Trial(BaseModel):
-    """One candidate on the rows that were chosen on, each answered by a fit that had not seen it."""
-
-    model_config = _CLOSED
-
-    name: str
-    grimoire: str | None
-    n: int
-    """Rows answered; fewer for a candidate that was dropped early."""
-    accuracy: float
-    macro_f1: float | None
-    loss: float | None
-    """Cross-entropy of the calibrated shares, all labels weighing alike; None where answers are generated."""
-    prompt_tokens: float
-    """Mean prompt tokens a question."""
-    dropped: bool = False
-    """Whether it was clearly behind after the first half of the rows."""
-
-
 class Verdict(BaseModel):
-    """Whether a grimoire helps this model on this task: one paired test on rows that nothing was chosen on."""
+    """Whether a grimoire helps this model on this task: one pair of prompts, named beforehand, compared row by row."""
 
     model_config = _CLOSED
 
     finding: Finding
-    best_with: str | None = None
-    best_without: str | None = None
+    pair: tuple[str, str] | None = None
+    """The prompt with the grimoire and the same without; None where nothing was tested."""
+    grimoire: str = ""
+    """Its id."""
     difference: float | None = None
     """Accuracy with the grimoire less accuracy without, on the same rows; None where nothing was tested."""
     low: float | None = None
     high: float | None = None
     p: float | None = None
-    """Exact two-sided McNemar test."""
+    """Two-sided, of the sign-flip test."""
     n: int = 0
-    """Rows of the test."""
+    """Rows of the test, each answered by readers that were fitted on others."""
+    smallest_shown: float | None = None
+    """The smallest true difference that a test like this finds four times in five; None where none would be."""
+    tested: Literal["score", "right"] | None = None
+    """What the test is on: the quadratic score of the probabilities, or whether answers are right."""
+    fixed: int = 0
+    """Rows that are right with the grimoire alone."""
+    broken: int = 0
+    """Rows that are right without it alone."""
+    accuracy: tuple[float, float] | None = None
+    """With and without."""
+    rows_known: bool = True
+    """Whether it is known which rows the grimoire was written from; else some may be among those of the test."""
     why: str = ""
     """Why nothing was tested."""
+
+
+class AlsoTried(BaseModel):
+    """Another prompt on the rows of the test, or on some of them."""
+
+    model_config = _CLOSED
+
+    arm: str
+    grimoire: str = ""
+    difference: float
+    """Accuracy less that of the pair's prompt without a grimoire, on the same rows."""
+    p: float
+    """Two-sided, adjusted for all prompts that were also tried."""
+    n: int
+
+
+class Choice(BaseModel):
+    """Which prompt the recipe takes, and on what ground: what is expected, not what was shown."""
+
+    model_config = _CLOSED
+
+    arm: str
+    mode: Mode
+    expected: float | None = None
+    """Expected gain in accuracy on the pair's prompt without a grimoire; None where there was nothing to weigh."""
+    ground: str
+    """In words."""
+    accuracy: float | None = None
+    """On the rows of the test, each answered by a reader that was fitted on others; None where they were not asked."""
     probe: float | None = None
-    """Accuracy of the probe (embeddings and a linear model, no language model) on the same rows."""
-    chosen: float | None = None
-    """Accuracy on the same rows of the candidate that the recipe takes."""
+    """The same of a linear model on embeddings, without any language model."""
+    n: int = 0
+
+
+class TestedRow(BaseModel):
+    """What the prompts that were asked about all rows made of one; no text of it."""
+
+    model_config = _CLOSED
+
+    row: str
+    """Its content hash."""
+    gold: str
+    said: dict[str, tuple[str | None, float | None]]
+    """By arm: the answer of a reader that had not seen the row, and its probability."""
 
 
 class Shown(BaseModel):
@@ -131,7 +166,11 @@ class Recipe(BaseModel):
     calibration: tuple[Annotated[Number, Field(ge=0)], Number] | None = None
     """Slope and offset from the reader's share to the probability that an answer is right."""
     verdict: Verdict
-    trials: list[Trial]
+    also_tried: list[AlsoTried] = []
+    choice: Choice | None = None
+    """None in recipes that were not learned, or by an earlier version."""
+    tested: list[TestedRow] = []
+    """The rows of the test; `sleicl report` shows them one by one."""
     warnings: list[str] = []
     rows: int
     """Labelled rows that it was learned from."""
@@ -147,12 +186,21 @@ class Recipe(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_addresses(cls, given: Any) -> Any:
-        """Drop the options that a file must not decide; only the address is remembered, to be named."""
-        options = given.get("options") if isinstance(given, dict) else None
-        if not isinstance(options, dict):
+    def _as_now(cls, given: Any) -> Any:
+        """Drop the options that a file must not decide, of which the address is remembered, to be named.
+
+        The verdict of a version that raced many candidates is read as the pair that it tested.
+        """
+        if not isinstance(given, dict):
             return given
-        return {**given, "options": plain_options(options), "address": address_in(options)}
+        found = {key: value for key, value in given.items() if key != "trials"}
+        if isinstance(options := found.get("options"), dict):
+            found |= {"options": plain_options(options), "address": address_in(options)}
+        if isinstance(verdict := found.get("verdict"), dict) and "best_with" in verdict:
+            kept = {key: value for key, value in verdict.items() if key in Verdict.model_fields}
+            pair = (verdict["best_with"], verdict.get("best_without"))
+            found["verdict"] = kept | ({"pair": pair} if all(pair) else {})
+        return found
 
     @property
     def shown(self) -> Arm:

@@ -212,18 +212,24 @@ def own_examples(grimoires: Sequence["Grimoire"], rows: Sequence[Example]) -> li
 
 
 def typical_examples(
-    task: Task, rows: Sequence[Example], *, seed: int, embeddings: "Embeddings | None" = None
-) -> list[Example]:  # fmt: skip
+    task: Task,
+    rows: Sequence[Example],
+    *,
+    seed: int,
+    per_label: int | None = None,
+    embeddings: "Embeddings | None" = None,
+) -> list[Example]:
     """Return a few rows of each label, drawn by k-means. Random by `seed` alone.
 
     Args:
         task: has the labels.
         rows: labelled ones.
         seed: of the k-means.
+        per_label: how many; `FEW_SHOT_PER_LABEL` by default.
         embeddings: `wordllama` by default, whatever the answers are read with: with other embeddings no prompt has to
             be asked anew.
     """
-    draw = sampler("kmeans", per_label=FEW_SHOT_PER_LABEL, seed=seed, embeddings=embeddings)
+    draw = sampler("kmeans", per_label=per_label or FEW_SHOT_PER_LABEL, seed=seed, embeddings=embeddings)
     return draw.invoke({"task": task, "examples": list(rows)})
 
 

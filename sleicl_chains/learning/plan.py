@@ -1,58 +1,82 @@
-"""What learning will cost, told before any model is asked."""
+"""The plan: which pair is compared, on which rows, and what else is asked; told before any model is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
+from sleicl_chains.answering.arms import Arm, Examples, Form
+from sleicl_chains.answering.readings import Mode
 from sleicl_chains.grimoires.grimoire import Grimoire
-from sleicl_chains.grimoires.samplers import FEW_SHOT_PER_LABEL
 from sleicl_chains.learning.cut import Cut
-from sleicl_chains.tasks.cards import Task
+
+CALLS: dict[Mode, int] = {"blend": 3}
+"""Requests to the weak model a question, where it is not one."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Rows, prompts and the strong model's tokens, as far as they are known beforehand."""
+    """The prompts, each with the grimoire that it shows; nothing is asked by it."""
 
-    choose: int
-    confirm: int
-    prompts: int
-    strong: str | None
-    strong_tokens: int
-    """An estimate: the prompts, some examples and a guide of 1,500 tokens or more, in three calls."""
+    baseline: Arm
+    """The pair's prompt without a grimoire."""
+    pair: Arm | None
+    """The same with the first grimoire; None without any."""
+    cheaper: tuple[Arm, ...]
+    """The pair without examples: asked about all rows, since the recipe may take them."""
+    others: tuple[tuple[Arm, int], ...]
+    """Also tried, on half of the rows: what is shown, and the place of the grimoire among those given."""
 
     @classmethod
-    def of(
-        cls,
-        task: Task,
-        parts: Cut,
-        grimoires: Sequence[Grimoire] = (),
-        strong: str | None = None,
-        budget: int | None = None,
-    ) -> "Plan":
-        """Return the plan; no model is asked.
+    def of(cls, parts: Cut, forms: Sequence[Sequence[Form]], thorough: bool = False) -> "Plan":
+        """Return the plan for grimoires of these forms, each with its fullest first.
 
-        Raises:
-            InputError: the strong model would cost more tokens than the budget.
+        The pair is `profound+few-shot` against `few-shot`, with `simple` where the first grimoire has no profound text;
+        without examples it is `profound` against `zero-shot`.
         """
-        from sleicl_chains.grimoires.writing.costs import check_budget, examples_tokens, writing_tokens
+        examples: Examples = "few-shot" if parts.shown else ""
+        alone = [Arm(), *(Arm(each[0]) for each in forms[:1])]
+        first, *more = forms or [()]
+        others = [(Arm(form, kind), 0) for form in first[1:] for kind in dict.fromkeys([examples, ""])]
+        others += [(Arm(form, examples), at) for at, each in enumerate(more, 1) for form in each]
+        others += [(Arm(examples="knn"), 0)] if thorough else []
+        return cls(
+            Arm(examples=examples), Arm(first[0], examples) if first else None,
+            tuple(alone) if parts.shown else (), () if parts.untested else tuple(others),
+        )  # fmt: skip
 
-        each = 2 if parts.confirm else 1
-        forms = sum(bool(form) for one in grimoires for form in (one.simple, one.profound)) + (2 if strong else 0)
-        shown = min(len(parts.choose), FEW_SHOT_PER_LABEL * max(1, len(task.labels)))
-        each_row = examples_tokens(parts.choose) / len(parts.choose)
-        tokens = writing_tokens(task, round(shown * each_row)) if strong else 0
-        check_budget(tokens, budget)
-        prompts = (3 if parts.confirm else 1) + each * forms
-        return cls(len(parts.choose), len(parts.confirm), prompts, strong, tokens)
+    def lines(self, parts: Cut, mode: Mode, grimoire: str) -> list[str]:
+        """Say it in words: the pair, the rows, and the calls.
 
-    def lines(self) -> list[str]:
-        """Say it in words; calls that choose a cue, up to 24 a prompt on Ollama, are not counted."""
-        # Where the nearest rows are shown best, all rows are asked once more with all rows to choose among.
-        asked = (self.prompts + bool(self.confirm)) * self.choose + 3 * self.confirm
-        lines = [
-            f"{self.choose} rows to choose on, {self.confirm} to confirm; {self.prompts} prompts: up to {asked} "
-            "questions to the weak model, fewer where a prompt is dropped early."
+        Args:
+            parts: the rows.
+            mode: how answers are read.
+            grimoire: the name of the first one.
+        """
+        if parts.untested:
+            return [f"Plan: no test, since {parts.untested}; one prompt is taken by what is known of other tasks."]
+        n, pair = len(parts.tested), self.pair
+        away = (
+            [f"{len(parts.drawn)} are {'shown as examples' if parts.shows else 'written from'}"] if parts.drawn else []
+        )
+        away += [f"{len(parts.read)} were written from"] if parts.read else []
+        rows = f"{n} of {len(parts.rows)} labelled rows" + (f" ({', '.join(away)})" if away else "")
+        what = (
+            f"{pair.name} ({grimoire}) against {self.baseline.name}" if pair else "no test, since no grimoire was given"
+        )
+        asked = self.questions(n)
+        also = dict.fromkeys([*(arm.name for arm in self.cheaper), *(arm.name for arm, _ in self.others)])
+        tried = f"Also tried: {', '.join(also)}. " if also else ""
+        return [
+            f"Plan: {what}, read by {mode}, on {rows}.",
+            f"{tried}{asked} questions to the weak model, up to {asked * CALLS.get(mode, 1)} calls.",
         ]
-        if self.strong:
-            lines.append(f"{self.strong} writes a grimoire first: 2 or 3 calls, about {self.strong_tokens} tokens.")
-        return lines
+
+    def questions(self, rows: int) -> int:
+        """Return how many questions are asked about so many rows; calls that choose a cue are not counted."""
+        whole = 1 + bool(self.pair) + len(self.cheaper)
+        return whole * rows + len(self.others) * (rows // 2)
+
+
+def forms_of(grimoire: Grimoire) -> list[Form]:
+    """Return the texts that a grimoire has, the fullest first."""
+    return [form for form in reversed(get_args(Form)) if form and getattr(grimoire, form)]

@@ -4,87 +4,128 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from statistics import median
 
 from sleicl_chains.answering.cues import CUE
 from sleicl_chains.answering.evidence import Observation
 from sleicl_chains.answering.observer import Observer
-from sleicl_chains.answering.readings import Block, Mode
+from sleicl_chains.answering.readings import Mode
 from sleicl_chains.answering.steps import Solver
 from sleicl_chains.errors import PromptTooLong, RejectedReply
 from sleicl_chains.evaluation.progress import Progress
-from sleicl_chains.tasks.labels import fold
+from sleicl_chains.learning.crossfit import CrossFit, Groups, Held
 from sleicl_chains.tasks.rows import Example
+
+PILOT = 4
+"""Questions by which the time is foretold."""
+
+
+@dataclass
+class Asked:
+    """One prompt, the rows that it is asked about, and what the weak model made of them."""
+
+    observer: Observer
+    rows: Sequence[Example]
+    seen: dict[str, Observation] = field(default_factory=dict)
+    """By row id; without the rows that do not fit the context."""
+    said: dict[str, str | None] = field(default_factory=dict)
+    """Where answers are generated: the answer, None where it could not be read."""
+    complaint: str = ""
+    """Of the model, about the last row that does not fit its context; such rows count as wrong."""
+
+    @property
+    def arm(self) -> str:
+        """The name of what is shown."""
+        return self.observer.arm.name
+
+    @property
+    def grimoire(self) -> str:
+        """The id of the grimoire that is shown; empty without one."""
+        shown = self.observer.grimoire if self.observer.arm.form else None
+        return shown.id if shown else ""
+
+    @property
+    def too_long(self) -> int:
+        """How many rows do not fit the context."""
+        return len(self.rows) - len(self.seen)
+
+    @property
+    def fits(self) -> bool:
+        """Whether most rows fit the context."""
+        return 2 * self.too_long <= len(self.rows)
 
 
 @dataclass
 class Survey:
-    """Keeps the evidence for each row under each prompt, and which rows do not fit the context."""
+    """Asks, and reads what came of it."""
 
-    blocks: tuple[Block, ...]
-    """The evidence that is gathered, where answers are not generated."""
+    mode: Mode
     progress: Progress
     planned: int
-    """Questions if no prompt is dropped."""
-    _seen: dict[tuple[int, str], Observation] = field(default_factory=dict)
-    _said: dict[tuple[int, str], str | None] = field(default_factory=dict)
-    _too_long: dict[tuple[int, str], str] = field(default_factory=dict)
-    """Rows that do not fit the context, with the complaint; they count as wrong."""
+    """Questions, over all prompts."""
     _done: int = 0
 
-    def of(self, setup: Observer, row: Example) -> Observation:
-        """Return what was seen of a row that was asked and fits."""
-        return self._seen[id(setup), row.id]
-
-    def said(self, setup: Observer, row: Example) -> str | None:
-        """Return the answer that was generated; None where it could not be read, or the row does not fit."""
-        return self._said.get((id(setup), row.id))
-
-    def fits(self, setup: Observer, row: Example) -> bool:
-        """Say whether a row that was asked fits the context under a prompt."""
-        return (id(setup), row.id) not in self._too_long
-
-    def complaint(self, setup: Observer, row: Example) -> str:
-        """Return why a row does not fit."""
-        return self._too_long[id(setup), row.id]
-
-    def ask(self, setup: Observer, rows: Sequence[Example], mode: Mode) -> None:
-        """Ask the weak model about rows under one prompt, one by one; a row that was asked before is left out."""
-        chain = Solver(setup, "generate") if mode == "generate" else None
-        for row in in_order(setup, rows):
-            if (id(setup), row.id) in self._seen or not self.fits(setup, row):
+    def ask(self, asked: Asked, rows: Sequence[Example] | None = None) -> None:
+        """Ask the weak model about the rows of a prompt, or some of them; none twice. The journal keeps every call."""
+        chain = Solver(asked.observer, "generate") if self.mode == "generate" else None
+        for row in asked.rows if rows is None else rows:
+            if row.id in asked.seen:
                 continue
             try:
                 if chain:
-                    self._generate(chain, setup, row)
+                    asked.seen[row.id], asked.said[row.id] = _generated(chain, row)
                 else:
-                    self._seen[id(setup), row.id] = setup.observe(row.text, self.blocks)
+                    asked.seen[row.id] = asked.observer.observe(row.text, asked.observer.blocks(self.mode))
             except PromptTooLong as problem:
-                self._too_long[id(setup), row.id] = str(problem)
+                asked.complaint = str(problem)
             self._done += 1
-            self.progress(setup.name, self._done, max(self._done, self.planned))
+            self.progress(asked.observer.name, self._done, max(self._done, self.planned))
 
-    def _generate(self, chain: Solver, setup: Observer, row: Example) -> None:
-        try:
-            answer = chain.answer(row.text)
-        except RejectedReply:
-            self._said[id(setup), row.id], used, seconds = None, 0, 0.0
-        else:
-            self._said[id(setup), row.id] = answer.answer
-            used, seconds = answer.usage.get("prompt_tokens", 0), answer.seconds
-        self._seen[id(setup), row.id] = Observation(prompt_tokens=used, seconds=seconds)
+    def groups(self, asked: Asked) -> Groups:
+        """Return what a fitted reader looks at; nothing where the prior alone is removed."""
+        return () if self.mode == "score" else asked.observer.groups(self.mode)
+
+    def held_out(self, asked: Asked, crossfit: CrossFit) -> list[Held]:
+        """Return what is made of each row of a crossfit by readers of the others."""
+        if self.mode == "generate":
+            return [Held(asked.said.get(row.id), 1.0) for row in crossfit.rows]
+        return crossfit.held_out([asked.seen.get(row.id) for row in crossfit.rows], self.groups(asked))
 
 
-def in_order(setup: Observer, rows: Sequence[Example]) -> list[Example]:
-    """Return rows in the order in which an engine that keeps its last prompt has least to read.
+def _generated(chain: Solver, row: Example) -> tuple[Observation, str | None]:
+    try:
+        answer = chain.answer(row.text)
+    except RejectedReply:
+        return Observation(), None
+    return Observation(prompt_tokens=answer.usage.get("prompt_tokens", 0), seconds=answer.seconds), answer.answer
 
-    A row that is an example itself is asked without itself, and from its place on the prompt is another one. So
-    these come last, from the last example back to the first.
+
+def foretold_seconds(survey: Survey, prompts: Sequence[Asked]) -> float:
+    """Return the seconds that all questions take, at a price for each and for each character that is read anew.
+
+    The first is measured on the shortest prompt, the second on one question under the longest. What the journal keeps
+    counts as it was timed then.
     """
-    place = {fold(example.text): at for at, example in enumerate(setup.examples)}
-    return sorted(rows, key=lambda row: -place.get(fold(row.text), len(place)))
+    short, *_, long = sorted(prompts, key=lambda one: len(_text(one, one.rows[0])))
+    each, _ = _pace(survey, short, PILOT)
+    whole, characters = _pace(survey, long, 1)
+    a_character = max(0.0, whole - each) / characters
+    return sum(len(one.rows) * each + a_character * fresh_characters(one) for one in prompts)
 
 
-def fresh_characters(setup: Observer, rows: Sequence[Example]) -> int:
+def _pace(survey: Survey, asked: Asked, count: int) -> tuple[float, int]:
+    """Ask about some rows; return the median of the seconds, and the characters of a whole prompt."""
+    rows = asked.rows[:count]
+    survey.ask(asked, rows)
+    seconds = [asked.seen[row.id].seconds for row in rows if row.id in asked.seen]
+    return median(seconds or [0.0]), max(1, len(_text(asked, rows[0])))
+
+
+def _text(asked: Asked, row: Example) -> str:
+    return "\n".join(turn.text for turn in asked.observer.messages(row.text, CUE))
+
+
+def fresh_characters(asked: Asked) -> int:
     """Return how many characters of prompts an engine reads if it keeps what a prompt shares with the one before."""
-    texts = ["\n".join(turn.text for turn in setup.messages(row.text, CUE)) for row in in_order(setup, rows)]
+    texts = [_text(asked, row) for row in asked.rows]
     return sum(len(after) - len(os.path.commonprefix([before, after])) for before, after in pairwise(["", *texts]))

@@ -11,7 +11,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from sleicl_chains.answering.evidence import Observation, features
-from sleicl_chains.answering.fitting import fit_linear, fit_reader, held_out_linear
+from sleicl_chains.answering.fitting import fit_linear, fit_linear_held_out, fit_reader
 from sleicl_chains.answering.readers import BlendReader, LinearReader, Reader, load_reader
 from sleicl_chains.errors import InputError
 from sleicl_chains.models.abilities import LabelScores
@@ -214,7 +214,7 @@ def test_many_labels_are_no_regression() -> None:
     labels = tuple(dict.fromkeys(answers))
     reader = fit_linear(seen, answers, ("state",), labels)
     assert answered(reader, seen) == answers
-    assert len(held_out_linear(seen, answers, ("state",), labels)) == len(seen)
+    assert len(fit_linear_held_out(seen, answers, ("state",), labels)[1]) == len(seen)
 
 
 def test_a_feature_that_hardly_varies_decides_nothing() -> None:

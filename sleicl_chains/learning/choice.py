@@ -1,0 +1,168 @@
+"""The choice: which prompt is expected to do best, by what was measured here and what is known of other tasks.
+
+It is not the verdict. A hundred rows seldom show a difference, and a recipe has to take some prompt all the same.
+"""
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from math import fsum
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+
+from sleicl_chains.answering.readings import Mode
+from sleicl_chains.answering.recipes import Choice, Verdict
+from sleicl_chains.errors import SleiclError
+from sleicl_chains.models.abilities import weights_digest
+from sleicl_chains.models.reading import known_reading
+from sleicl_chains.tasks.labels import fold
+
+LEAST_GAIN = 0.01
+"""Below this no grimoire is taken: it makes each prompt longer."""
+SPREAD = 0.03
+"""Between tasks, where nothing is known of a model: about what the models have whose gains are packaged."""
+_LEAST_SPREAD = 0.01
+"""Seven tasks that happen to agree do not show that all do."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a prompt gained on other tasks, in accuracy."""
+
+    mean: float = 0.0
+    spread: float = SPREAD
+    """Standard deviation between tasks."""
+    tasks: int = 0
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A prompt that the recipe may take, against the pair's prompt without a grimoire."""
+
+    arm: str
+    shows_grimoire: bool
+    steps: Sequence[float]
+    """What each row adds to the difference in accuracy: 1, 0 or -1; empty where nothing was asked."""
+    known: Known
+
+    @property
+    def difference(self) -> float:
+        """Measured here; 0 without rows."""
+        return fsum(self.steps) / max(1, len(self.steps))
+
+    @property
+    def expected(self) -> float:
+        """The expected gain: (m/t^2 + d/s^2) / (1/t^2 + 1/s^2).
+
+        That is the mean of a normal distribution known from other tasks (m, t) once a measurement (d, s) has come in
+        (Gelman et al., "Bayesian Data Analysis", 3rd edition, 2013, equation 2.10).
+        """
+        if not self.steps:
+            return self.known.mean
+        n, mean = len(self.steps), self.difference
+        # At least as much variance as one row in n makes: rows that never differ do not show that none would.
+        variance = max(fsum((step - mean) ** 2 for step in self.steps) / n, 1 / n)
+        here, others = n / variance, 1 / self.known.spread**2
+        return (self.known.mean * others + mean * here) / (others + here)
+
+
+def choose(baseline: str, candidates: Sequence[Candidate], verdict: Verdict, mode: Mode) -> Choice:
+    """Return the prompt of the highest expected gain, and say on what ground.
+
+    A grimoire is taken only where it is expected to gain `LEAST_GAIN` on the best prompt without one, and never
+    where the verdict is that it hurts.
+
+    Args:
+        baseline: the pair's prompt without a grimoire, whose gain is 0.
+        candidates: the others, the cheaper first.
+        verdict: of the pair.
+        mode: how all of them are read.
+    """
+    plain = max([one for one in candidates if not one.shows_grimoire], key=lambda one: one.expected, default=None)
+    without = plain if plain and plain.expected > 0 else None
+    floor = without.expected if without else 0.0
+    shown = [one for one in candidates if one.shows_grimoire and verdict.finding != "hurts"]
+    best = max(shown, key=lambda one: one.expected, default=None)
+    if best and best.expected - floor >= LEAST_GAIN:
+        sure = "Shown on these rows" if verdict.finding == "helps" else "Not shown on these rows alone"
+        return Choice(
+            arm=best.arm, mode=mode, expected=best.expected, ground=f"taken: {_ground(best, baseline)}. {sure}"
+        )
+    taken, gain = (without.arm, floor) if without else (baseline, 0.0)
+    ground = [f"{_ground(without, baseline)}"] if without else []
+    return Choice(
+        arm=taken, mode=mode, expected=gain, ground="; ".join([*ground, _why_none(best, verdict, baseline, floor)])
+    )
+
+
+def _why_none(best: Candidate | None, verdict: Verdict, baseline: str, floor: float) -> str:
+    if verdict.finding == "hurts":
+        return "no grimoire, since it hurts"
+    if best is None:
+        return "no grimoire to choose"
+    return (
+        f"no grimoire: {_ground(best, baseline)}, {best.expected - floor:+.3f} on the best without, and less than "
+        f"{LEAST_GAIN:.2f} is not worth its place"
+    )
+
+
+def _ground(one: Candidate, baseline: str) -> str:
+    """Say what was measured, what is known, and what is expected of both."""
+    here = f"{one.arm} {one.difference:+.3f} on {baseline} on {len(one.steps)} rows" if one.steps else one.arm
+    known = one.known
+    others = (
+        f"on {known.tasks} other tasks {known.model} gained {known.mean:+.3f}"
+        if known.tasks
+        else "nothing is known of other tasks"
+    )
+    return f"{here}; {others}; expected {one.expected:+.3f}"
+
+
+def known_gain(weak: BaseChatModel, mode: Mode, arm: str, against: str, task: str) -> Known:
+    """Return what a prompt gained on another, read the same way by the same model, on other tasks than this one.
+
+    Nothing (a mean of 0) where the model, the reading or the pair is not known, or the model is known not to follow
+    guides.
+    """
+    found = next((one for one in _gains() if _is(one, weak, mode, arm, against)), None)
+    reading = known_reading(weak)
+    if found is None or (reading and not reading.follows_guides):
+        return Known()
+    tasks = [one for name, one in found["tasks"].items() if fold(name) != fold(task)]
+    return _pooled(tasks, found["model"]) if len(tasks) > 1 else Known()
+
+
+def _is(found: dict[str, Any], weak: BaseChatModel, mode: Mode, arm: str, against: str) -> bool:
+    return (found["arm"], found["against"], found["mode"]) == (arm, against, mode) and found["weights"] == _weights(
+        weak
+    )
+
+
+def _weights(weak: BaseChatModel) -> str:
+    with suppress(SleiclError, TypeError):
+        return weights_digest(weak)
+    return ""
+
+
+def _pooled(tasks: Sequence[dict[str, float]], model: str) -> Known:
+    """Return mean and spread between tasks, what chance makes of each left out.
+
+    The moment estimate of DerSimonian and Laird ("Meta-analysis in clinical trials", 1986), tasks weighing alike.
+    """
+    gains = [one["difference"] for one in tasks]
+    mean = fsum(gains) / len(gains)
+    seen = fsum((gain - mean) ** 2 for gain in gains) / (len(gains) - 1)
+    chance = fsum(one["error"] ** 2 for one in tasks) / len(tasks)
+    return Known(mean, max(_LEAST_SPREAD, max(0.0, seen - chance) ** 0.5), len(tasks), model)
+
+
+@cache
+def _gains() -> list[dict[str, Any]]:
+    text = (files("sleicl_chains.learning") / "gains.json").read_text(encoding="utf-8")
+    found: list[dict[str, Any]] = json.loads(text)
+    return found

@@ -1,0 +1,251 @@
+"""A lesson: the prompts of a plan asked, the pair tested, and one of them taken."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.language_models import BaseChatModel
+
+from sleicl_chains.answering.arms import Arm
+from sleicl_chains.answering.calibration import fit_calibration
+from sleicl_chains.answering.evidence import Observation
+from sleicl_chains.answering.neighbours import Neighbours
+from sleicl_chains.answering.observer import Observer
+from sleicl_chains.answering.readings import Mode, Prior
+from sleicl_chains.answering.recipes import AlsoTried, Choice, Shown, TestedRow, Verdict
+from sleicl_chains.errors import InputError
+from sleicl_chains.evaluation.progress import Progress
+from sleicl_chains.grimoires.grimoire import Grimoire
+from sleicl_chains.learning.choice import Candidate, choose, known_gain
+from sleicl_chains.learning.crossfit import CrossFit, Held
+from sleicl_chains.learning.cut import Cut
+from sleicl_chains.learning.plan import Plan
+from sleicl_chains.learning.survey import Asked, Survey, foretold_seconds
+from sleicl_chains.learning.verdict import Compared, also_tried, rights, verdict_on
+from sleicl_chains.models.journal import Journal
+from sleicl_chains.tasks.cards import Task
+from sleicl_chains.tasks.rows import Example
+
+if TYPE_CHECKING:
+    from langchain_core.embeddings import Embeddings
+
+
+FIT_SECONDS = 6
+"""Cross-fitting one prompt's readers on a hundred rows."""
+
+
+@dataclass
+class Lesson:
+    """Follows a plan; `learn` opens it and writes the recipe."""
+
+    task: Task
+    parts: Cut
+    plan: Plan
+    weak: BaseChatModel
+    grimoires: Sequence[Grimoire]
+    mode: Mode
+    prior: Prior
+    seed: int
+    space: "Embeddings"
+    journal: Journal | None
+    progress: Progress | None
+    notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def crossfit(self) -> CrossFit:
+        """Fits on all rows of the test."""
+        return CrossFit(self.task, self.parts.tested, self.seed)
+
+    @cached_property
+    def half(self) -> CrossFit:
+        """Fits on the half of the rows that prompts which are only also tried are asked about."""
+        return CrossFit(self.task, self.parts.tested[: len(self.parts.tested) // 2], self.seed)
+
+    @cached_property
+    def survey(self) -> Survey:
+        """The weak model's answers so far."""
+        return Survey(self.mode, self.progress or (lambda *_: None), self.plan.questions(len(self.parts.tested)))
+
+    @cached_property
+    def baseline(self) -> Asked:
+        """The pair's prompt without a grimoire."""
+        return self._asked(self.plan.baseline)
+
+    @cached_property
+    def pair(self) -> list[Asked]:
+        """The same with the first grimoire; none where nothing is tested."""
+        return [self._asked(self.plan.pair)] if self.plan.pair else []
+
+    @cached_property
+    def cheaper(self) -> list[Asked]:
+        """The prompts without examples."""
+        return [self._asked(arm) for arm in self.plan.cheaper]
+
+    @cached_property
+    def others(self) -> list[Asked]:
+        """The prompts that are also tried."""
+        return [self._asked(arm, at, self.half.rows) for arm, at in self.plan.others]
+
+    @property
+    def whole(self) -> list[Asked]:
+        """The prompts that the recipe may take, asked about all rows."""
+        return [self.baseline, *self.pair, *self.cheaper]
+
+    @property
+    def prompts(self) -> list[Asked]:
+        """All of them, in the order in which they are asked."""
+        return [*self.whole, *self.others]
+
+    def forecast(self) -> str:
+        """Ask a few questions, and say how long all will take."""
+        if self.parts.untested:
+            return "That takes a minute or two."
+        seconds = foretold_seconds(self.survey, self.prompts) + len(self.prompts) * FIT_SECONDS
+        kept = "; answers that the journal keeps take none of it" if self.journal else ""
+        return f"About {max(1, round(seconds / 60))} min, by the first questions{kept}."
+
+    def run(self) -> dict[str, Any]:
+        """Ask, test and choose; return the parts of the recipe that were learned."""
+        if self.parts.untested:
+            return self._untested()
+        self.ask()
+        verdict = self.verdict()
+        choice = self.choice(verdict)
+        return {
+            "verdict": verdict, "also_tried": self.also_tried(), "choice": choice, "tested": self.tested(),
+            "warnings": self.notes, **self.taken(choice),
+        }  # fmt: skip
+
+    def _untested(self) -> dict[str, Any]:
+        """Take the prompt that did best on other tasks, and ask that one alone."""
+        verdict = Verdict(finding="no difference shown", why=self.parts.untested)
+        choice = choose(self.baseline.arm, [self._candidate(one, []) for one in self.whole[1:]], verdict, self.mode)
+        self._ask(self.chosen(choice))
+        return {"verdict": verdict, "choice": self._measured(choice), "warnings": self.notes, **self.taken(choice)}
+
+    def _asked(self, arm: Arm, grimoire: int = 0, rows: Sequence[Example] | None = None) -> Asked:
+        shown, kept = tuple(self.parts.shown), self.parts.tested
+        observer = Observer(
+            self.weak, self.task, arm, self.grimoires[grimoire] if arm.form else None,
+            shown if arm.examples == "few-shot" else (),
+            Neighbours([*shown, *kept], self.space) if arm.examples == "knn" else None,
+            # A cue is chosen by texts without their answers; by those outside of the test where there are any.
+            cue_texts=tuple(row.text for row in shown or kept), embeddings=self.space, journal=self.journal,
+        )  # fmt: skip
+        return Asked(observer, kept if rows is None else rows)
+
+    def ask(self) -> None:
+        """Ask all questions.
+
+        Raises:
+            InputError: the pair's prompt without a grimoire does not fit the context.
+        """
+        for asked in self.prompts:
+            self._ask(asked)
+
+    def _ask(self, asked: Asked) -> None:
+        self.survey.ask(asked)
+        if not asked.fits and asked is self.baseline:
+            raise InputError(
+                f"learn: {asked.arm} does not fit the weak model's context; give a larger one (--option n_ctx=8192), "
+                "or show no examples (--shots 0)"
+            )
+        if not asked.fits:
+            self.notes.append(f"{asked.observer.name} was left out: {asked.complaint}")
+        elif asked.too_long:
+            self.notes.append(f"{asked.observer.name}: {asked.too_long} rows do not fit and count as wrong")
+
+    def held(self, asked: Asked, crossfit: CrossFit | None = None) -> list[Held]:
+        """Return what readers of the other rows make of each, or of each of a crossfit's; kept."""
+        crossfit = crossfit or self.crossfit
+        key = (id(asked), len(crossfit.rows))
+        if key not in self._held:
+            self._held[key] = self.survey.held_out(asked, crossfit)
+        return self._held[key]
+
+    _held: dict[tuple[int, int], list[Held]] = field(default_factory=dict)
+
+    def _compared(self, asked: Asked) -> Compared:
+        """Compare a prompt with the baseline on the rows that it was asked about."""
+        crossfit = self.crossfit if len(asked.rows) == len(self.crossfit.rows) else self.half
+        return Compared(self.held(asked, crossfit), self.held(self.baseline, crossfit), crossfit.rows, self.task.labels)
+
+    def verdict(self) -> Verdict:
+        """Return what the one test says."""
+        if not self.pair:
+            return Verdict(finding="no difference shown", why=self.parts.untested or "no grimoire was given")
+        (asked,), first = self.pair, self.grimoires[0]
+        if not asked.fits:
+            return Verdict(finding="no difference shown", why=f"{asked.arm} does not fit the weak model's context")
+        found = verdict_on((asked.arm, self.baseline.arm), self._compared(asked))
+        return found.model_copy(update={"grimoire": first.id, "rows_known": first.provenance.rows_known})
+
+    def also_tried(self) -> list[AlsoTried]:
+        """Return how the other prompts did, where there is a test."""
+        tried = [one for one in [*self.cheaper, *self.others] if one.fits and self.pair]
+        return also_tried([(one.arm, one.grimoire, self._compared(one)) for one in tried], len(self.crossfit.rows))
+
+    def choice(self, verdict: Verdict) -> Choice:
+        """Return which of the pair and its cheaper neighbours the recipe takes."""
+        found = [one for one in [*self.cheaper, *self.pair] if one.fits]
+        candidates = [self._candidate(one, self._compared(one).gains.tolist()) for one in found]
+        return self._measured(choose(self.baseline.arm, candidates, verdict, self.mode))
+
+    def _measured(self, choice: Choice) -> Choice:
+        """Add how good the chosen prompt is on rows that its reader was not fitted on, the probe beside it."""
+        right = rights(self.held(self.chosen(choice)), self.crossfit.rows, self.task.labels)
+        return choice.model_copy(update={"accuracy": float(right.mean()), "probe": self._probe(), "n": len(right)})
+
+    def _candidate(self, asked: Asked, gains: Sequence[float]) -> Candidate:
+        known = known_gain(self.weak, self.mode, asked.arm, self.baseline.arm, self.task.name)
+        return Candidate(asked.arm, bool(asked.grimoire), gains, known)
+
+    def chosen(self, choice: Choice) -> Asked:
+        """Return the prompt of a choice."""
+        return next(one for one in self.whole if one.arm == choice.arm)
+
+    def _probe(self) -> float | None:
+        """Return how often a linear model on embeddings is right on the same rows, fitted on the same others."""
+        if not self.task.labels:
+            return None
+        from sleicl_chains.models.embedders import embed
+
+        rows = self.crossfit.rows
+        seen = [Observation(vector=vector) for vector in embed(self.space, [row.text for row in rows]).tolist()]
+        return float(rights(self.crossfit.held_out(seen, [("vector",)]), rows, self.task.labels).mean())
+
+    def tested(self) -> list[TestedRow]:
+        """Return what the prompts that were asked about all rows made of each."""
+        found = {one.arm: self.held(one) for one in self.whole if one.fits}
+        return [
+            TestedRow(
+                row=row.id,
+                gold=row.answer,
+                said={arm: (held[at].label, held[at].chance) for arm, held in found.items()},
+            )
+            for at, row in enumerate(self.crossfit.rows)
+        ]
+
+    def taken(self, choice: Choice) -> dict[str, Any]:
+        """Return what the recipe keeps of the prompt that it takes, the reader fitted on all rows of the test."""
+        asked = self.chosen(choice)
+        observer, held = asked.observer, self.held(asked)
+        form, shown = observer.arm.form, observer.grimoire
+        found: dict[str, Any] = {
+            "arm": asked.arm, "mode": self.mode, "prior": self.prior,
+            "grimoire": Shown.of(getattr(shown, form), id=shown.id) if shown and form else None,
+            "examples": [Shown.of(row.text, row.answer, row.id) for row in observer.examples],
+        }  # fmt: skip
+        if self.mode == "generate":
+            return found
+        seen = [(asked.seen[row.id], row) for row in asked.rows if row.id in asked.seen]
+        reader, _ = self.crossfit.fit(seen, self.survey.groups(asked))
+        answered = [
+            (one.share, one.label == row.answer) for one, row in zip(held, asked.rows, strict=True) if one.label
+        ]
+        calibration = fit_calibration([share for share, _ in answered], [right for _, right in answered])
+        return found | {
+            "cue": observer.cue.text, "lists_labels": observer.cue.lists_labels, "reader": reader.to_dict(),
+            "calibration": (calibration.slope, calibration.offset),
+        }  # fmt: skip
