@@ -1,8 +1,10 @@
 """What the command line prints: tables on stdout, progress and notes on stderr."""
 
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from textwrap import wrap
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -16,7 +18,7 @@ from sleicl_chains.answering.arms import asks_a_model
 from sleicl_chains.answering.priors import MEAN_ROWS
 from sleicl_chains.cli.printing import for_stream, guard, say
 from sleicl_chains.evaluation.summary import ArmResult, Report
-from sleicl_chains.evaluation.words import recipe_verdict, verdict
+from sleicl_chains.evaluation.words import TRIED, recipe_verdict, tried_cells, tried_title, verdict
 
 if TYPE_CHECKING:
     from sleicl_chains.answering.recipes import Recipe
@@ -146,15 +148,22 @@ def _deferred(arm: ArmResult) -> list[str]:
     return [f"{arm.deferred:.3f}", str(tokens)] if arm.asked_strong else ["", ""]
 
 
-def print_recipe(recipe: "Recipe") -> None:
-    """Print what was tried, the verdict on the grimoire, and what the recipe does."""
-    title = f"{recipe.task.name}: {recipe.weak}, {recipe.rows} labelled rows; cross-validated on those to choose on"
-    rows = []
-    for one in recipe.trials:
-        name = f"{one.name} (dropped early)" if one.dropped else one.name
-        numbers = [f"{value:.3f}" if value is not None else "" for value in (one.accuracy, one.macro_f1, one.loss)]
-        rows.append([name, str(one.n), *numbers, f"{one.prompt_tokens:.0f}"])
-    if rows:
-        _print_table(title, ("prompt and reading", "rows", "accuracy", "macro-F1", "loss", "prompt tokens"), rows)
-    for line in [*recipe.warnings, *recipe_verdict(recipe)]:
+def print_recipe(recipe: "Recipe", after: str = "") -> None:
+    """Print what was learned in at most five lines, and what was also tried.
+
+    Args:
+        recipe: as `learn` wrote it.
+        after: what to do next.
+    """
+    for line in [*recipe.warnings, *recipe_verdict(recipe, after)]:
         print(line)
+    if recipe.also_tried:
+        print()
+        _print_table(tried_title(recipe), TRIED, tried_cells(recipe), left=2)
+
+
+def after_learning(recipe: "Recipe", file: Path, card: str = "CARD") -> str:
+    """Return what to do with a recipe that was learned: see its test, and try it on other rows."""
+    name = shlex.quote(f"./{file}" if str(file).startswith("-") else str(file))
+    own = f"on rows of their own: sleicl evaluate --task {card} --rows TEST --recipe {name}"
+    return f"sleicl report {name} shows the pair row by row; {own}" if recipe.tested else own
