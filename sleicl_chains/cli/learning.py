@@ -77,8 +77,8 @@ def learn(
     with Meter(["all prompts"], foretells=False) as meter:
         found = learn_task(
             task, examples, weak=weak_model(weak, home=place, **given), strong=writer, grimoires=shown, seed=seed,
-            budget=budget, shots=shots, thorough=thorough, weak_name=weak, strong_name=strong_name or strong, options=given,
-            keep=lambda written: keep_written(written, place),
+            budget=budget, shots=shots, thorough=thorough, weak_name=weak, strong_name=strong_name or strong,
+            options=given, keep=lambda written: keep_written(written, place),
             embeddings=embeddings, space=space, journal=journal, progress=meter,
             notice=lambda line: say([line]), home=place,
         )  # fmt: skip

@@ -150,7 +150,7 @@ def _shown_line(found: "Verdict") -> str:
     else:
         about = f"about {found.smallest_shown:.2f}"
         could = f"So many rows show a true difference of {about} four times in five; smaller ones take more rows"
-    if found.n <= TOO_FEW:
+    if found.n <= TOO_FEW and (found.smallest_shown or 1) > 0.03:
         could += f" (no test on {found.n} rows can show +0.03)"
     open_still = ' "No difference shown" is not "no difference".' if found.finding == "no difference shown" else ""
     return f"{could}.{open_still}"
@@ -175,7 +175,7 @@ def _choice_line(recipe: "Recipe") -> str:
 
 def tried_title(recipe: "Recipe") -> str:
     """Return the heading of the table of what was also tried."""
-    against = f", against {recipe.verdict.pair[1]} on the same rows" if recipe.verdict.pair else ""
+    against = f", against {recipe.verdict.pair[1]}" if recipe.verdict.pair else ""
     return f"Also tried{against}; p holds for all of them together"
 
 
