@@ -18,7 +18,7 @@ from sleicl_chains.answering.arms import asks_a_model
 from sleicl_chains.answering.priors import MEAN_ROWS
 from sleicl_chains.cli.printing import for_stream, guard, say
 from sleicl_chains.evaluation.summary import ArmResult, Report
-from sleicl_chains.evaluation.words import TRIED, recipe_verdict, tried_cells, tried_title, verdict
+from sleicl_chains.evaluation.words import TRIED, recipe_verdict, tried_against, tried_cells, verdict
 
 if TYPE_CHECKING:
     from sleicl_chains.answering.recipes import Recipe
@@ -159,7 +159,7 @@ def print_recipe(recipe: "Recipe", after: str = "") -> None:
         print(line)
     if recipe.also_tried:
         print()
-        _print_table(tried_title(recipe), TRIED, tried_cells(recipe), left=2)
+        _print_table(f"Also tried, {tried_against(recipe)}", TRIED, tried_cells(recipe), left=2)
 
 
 def after_learning(recipe: "Recipe", file: Path, card: str = "CARD") -> str:

@@ -173,10 +173,10 @@ def _choice_line(recipe: "Recipe") -> str:
     return f"{said}; the probe, without any language model, on {choice.probe:.3f}{as_well}."
 
 
-def tried_title(recipe: "Recipe") -> str:
-    """Return the heading of the table of what was also tried."""
-    against = f", against {recipe.verdict.pair[1]}" if recipe.verdict.pair else ""
-    return f"Also tried{against}; p holds for all of them together"
+def tried_against(recipe: "Recipe") -> str:
+    """Return what the differences of what was also tried are against, and what their p are."""
+    baseline = recipe.verdict.pair[1] if recipe.verdict.pair else "the prompt without a grimoire"
+    return f"against {baseline}; p holds for all of them together"
 
 
 TRIED = ("arm", "grimoire", "rows", "difference in accuracy", "p")

@@ -244,7 +244,7 @@ def test_a_hostile_recipe_on_a_terminal(hostile: Desk) -> None:
     """`learn` prints what it tried, and its verdict."""
     card = json.loads((hostile.folder / "card.json").read_text("utf-8")) | {"labels": ["billing", "bad"]}
     recipe = Recipe.model_construct(
-        task=Task(**card), weak=f"m{EVIL}", rows=4, warnings=(EVIL,), arm="zero-shot", mode="score", trials=(),
+        task=Task(**card), weak=f"m{EVIL}", rows=4, warnings=(EVIL,), arm="zero-shot", mode="score",
         verdict=Verdict(finding="no difference shown", why=EVIL),
     )  # fmt: skip
     screen = Terminal()

@@ -1,5 +1,6 @@
 """The test that a recipe was learned by, as a run: the same page shows it row by row."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from sleicl_chains.answering.arms import names_grimoire
@@ -9,7 +10,7 @@ from sleicl_chains.evaluation.answered import AnsweredRow
 from sleicl_chains.evaluation.report.runs import Run
 from sleicl_chains.evaluation.report.sources import Texts
 from sleicl_chains.evaluation.summary import Comparison, Report, tabulate
-from sleicl_chains.evaluation.words import recipe_verdict, tried_cells, tried_title
+from sleicl_chains.evaluation.words import recipe_verdict, tried_against, tried_cells
 from sleicl_chains.tasks.rows import load_examples
 
 HELD_OUT = "each row is answered by a reader that was fitted on others"
@@ -41,11 +42,15 @@ def run_of(recipe: Recipe, file: Path) -> Run:
         )
     rows = {arm: [_answered(recipe, arm, row) for row in recipe.tested] for arm in arms}
     notes = [*recipe.warnings, *([] if recipe.reader is None else [HELD_OUT])]
+    table = tabulate(rows, recipe.task.labels, name=recipe.task.name)
+    # No difference stands without the p that its test gives it: not the table's, against zero-shot.
+    none = {"difference": None, "difference_low": None, "difference_high": None}
+    arms_told = [replace(arm, **none) for arm in table["arms"]]
     report = Report(
-        **(tabulate(rows, recipe.task.labels, name=recipe.task.name) | {"grimoire": _compared(recipe)}),
+        **(table | {"arms": arms_told, "grimoire": _compared(recipe)}),
         weak=recipe.weak, train_rows=recipe.rows, notes=notes,
     )  # fmt: skip
-    tried = (tried_title(recipe), tried_cells(recipe)) if recipe.also_tried else None
+    tried = (tried_against(recipe), tried_cells(recipe)) if recipe.also_tried else None
     return Run(report, recipe.date, rows, recipe_verdict(recipe), tried)
 
 

@@ -36,7 +36,7 @@ class Run:
     verdict: Sequence[str] = ()
     """What was found, in words, where it was told by a test of its own and not from the table."""
     tried: tuple[str, Sequence[Sequence[str]]] | None = None
-    """What else was tried: a heading and rows of cells, as `words.TRIED` names them."""
+    """What else was tried: what against, and rows of cells, as `words.TRIED` names them."""
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
