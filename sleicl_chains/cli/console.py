@@ -107,7 +107,7 @@ def print_report(report: Report) -> None:
 
 def _print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
     """Print a table; on a terminal too narrow for it, each row as a paragraph. The first `left` columns hold words."""
-    table = Table(title=cell(title), title_justify="left", box=None, pad_edge=False)
+    table = Table(title=cell(title) if title else None, title_justify="left", box=None, pad_edge=False)
     for at, heading in enumerate(headings):
         table.add_column(heading, justify="left" if at < left else "right", no_wrap=True)
     for row in rows:
@@ -121,7 +121,8 @@ def _print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[st
 
 
 def _print_narrow(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> None:
-    print("\n".join(wrap(title, width)))
+    if title:
+        print("\n".join(wrap(title, width)))
     for name, *cells in rows:
         pairs = [f"{heading} {cell}" for heading, cell in zip(headings[1:], cells, strict=True) if cell]
         told = ", ".join(pair.replace(" ", "\xa0") for pair in pairs)  # a line ends between pairs, not within one
@@ -158,8 +159,8 @@ def print_recipe(recipe: "Recipe", after: str = "") -> None:
     for line in [*recipe.warnings, *recipe_verdict(recipe, after)]:
         print(line)
     if recipe.also_tried:
-        print()
-        _print_table(f"Also tried, {tried_against(recipe)}", TRIED, tried_cells(recipe), left=2)
+        print(f"\nAlso tried, {tried_against(recipe)}")  # as a title it would be broken at the table's width
+        _print_table("", TRIED, tried_cells(recipe), left=2)
 
 
 def after_learning(recipe: "Recipe", file: Path, card: str = "CARD") -> str:

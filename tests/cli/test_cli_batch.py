@@ -134,7 +134,7 @@ def test_recipe_show_says_what_it_does_and_what_it_holds(recipe: Path) -> None:
         "Learned:   from 2 labelled rows, seed 0",
         "Holds:     2 training rows as text",
     ]
-    assert "Verdict on the grimoire: no difference shown (nothing was tested)." in done.out
+    assert "Verdict on the grimoire: none. Nothing was tested." in done.out
     assert done.out.splitlines()[-1] == (
         f"To use it: sleicl ask --recipe {recipe} QUESTION, or a whole file: sleicl batch {recipe} IN.csv -o OUT.csv"
     )

@@ -26,7 +26,7 @@ def recipe_of(
         "task": task, "weak": name, "model": told_by(weak, task.labels), "mode": "generate", "prior": "none",
         "arm": "+".join(parts) or "zero-shot", "grimoire": Shown.of(grimoire, id="desk-1") if grimoire else None,
         "examples": [Shown.of(text, answer) for text, answer in examples], "rows": 2, "seed": 0,
-        "verdict": Verdict(finding="no difference shown", why="nothing was tested"),
+        "verdict": Verdict(finding="no difference shown"),
     }  # fmt: skip
     return Recipe(**{**found, **changes})
 
