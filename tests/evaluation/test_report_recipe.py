@@ -36,8 +36,8 @@ def test_its_run_compares_the_pair_that_was_named() -> None:
     assert {arm.arm: (arm.accuracy, arm.valid, arm.difference) for arm in run.report.arms} == {
         "few-shot": (0.5, 1.0, None), "simple+few-shot": (0.5, 1.0, None), "zero-shot": (0.75, 0.75, None)
     }  # fmt: skip
-    places = [run.rows_right(*run.pair, ours=a, theirs=b) for a, b in ((1, 0), (1, 1), (0, 1), (0, 0))]
-    assert places == [[0], [1], [2], [3]]
+    places = [run.rows_right(*run.pair, ours=a, theirs=b) for a in (True, False) for b in (False, True)]
+    assert places == [[0], [1], [3], [2]]
     assert [run.grimoire(arm) for arm in run.rows] == [None, "desk-1", None]
     assert list(run.verdict) == recipe_verdict(after_a_test())
 
