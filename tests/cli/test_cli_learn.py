@@ -8,6 +8,7 @@ import pytest
 
 from sleicl_chains.answering.recipes import Recipe
 from sleicl_chains.evaluation.words import recipe_verdict
+from sleicl_chains.tasks.rows import Example
 from tests.support.command import LABELS, Desk, Done, Parrot, by_length, learning, rows, sleicl, write_rows
 from tests.support.openai_server import Reply
 
@@ -189,6 +190,19 @@ def test_learn_refuses_what_cannot_work_before_any_call(desk: Desk, guide: Path,
         assert status == 1 and "the budget is 10" in line
         assert server.requests == []
     assert not file.exists()
+
+
+def test_a_grimoire_of_all_rows_leaves_none_to_learn_from(desk: Desk, tmp_path: Path) -> None:
+    ids = [Example(row["text"], row["answer"]).id for row in rows("train", 8)]
+    guide = tmp_path / "guide.json"
+    guide.write_text(json.dumps({"task": "desk", "simple": "Money is billing.", "examples": ids}), encoding="utf-8")
+    with Parrot(by_length) as server:
+        weak = ["--weak", "openai:m", *server.options, "--grimoire", guide, "--home", tmp_path]
+        assert complaint(*learning(desk, tmp_path / "recipe.json", *weak)) == (
+            1, "sleicl: learn: of 16 labelled rows 0 are left that the grimoires were not written from; expected 2 or "
+            "more, and 20 for a verdict"
+        )  # fmt: skip
+        assert server.requests == []
 
 
 @pytest.mark.parametrize(
