@@ -6,9 +6,8 @@
 100 labelled rows a task, as in `paper.py`. Beside the recipe stand always few-shot, always profound+few-shot, always
 zero-shot and always profound: the same examples, the same reading, fitted on the same rows as the recipe's. The test
 rows are read once, after everything is fitted. What is kept in `results/learned/` are row hashes, what was found and
-whether each was right, no text; the tables are of all that is kept;
-`gains.py` makes of it what the package knows of a model. A stopped run goes on from
-the journal.
+whether each was right, no text; the tables are of all that is kept, and `gains.py` makes of it what the package knows
+of a model. A stopped run goes on from the journal.
 """
 
 import argparse
