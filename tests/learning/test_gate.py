@@ -13,7 +13,7 @@ from sleicl_chains.learning.cut import cut
 from sleicl_chains.learning.gate import Gate
 from sleicl_chains.tasks.rows import Example, text_id
 from tests.support.fake_models import Scorer, Stater, question_of
-from tests.support.gate_task import (
+from tests.support.learn_task import (
     CLUE,
     GUIDE,
     LABELS,

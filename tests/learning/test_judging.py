@@ -11,7 +11,7 @@ from sleicl_chains.answering.observer import Observer
 from sleicl_chains.learning.judging import Candidate, Judge, Judged, least_losses
 from sleicl_chains.learning.survey import Survey
 from tests.support.fake_models import Stater
-from tests.support.gate_task import LABELS, SPACE, TASK, knows, number, rows
+from tests.support.learn_task import LABELS, SPACE, TASK, knows, number, rows
 
 ROWS = rows(40)
 

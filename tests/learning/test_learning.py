@@ -23,7 +23,7 @@ from sleicl_chains.models.journal import Journal
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example, text_id
 from tests.support.fake_models import Stater, question_of
-from tests.support.gate_task import (
+from tests.support.learn_task import (
     CLUE,
     GUIDE,
     LABELS,

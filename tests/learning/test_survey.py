@@ -10,7 +10,7 @@ from sleicl_chains.errors import PromptTooLong
 from sleicl_chains.learning.survey import Survey, fresh_characters, in_order
 from sleicl_chains.tasks.rows import Example
 from tests.support.fake_models import Scorer, question_of
-from tests.support.gate_task import TASK, knows, rows, scorer, writer
+from tests.support.learn_task import TASK, knows, rows, scorer, writer
 
 
 def prompt(model: Any, shown: list[Example]) -> Observer:
