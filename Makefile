@@ -28,7 +28,8 @@ check: install
 	cd benchmarks/talks && ../../$(BIN)/mypy --strict score.py fit.py
 	$(BIN)/mypy --strict --explicit-package-bases -m benchmarks.overhead -m benchmarks.failures -m benchmarks.agreement \
 	  -m benchmarks.controls -m benchmarks.false_alarms -m benchmarks.throughput -m benchmarks.prefixes -m benchmarks.repack \
-	  -m benchmarks.batch_memory -m benchmarks.exported -m benchmarks.choosers -m benchmarks.serving
+	  -m benchmarks.batch_memory -m benchmarks.exported -m benchmarks.choosers -m benchmarks.serving \
+	  -m benchmarks.learned -m benchmarks.gains -m benchmarks.power
 
 # Two processes, a file each: most of the time is spent waiting for the engine, which takes one thread in tests.
 test: check

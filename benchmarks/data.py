@@ -31,7 +31,7 @@ def load(folder: Path, *, train: int, test: int, seed: int) -> Data:
 
 def grimoire_of(folder: Path, sampler: str, task: Task | None = None) -> Grimoire:
     """Return the grimoire whose file's name begins with a sampler's, out of DIR/TASK."""
-    found = sorted(folder.glob(f"{sampler}*.json"))
+    found = [file for file in sorted(folder.glob(f"{sampler}*")) if file.suffix in (".json", ".md")]
     if not found:
-        raise SystemExit(f"{folder}: found no grimoire named {sampler}*.json; see --grimoires and --sampler")
+        raise SystemExit(f"{folder}: found no grimoire named {sampler}*.json or .md; see --grimoires and --sampler")
     return load_grimoire(found[0], task)

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from sleicl_chains.answering.evidence import Observation
 from sleicl_chains.learning.crossfit import CrossFit, Groups, Held
-from sleicl_chains.learning.verdict import LEVEL, rights
+from sleicl_chains.learning.verdict import LEVELS, Tests, finding_of, rights
 from sleicl_chains.models.abilities import LabelScores
 from sleicl_chains.statistics import sign_flips, wilson
 from sleicl_chains.tasks.cards import Task
@@ -47,7 +47,7 @@ WIDTH = 24
 """Numbers in a made-up state."""
 READINGS: dict[str, Groups] = {"blend": [("scores",), ("state",), ("vector",)], "score": []}
 RESULTS = Path(__file__).parent / "results" / "false_alarms.jsonl"
-LEVELS = (0.05, 0.04, 0.03, 0.02)
+BESIDE = (0.1, 0.05, 0.03, 0.02, 0.01, 0.005)
 
 
 @dataclass(frozen=True)
@@ -172,16 +172,17 @@ def code() -> str:
 def print_table() -> None:
     """Print all settings under both tests."""
     names = sorted({setting_of(record) for record in records()}, key=lambda one: tuple(asdict(one).values()))
-    print(f"the level of learn is {LEVEL}; helps + hurts at other levels beside it")
+    print(f"levels of learn: {LEVELS}; helps + hurts at other levels beside them")
     print(
         "| labels | gain | shared | reading | rows | runs | test | helps | hurts | "
-        + " | ".join(map(str, LEVELS))
+        + " | ".join(map(str, BESIDE))
         + " |"
     )
-    print("|---|---:|---:|---|---:|---:|---|---:|---:|" + "---:|" * len(LEVELS))
-    for setting, test in product(names, ("right", "score")):
+    print("|---|---:|---:|---|---:|---:|---|---:|---:|" + "---:|" * len(BESIDE))
+    tests: tuple[Tests, ...] = ("right", "score")
+    for setting, test in product(names, tests):
         found = [record for record in records() if setting_of(record) == setting]
-        both = [[_says(record, test, level) for record in found] for level in (LEVEL, *LEVELS)]
+        both = [[_says(record, test, level) for record in found] for level in (LEVELS[test], *BESIDE)]
         cells = [_rate(both[0].count(word), len(found)) for word in ("helps", "hurts")]
         cells += [f"{sum(map(bool, said)) / len(found):.3f}" for said in both[1:]]
         labels = "shuffled" if setting.shuffled else "right"
@@ -193,9 +194,8 @@ def print_table() -> None:
 
 def _says(record: dict[str, Any], test: str, level: float) -> str:
     p, total = record[test]
-    if p >= level or total * record["difference"] < 0:
-        return ""
-    return "helps" if total > 0 else "hurts"
+    finding = finding_of(p, level, total, record["difference"])
+    return "" if finding == "no difference shown" else finding
 
 
 def _rate(count: int, runs: int) -> str:

@@ -70,6 +70,18 @@ class Candidate:
         here, others = n / variance, 1 / self.known.spread**2
         return (self.known.mean * others + mean * here) / (others + here)
 
+    @property
+    def ground(self) -> str:
+        """What was measured, what is known, and what is expected of both, in words."""
+        known = self.known
+        here = f"{self.arm} {self.difference:+.3f} on {len(self.steps)} rows" if self.steps else self.arm
+        others = (
+            f"on {known.tasks} other tasks {known.model} gained {known.mean:+.3f} by it"
+            if known.tasks
+            else "of other tasks nothing is known for this model and reading"
+        )
+        return f"{here}; {others}; expected {self.expected:+.3f}"
+
 
 def choose(baseline: str, candidates: Sequence[Candidate], verdict: Verdict, mode: Mode) -> Choice:
     """Return the prompt of the highest expected gain, and say on what ground.
@@ -83,44 +95,23 @@ def choose(baseline: str, candidates: Sequence[Candidate], verdict: Verdict, mod
         verdict: of the pair.
         mode: how all of them are read.
     """
-    plain = max([one for one in candidates if not one.shows_grimoire], key=lambda one: one.expected, default=None)
-    without = plain if plain and plain.expected > 0 else None
-    floor = without.expected if without else 0.0
+    none = Candidate(baseline, shows_grimoire=False, steps=(), known=Known())
+    without = max([none, *(one for one in candidates if not one.shows_grimoire)], key=lambda one: one.expected)
     shown = [one for one in candidates if one.shows_grimoire and verdict.finding != "hurts"]
     best = max(shown, key=lambda one: one.expected, default=None)
-    if best and best.expected - floor >= LEAST_GAIN:
+    if best and best.expected - without.expected >= LEAST_GAIN:
         sure = "Shown on these rows" if verdict.finding == "helps" else "Not shown on these rows alone"
-        return Choice(
-            arm=best.arm, mode=mode, expected=best.expected, ground=f"taken: {_ground(best, baseline)}. {sure}"
+        return Choice(arm=best.arm, mode=mode, expected=best.expected, ground=f"taken: {best.ground}. {sure}")
+    ground = [without.ground] if without is not none else []
+    if best:
+        ground.append(
+            f"no grimoire: {best.ground}, and for less than {LEAST_GAIN:+.3f} over {without.arm} none is taken"
         )
-    taken, gain = (without.arm, floor) if without else (baseline, 0.0)
-    ground = [f"{_ground(without, baseline)}"] if without else []
+    elif verdict.finding == "hurts":
+        ground.append("no grimoire, since it hurts")
     return Choice(
-        arm=taken, mode=mode, expected=gain, ground="; ".join([*ground, _why_none(best, verdict, baseline, floor)])
+        arm=without.arm, mode=mode, expected=without.expected, ground="; ".join(ground) or "no grimoire given"
     )
-
-
-def _why_none(best: Candidate | None, verdict: Verdict, baseline: str, floor: float) -> str:
-    if verdict.finding == "hurts":
-        return "no grimoire, since it hurts"
-    if best is None:
-        return "no grimoire to choose"
-    return (
-        f"no grimoire: {_ground(best, baseline)}, {best.expected - floor:+.3f} on the best without, and less than "
-        f"{LEAST_GAIN:.2f} is not worth its place"
-    )
-
-
-def _ground(one: Candidate, baseline: str) -> str:
-    """Say what was measured, what is known, and what is expected of both."""
-    here = f"{one.arm} {one.difference:+.3f} on {baseline} on {len(one.steps)} rows" if one.steps else one.arm
-    known = one.known
-    others = (
-        f"on {known.tasks} other tasks {known.model} gained {known.mean:+.3f}"
-        if known.tasks
-        else "nothing is known of other tasks"
-    )
-    return f"{here}; {others}; expected {one.expected:+.3f}"
 
 
 def known_gain(weak: BaseChatModel, mode: Mode, arm: str, against: str, task: str) -> Known:

@@ -119,7 +119,7 @@ def learn(
     # 3. Ask, test and choose.
     lesson = Lesson(task, parts, plan, weak, grimoires, mode, prior, seed, space, journal, progress)
     say(lesson.forecast())
-    return _recipe(lesson, weak_name, options or {}, embeddings)
+    return recipe_of(lesson, lesson.run(), weak_name, options or {}, embeddings)
 
 
 def _writing(
@@ -151,16 +151,14 @@ def _write(writer: "Runnable[WriteInput, Grimoire]", task: Task, parts: Cut, see
     return written
 
 
-def _recipe(lesson: Lesson, weak_name: str, options: Mapping[str, Any], embeddings: str) -> Recipe:
-    """Run a lesson, and write down what was learned, and with which model and embeddings."""
+def recipe_of(
+    lesson: Lesson, found: Mapping[str, Any], weak_name: str, options: Mapping[str, Any], embeddings: str
+) -> Recipe:
+    """Write down what was found in a lesson, and with which model and embeddings."""
     from sleicl_chains.models.embedders import fingerprint
 
-    found = lesson.run()
-    learned: dict[str, Any] = {
-        **found,
-        **_learned(lesson.parts, found["grimoire"] and lesson.grimoires[0]),
-        **stamped(),
-    }
+    written = lesson.grimoires[0] if found["grimoire"] else None
+    learned: dict[str, Any] = {**found, **_learned(lesson.parts, written), **stamped()}
     uses_space = looks_at(lesson.mode, "vector")
     recipe = Recipe(
         task=lesson.task,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -18,9 +19,18 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-LEVEL = 0.05
-"""Of the sign-flip test. "helps" and "hurts" together come out at or below 5% where there is nothing to find, counted
-through the folds and readers (benchmarks/LOG.md): cross-fitted rows share their fits, which the test does not know."""
+Tests = Literal["score", "right"]
+
+LEVELS: dict[Tests, float] = {"score": 0.01, "right": 0.05}
+"""Of the sign-flip test, by what it is on. On scores of cross-fitted readers it is set so low that "helps" and "hurts"
+together come out at or below 5% where there is nothing to find, counted through the folds and readers
+(benchmarks/LOG.md): rows share their fits, which the test does not know. Generated answers share nothing."""
+POWER = 0.8
+"""The smallest difference that can be shown is found this often."""
+_DRAWS = 2_000
+_GAINS: dict[Tests, tuple[float, float]] = {"score": (0.6, 2.0), "right": (1.0, 1.0)}
+"""What a point of accuracy looks like: how much a row gains, and on how many rows in a hundred. Through the readers a
+true gain of accuracy raised the mean score by 1.2 times as much (benchmarks/LOG.md), spread over more rows."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +59,14 @@ class Compared:
         return np.subtract(self.right, self.baseline, dtype=float)
 
     @property
-    def tests(self) -> Literal["score", "right"]:
+    def tests(self) -> Tests:
         """What the test is on: the quadratic score of the probabilities where the reading gives any."""
         return "right" if any(one.score is None for one in (*self.ours, *self.theirs)) else "score"
+
+    @property
+    def level(self) -> float:
+        """Below which p shows something."""
+        return LEVELS[self.tests]
 
     @property
     def steps(self) -> "Array":
@@ -71,24 +86,48 @@ def verdict_on(pair: tuple[str, str], found: Compared) -> Verdict:
     difference, low, high = paired_difference(found.right.tolist(), found.baseline.tolist())
     (p,) = sign_flips([found.steps.tolist()])
     return Verdict(
-        finding=finding_of(p, float(found.steps.sum()), difference), pair=pair, difference=difference, low=low,
-        high=high, p=p, n=len(found.rows), tested=found.tests, smallest_shown=None,
+        finding=finding_of(p, found.level, float(found.steps.sum()), difference), pair=pair, difference=difference,
+        low=low, high=high, p=p, n=len(found.rows), tested=found.tests, smallest_shown=smallest_shown(found),
         fixed=int((found.gains > 0).sum()), broken=int((found.gains < 0).sum()),
         accuracy=(float(found.right.mean()), float(found.baseline.mean())),
     )  # fmt: skip
 
 
-def finding_of(p: float, total: float, difference: float) -> Finding:
+def finding_of(p: float, level: float, total: float, difference: float) -> Finding:
     """Return the finding of a test: significant at the level, and accuracy not against it.
 
     Args:
         p: of the sign-flip test.
+        level: below which p shows something.
         total: the sum of the steps that it was made on.
         difference: in accuracy.
     """
-    if p >= LEVEL or total * difference < 0:
+    if p >= level or total * difference < 0:
         return "no difference shown"
     return "helps" if total > 0 else "hurts"
+
+
+def smallest_shown(found: Compared, *, seed: int = 0) -> float | None:
+    """Return the smallest true difference in accuracy, in whole points, that such a test finds four times in five.
+
+    Simulated from how far the two prompts were apart: rows are drawn from those seen, the sign of each left to chance,
+    and as many of them as the difference says are made to gain. None where even all of them would not do.
+
+    Args:
+        found: the pair.
+        seed: of the draws.
+    """
+    rng, shape = np.random.default_rng(seed), (_DRAWS, len(found.rows))
+    drawn = rng.choice(found.steps, shape) * rng.choice((-1.0, 1.0), shape)
+    order, limit, (size, rows) = rng.random(shape), NormalDist().inv_cdf(1 - found.level / 2), _GAINS[found.tests]
+    for points in range(1, 101):
+        steps = np.where(order < rows * points / 100, np.maximum(drawn, 0) + size, drawn)
+        steps = np.clip(steps, -1, 1) if found.tests == "right" else steps
+        # The sign-flip test in its normal approximation, less half a step on either side, since gains come in steps.
+        strength = (steps.sum(axis=1) - size) / np.sqrt((steps**2).sum(axis=1) + 1e-12)
+        if (strength > limit).mean() >= POWER:
+            return points / 100
+    return None
 
 
 def also_tried(found: Sequence[tuple[str, str, Compared]], n: int) -> list[AlsoTried]:
