@@ -2,18 +2,29 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from sleicl_chains.answering.recipes import Finding
 from sleicl_chains.learning.crossfit import Held
-from sleicl_chains.learning.verdict import LEVEL, Compared, also_tried, finding_of, rights, verdict_on
+from sleicl_chains.learning.verdict import (
+    LEVELS,
+    Compared,
+    also_tried,
+    finding_of,
+    rights,
+    smallest_shown,
+    verdict_on,
+)
 from sleicl_chains.statistics import paired_difference, sign_flips
 from sleicl_chains.tasks.rows import Example
 
 LABELS = ("a", "b")
 PAIR = ("profound+few-shot", "few-shot")
 ROWS = [Example(f"case {at}", "a") for at in range(40)]
-CLEAR, CLOSE = LEVEL / 2, min(1.0, LEVEL * 1.01)
+LEVEL = 0.02
+"""For what is said of any level; the two that are set are never named here as numbers."""
+CLEAR, CLOSE = LEVEL / 2, LEVEL * 1.01
 
 
 def held(right: str, scores: Sequence[float] | None = None) -> list[Held]:
@@ -47,7 +58,7 @@ def compared(ours: Sequence[Held], theirs: Sequence[Held]) -> Compared:
     ],
 )
 def test_the_finding_by_test_and_accuracy(p: float, total: float, difference: float, finding: Finding) -> None:
-    assert finding_of(p, total, difference) == finding
+    assert finding_of(p, LEVEL, total, difference) == finding
 
 
 def test_a_clear_gain_and_the_same_turned_round() -> None:
@@ -58,7 +69,7 @@ def test_a_clear_gain_and_the_same_turned_round() -> None:
     assert (found.difference, found.accuracy, found.n, found.pair) == (0.5, (0.9, 0.4), 40, PAIR)
     assert found.low is not None and found.high is not None and 0.3 < found.low < 0.5 < found.high < 0.7
     assert (back.low, back.high) == pytest.approx((-found.high, -found.low), abs=0.03)
-    assert found.p == back.p and found.p is not None and found.p < LEVEL
+    assert found.p == back.p and found.p is not None and found.p < LEVELS["score"]
 
 
 def test_equal_prompts_show_nothing() -> None:
@@ -131,3 +142,44 @@ def test_what_was_also_tried_has_one_p_for_all_together() -> None:
 
 def test_nothing_else_tried_is_no_test() -> None:
     assert also_tried([], 40) == []
+
+
+def test_each_kind_of_test_has_its_level() -> None:
+    scored, said = compared(held("+"), held("-")), compared(words("+"), words("-"))
+    assert (scored.level, said.level) == (LEVELS["score"], LEVELS["right"])
+    assert all(0 < level <= 0.05 for level in LEVELS.values())
+
+
+def mixed(n: int, apart: int) -> Compared:
+    """Return two prompts that are each right alone on as many of n rows, in words."""
+    ours, theirs = "+" * apart + "-" * apart, "-" * apart + "+" * apart
+    rest = "+" * (n - 2 * apart)
+    rows = [Example(f"case {at}", "a") for at in range(n)]
+    return Compared(words(ours + rest), words(theirs + rest), rows, LABELS)
+
+
+def test_more_rows_show_a_smaller_difference_and_more_disagreement_a_larger() -> None:
+    few, many, apart = (smallest_shown(mixed(*size)) for size in ((50, 5), (400, 40), (400, 100)))
+    assert few and many and apart and 0 < many < few < 0.5 and many < apart < 0.3
+    assert (100 * few) % 1 == pytest.approx(0, abs=1e-9) or (100 * few) % 1 == pytest.approx(1, abs=1e-9)
+
+
+def test_so_few_rows_show_nothing() -> None:
+    """With four rows the least p of all flips is 2 in 16."""
+    assert smallest_shown(mixed(4, 2)) is None
+
+
+def test_what_is_said_to_be_shown_is_found_about_four_times_in_five() -> None:
+    """100 rows, of which 10 are otherwise right under either prompt, and as many more fixed as was said."""
+    rng, found, size = np.random.default_rng(1), 0, smallest_shown(mixed(100, 5))
+    assert size
+    for _ in range(200):
+        steps = rng.choice([-1.0, 1.0, 0.0], 100, p=[0.05, 0.05, 0.9])
+        steps = np.where(rng.random(100) < size, np.minimum(np.maximum(steps, 0) + 1, 1), steps)
+        found += sign_flips([steps.tolist()], flips=1_000)[0] < LEVELS["right"]
+    assert 0.7 < found / 200 < 0.93
+
+
+def test_it_stands_in_the_verdict_and_is_the_same_again() -> None:
+    one = mixed(60, 6)
+    assert verdict_on(PAIR, one).smallest_shown == smallest_shown(one) == smallest_shown(one)
