@@ -56,7 +56,7 @@ def turned(row: Example) -> Example:
 
 
 def hold(monkeypatch: pytest.MonkeyPatch, examples: Sequence[Example] = ROWS) -> list[list[int]]:
-    """Keep the folds as they are for these rows: of each label the same share, so an answer decides on its companions."""
+    """Keep the folds of these rows: they have the labels in equal shares, so an answer decides on its companions."""
     found = folds(examples)
     monkeypatch.setattr("sleicl_chains.learning.crossfit.folds", lambda _: found)
     return found
@@ -71,14 +71,13 @@ def made(held: Held) -> tuple[Any, ...]:
 def test_an_answer_has_no_say_in_what_is_made_of_its_row(groups: Groups, monkeypatch: pytest.MonkeyPatch) -> None:
     places = hold(monkeypatch)
     straight = CrossFit(TASK, ROWS).held_out(SEEN, groups)
-    for at in (0, 39):
-        mixed = [turned(row) if here == at else row for here, row in enumerate(ROWS)]
-        found = CrossFit(TASK, mixed).held_out(SEEN, groups)
-        fold = next(part for part in places if at in part)
-        assert [made(found[here]) for here in fold] == [made(straight[here]) for here in fold]
-        assert found[at].score != straight[at].score
-        # It has one in what is made of the others, else this would say nothing.
-        assert [made(one) for one in found] != [made(one) for one in straight]
+    fold, at = places[1], places[1][3]
+    mixed = [turned(row) if here == at else row for here, row in enumerate(ROWS)]
+    found = CrossFit(TASK, mixed).held_out(SEEN, groups)
+    assert [made(found[here]) for here in fold] == [made(straight[here]) for here in fold]
+    assert found[at].score != straight[at].score
+    # It has one in what is made of the others, else this would say nothing.
+    assert [made(one) for one in found] != [made(one) for one in straight]
 
 
 @EITHER
@@ -101,8 +100,7 @@ def test_nor_has_its_evidence_in_what_is_made_of_its_fold(groups: Groups) -> Non
     assert found != straight
 
 
-def by_hand(row: Example, seen: Observation, table: Sequence[dict[str, float]], gold: list[str], whole: dict[str, float],
-            ) -> Held:  # fmt: skip
+def by_hand(row: Example, table: Sequence[dict[str, float]], gold: list[str], whole: dict[str, float]) -> Held:
     """Return what is made of a row whose shares are known, at the temperature of the others."""
     temperature = best_temperature(
         np.array([[one[label] for label in LABELS] for one in table]), np.array([LABELS.index(one) for one in gold])
@@ -124,7 +122,7 @@ def test_a_blend_held_out_is_one_fitted_by_hand_on_the_other_folds() -> None:
         parts = [fit_linear_held_out(seen, gold, group, LABELS) for group in BLEND]
         inner = [pooled([shares[at] for _, shares in parts]) for at in range(len(others))]
         reader = BlendReader(tuple(part for part, _ in parts))
-        assert all(same(found[at], by_hand(ROWS[at], SEEN[at], inner, gold, reader.shares(SEEN[at]))) for at in fold)
+        assert all(same(found[at], by_hand(ROWS[at], inner, gold, reader.shares(SEEN[at]))) for at in fold)
 
 
 def test_scores_held_out_are_less_the_prior_of_the_other_folds() -> None:
@@ -135,12 +133,15 @@ def test_scores_held_out_are_less_the_prior_of_the_other_folds() -> None:
         prior = mean_shares(plain[at] for at in others)  # 32 texts, and up to 48 are read
         shares = {at: remove_prior(plain[at], prior) for at in plain}
         table, gold = [shares[at] for at in others], [ROWS[at].answer for at in others]
-        assert all(same(found[at], by_hand(ROWS[at], SEEN[at], table, gold, shares[at])) for at in fold)
+        assert all(same(found[at], by_hand(ROWS[at], table, gold, shares[at])) for at in fold)
 
 
 def test_the_prior_reads_as_many_texts_of_each_label() -> None:
     """A frequent label is not taken for the model's preference."""
-    examples = [*[row for row in rows(300) if row.answer == "left"][:100], *[r for r in ROWS if r.answer == "right"][:8]]
+    examples = [
+        *[row for row in rows(300) if row.answer == "left"][:100],
+        *[r for r in ROWS if r.answer == "right"][:8],
+    ]
     flat = {"left": Observation(LabelScores({"left": 0.8, "right": 0.2}, 0.5, 9, 1)),
             "right": Observation(LabelScores({"left": 0.4, "right": 0.6}, 0.5, 9, 1))}  # fmt: skip
     reader, _ = CrossFit(TASK, examples).fit([(flat[row.answer], row) for row in examples], SCORE)
@@ -234,7 +235,9 @@ def test_labels_with_hardly_a_row(groups: Groups, answers: list[str]) -> None:
         masses = {label: 1.5 + draw(row.text + label) for label in LABELS_77}
         total = sum(masses.values())
         scores = LabelScores({label: mass / total for label, mass in masses.items()}, 0.5, 9, 1)
-        return Observation(scores, [draw(f"{at}{row.text}") for at in range(3)], [draw(f"v{at}{row.text}") for at in (0, 1)])
+        return Observation(
+            scores, [draw(f"{at}{row.text}") for at in range(3)], [draw(f"v{at}{row.text}") for at in (0, 1)]
+        )
 
     crossfit = CrossFit(task, examples)
     found = crossfit.held_out([seen_as(row) for row in examples], groups)
@@ -264,7 +267,9 @@ _MASSES = st.integers(2, 5).flatmap(
 
 @given(_MASSES)
 @settings(max_examples=200, deadline=None)
-def test_the_quadratic_score_is_expected_highest_at_the_true_probabilities(pair: tuple[list[float], list[float]]) -> None:
+def test_the_quadratic_score_is_expected_highest_at_the_true_probabilities(
+    pair: tuple[list[float], list[float]],
+) -> None:
     """It falls short there by the squared distance of the two."""
     true, told = map(_shares, pair)
 

@@ -100,12 +100,12 @@ def test_where_the_prompt_changes_nothing_no_grimoire_is_taken(make: Any) -> Non
 
 @ANY
 def test_where_nothing_helps_no_help_is_found(make: Any) -> None:
-    assert learned(make(guess)).verdict.finding == NOTHING
+    assert learned(make(guess), 60).verdict.finding == NOTHING
 
 
 @ANY
 def test_a_grimoire_that_spoils_the_answers_hurts_and_is_not_taken(make: Any) -> None:
-    recipe = learned(make(only_without))
+    recipe = learned(make(only_without), 60)
     found = recipe.verdict
     assert found.finding == "hurts" and found.high is not None and found.high < 0
     assert recipe.grimoire is None and recipe.arm in ("zero-shot", "few-shot")
@@ -137,7 +137,17 @@ def test_the_reading_is_the_plain_one_of_the_model(make: Any, reading: tuple[str
         ([BOTH], {"shots": 0}),
         ([CLUE], {"shots": 1}),
     ],
-    ids=["one", "two", "the same twice", "thorough", "none", "none and no shots", "none, thorough", "no shots", "shots"],
+    ids=[
+        "one",
+        "two",
+        "the same twice",
+        "thorough",
+        "none",
+        "none and no shots",
+        "none, thorough",
+        "no shots",
+        "shots",
+    ],
 )
 def test_exactly_the_questions_of_the_plan_are_asked(grimoires: list[Grimoire], options: dict[str, Any]) -> None:
     said: list[str] = []
@@ -189,7 +199,9 @@ def test_without_a_grimoire_the_better_prompt_is_taken_and_measured() -> None:
     assert recipe.choice and recipe.choice.accuracy and recipe.choice.probe and recipe.choice.n == 92
     assert recipe.choice.accuracy >= 0.85 > recipe.choice.probe
     assert [(one.arm, one.difference < -0.2, one.p < 0.01) for one in recipe.also_tried] == [("zero-shot", True, True)]
-    assert learned(scorer(lambda p: guess(p) if p.count("\nhuman: ") > 1 else knows(p)), grimoires=[]).arm == "zero-shot"
+    assert (
+        learned(scorer(lambda p: guess(p) if p.count("\nhuman: ") > 1 else knows(p)), grimoires=[]).arm == "zero-shot"
+    )
 
 
 class Told(Scorer):
@@ -264,7 +276,9 @@ def fitted_anew(recipe: Recipe, model: Any, examples: list[Example]) -> Reader:
     if recipe.mode == "score":
         texts = set(prior_texts(examples, TASK, seed=recipe.seed))
         pairs = zip(seen, examples, strict=True)
-        return PriorReader(mean_shares(one.scores.probabilities for one, row in pairs if one.scores and row.text in texts))
+        return PriorReader(
+            mean_shares(one.scores.probabilities for one, row in pairs if one.scores and row.text in texts)
+        )
     answers, groups = [row.answer for row in examples], observer.groups(recipe.mode)
     return BlendReader(tuple(fit_linear(seen, answers, group, LABELS) for group in groups))
 
