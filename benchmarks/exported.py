@@ -40,8 +40,8 @@ def main() -> None:
     recipe = Recipe(
         task=task, weak=f"ollama:{options.model}", model=told_by(weak, task.labels), arm=arm.name, mode="generate",
         prior="none", grimoire=Shown.of(getattr(grimoire, arm.form), id=grimoire.id) if arm.form else None,
-        examples=[Shown.of(one.text, one.answer) for one in examples], trials=[], rows=len(examples), seed=0,
-        verdict=Verdict(finding="no difference shown", why="nothing was tested"),
+        examples=[Shown.of(one.text, one.answer) for one in examples], rows=len(examples), seed=0,
+        verdict=Verdict(finding="no difference shown"),
     )  # fmt: skip
     chain, client = solver(recipe, model=weak), Client(weak.server.url)
     try:

@@ -6,7 +6,8 @@
 100 labelled rows a task, as in `paper.py`. Beside the recipe stand always few-shot, always profound+few-shot, always
 zero-shot and always profound: the same examples, the same reading, fitted on the same rows as the recipe's. The test
 rows are read once, after everything is fitted. What is kept in `results/learned/` are row hashes, what was found and
-whether each was right, no text; `gains.py` makes of it what the package knows of a model. A stopped run goes on from
+whether each was right, no text; the tables are of all that is kept;
+`gains.py` makes of it what the package knows of a model. A stopped run goes on from
 the journal.
 """
 
@@ -44,16 +45,20 @@ TRAIN_ROWS, DRAWS = 100, 10_000
 def main() -> None:
     """Learn and test each task, keep what was found, and print the tables."""
     options = _options()
-    found = {}
-    for name in options.tasks.split(","):
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for name in filter(None, options.tasks.split(",")):
         data = load(Path(options.data) / name, train=TRAIN_ROWS, test=options.limit, seed=options.seed)
-        grimoire = grimoire_of(Path(options.grimoires) / name, options.sampler, data.task)
-        found[name] = learned(data, grimoire, options)
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        kept = RESULTS / f"{name}-{found[name]['mode']}-{options.limit}-seed{options.seed}.json"
-        kept.write_text(json.dumps(found[name], indent=1) + "\n", encoding="utf-8")
-        print(f"{name}: {found[name]['seconds']:.0f} s", flush=True)
-    show(found)
+        found = learned(data, grimoire_of(Path(options.grimoires) / name, options.sampler, data.task), options)
+        kept = RESULTS / f"{name}-{found['mode']}-seed{options.seed}.json"
+        kept.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        print(f"{name}: {found['seconds']:.0f} s", flush=True)
+    kind = "score" if options.mode == "score" else "blend"
+    show(
+        {
+            file.name.partition(f"-{kind}")[0]: json.loads(file.read_text("utf-8"))
+            for file in sorted(RESULTS.glob(f"*-{kind}-*.json"))
+        }
+    )
 
 
 def learned(data: Data, grimoire: Grimoire, options: argparse.Namespace) -> dict[str, Any]:
@@ -61,7 +66,7 @@ def learned(data: Data, grimoire: Grimoire, options: argparse.Namespace) -> dict
     home = Home.at(options.home)
     weak, journal, space = weak_model(options.weak, home=home), Journal(home.journal), remembered(embedder())
     parts = cut(data.task, data.train, options.seed, [grimoire])
-    mode, prior = plain_reading(weak, data.task, len(parts.rows))
+    mode, prior = plain_reading(weak, data.task, len(parts.tested))
     if options.mode == "score":
         mode, prior = "score", "mean"
     started, before = time.monotonic(), len(journal)
@@ -141,7 +146,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tasks", default=TASKS)
     parser.add_argument("--weak", default="embedded:qwen2.5-coder-1.5b")
     parser.add_argument("--sampler", default="k-means", help="which grimoire: the beginning of its file's name")
-    parser.add_argument("--mode", choices=["plain", "score"], default="plain", help="how answers are read")
+    parser.add_argument("--mode", choices=["plain", "score"], default="plain", help="read plainly, or by `score`")
     parser.add_argument("--limit", type=int, default=100, help="test rows")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--home")

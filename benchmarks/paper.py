@@ -116,7 +116,8 @@ def learn_recipe(
     seconds = time.monotonic() - started
     print_recipe(recipe)
     print(f"learned in {seconds:.0f} s", flush=True)
-    told = recipe.model_dump(mode="json", include={"arm", "mode", "prior", "verdict", "trials", "warnings", "rows"})
+    kept = {"arm", "mode", "prior", "verdict", "also_tried", "choice", "warnings", "rows"}
+    told = recipe.model_dump(mode="json", include=kept)
     return recipe, told | {"seconds": round(seconds, 1), "new_calls": len(builder.journal) - before}
 
 

@@ -166,7 +166,8 @@ def _verdict(found: dict[str, Any]) -> str:
     if found["difference"] is None:
         return f"{found['finding']}: {found['why']}"
     span = f"{found['difference']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}], p {found['p']:.3f}"
-    return f"{found['finding']}: {found['best_with']} against {found['best_without']}, n {found['n']}: {span}"
+    shown, plain = found.get("pair") or (found["best_with"], found["best_without"])  # the latter in earlier results
+    return f"{found['finding']}: {shown} against {plain}, n {found['n']}: {span}"
 
 
 # ------------------------------------------------------------------ the goal
@@ -184,13 +185,16 @@ def can_do(one: Found) -> bool:
 def best_method(found: Iterable[Found]) -> str:
     """Return the method without a grimoire that is best over all tasks, on the rows that recipes were chosen on.
 
-    One that a race dropped after half of the rows is out: there it was clearly behind.
+    One that a race dropped after half of the rows is out: there it was clearly behind. Recipes since then raced none:
+    for them it is few-shot, against which their grimoires were tested.
     """
     scores: dict[str, list[float]] = defaultdict(list)
     for report in (report for one in found for report in one.reports):
-        for trial in report["recipe"]["trials"]:
+        for trial in report["recipe"].get("trials", ()):
             if trial["name"] in METHODS and not trial["dropped"]:
                 scores[METHODS[trial["name"]]].append(trial["macro_f1"])
+    if not scores:
+        return "few-shot"
     full = max(map(len, scores.values()))
     means = {name: float(np.mean(values)) for name, values in scores.items() if len(values) == full}
     print("\nMean macro-F1 on choose rows: " + ", ".join(f"{name} {mean:.3f}" for name, mean in means.items()))

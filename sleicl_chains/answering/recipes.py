@@ -63,6 +63,8 @@ class Verdict(BaseModel):
     """The smallest true difference that a test like this finds four times in five; None where none would be."""
     tested: Literal["score", "right"] | None = None
     """What the test is on: the quadratic score of the probabilities, or whether answers are right."""
+    level: float | None = None
+    """Below which p shows something."""
     fixed: int = 0
     """Rows that are right with the grimoire alone."""
     broken: int = 0

@@ -1,8 +1,10 @@
 """What the command line prints: tables on stdout, progress and notes on stderr."""
 
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from textwrap import wrap
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -16,7 +18,7 @@ from sleicl_chains.answering.arms import asks_a_model
 from sleicl_chains.answering.priors import MEAN_ROWS
 from sleicl_chains.cli.printing import for_stream, guard, say
 from sleicl_chains.evaluation.summary import ArmResult, Report
-from sleicl_chains.evaluation.words import recipe_verdict, verdict
+from sleicl_chains.evaluation.words import TRIED, recipe_verdict, tried_against, tried_cells, verdict
 
 if TYPE_CHECKING:
     from sleicl_chains.answering.recipes import Recipe
@@ -105,7 +107,7 @@ def print_report(report: Report) -> None:
 
 def _print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
     """Print a table; on a terminal too narrow for it, each row as a paragraph. The first `left` columns hold words."""
-    table = Table(title=cell(title), title_justify="left", box=None, pad_edge=False)
+    table = Table(title=cell(title) if title else None, title_justify="left", box=None, pad_edge=False)
     for at, heading in enumerate(headings):
         table.add_column(heading, justify="left" if at < left else "right", no_wrap=True)
     for row in rows:
@@ -119,7 +121,8 @@ def _print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[st
 
 
 def _print_narrow(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> None:
-    print("\n".join(wrap(title, width)))
+    if title:
+        print("\n".join(wrap(title, width)))
     for name, *cells in rows:
         pairs = [f"{heading} {cell}" for heading, cell in zip(headings[1:], cells, strict=True) if cell]
         told = ", ".join(pair.replace(" ", "\xa0") for pair in pairs)  # a line ends between pairs, not within one
@@ -146,15 +149,22 @@ def _deferred(arm: ArmResult) -> list[str]:
     return [f"{arm.deferred:.3f}", str(tokens)] if arm.asked_strong else ["", ""]
 
 
-def print_recipe(recipe: "Recipe") -> None:
-    """Print what was tried, the verdict on the grimoire, and what the recipe does."""
-    title = f"{recipe.task.name}: {recipe.weak}, {recipe.rows} labelled rows; cross-validated on those to choose on"
-    rows = []
-    for one in recipe.trials:
-        name = f"{one.name} (dropped early)" if one.dropped else one.name
-        numbers = [f"{value:.3f}" if value is not None else "" for value in (one.accuracy, one.macro_f1, one.loss)]
-        rows.append([name, str(one.n), *numbers, f"{one.prompt_tokens:.0f}"])
-    if rows:
-        _print_table(title, ("prompt and reading", "rows", "accuracy", "macro-F1", "loss", "prompt tokens"), rows)
-    for line in [*recipe.warnings, *recipe_verdict(recipe)]:
+def print_recipe(recipe: "Recipe", after: str = "") -> None:
+    """Print what was learned in at most five lines, and what was also tried.
+
+    Args:
+        recipe: as `learn` wrote it.
+        after: what to do next.
+    """
+    for line in [*recipe.warnings, *recipe_verdict(recipe, after)]:
         print(line)
+    if recipe.also_tried:
+        print(f"\nAlso tried, {tried_against(recipe)}")  # as a title it would be broken at the table's width
+        _print_table("", TRIED, tried_cells(recipe), left=2)
+
+
+def after_learning(recipe: "Recipe", file: Path, card: str = "CARD") -> str:
+    """Return what to do with a recipe that was learned: see its test, and try it on other rows."""
+    name = shlex.quote(f"./{file}" if str(file).startswith("-") else str(file))
+    own = f"on rows of their own: sleicl evaluate --task {card} --rows TEST --recipe {name}"
+    return f"sleicl report {name} shows the pair row by row; {own}" if recipe.tested else own

@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -22,6 +22,7 @@ from sleicl_chains.cli.options import (
     WeakOption,
 )
 from sleicl_chains.cli.printing import say
+from sleicl_chains.cli.recipes import as_object
 from sleicl_chains.cli.steps import (
     journal_of,
     keep_written,
@@ -31,9 +32,6 @@ from sleicl_chains.cli.steps import (
 )
 from sleicl_chains.errors import OptionError
 from sleicl_chains.files import Home, refuse_unwritable
-
-if TYPE_CHECKING:
-    from sleicl_chains.answering.recipes import Recipe
 
 
 def learn(
@@ -48,6 +46,12 @@ def learn(
     budget: BudgetOption = None,
     seed: SeedOption = 0,
     strong_name: StrongName = None,
+    shots: Annotated[
+        int | None, typer.Option("--shots", min=0, help="Examples shown a label; else 4, or 2 of many labels.")
+    ] = None,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Also try the nearest rows as examples, which is slow.")
+    ] = False,
     embeddings: EmbedderOption = "wordllama",
     base_url: BaseUrl = None,
     option: ModelOption = None,
@@ -56,7 +60,7 @@ def learn(
     home: HomeOption = None,
 ) -> None:
     """Find the prompt and the reading that suit a weak model, and test whether a grimoire helps it."""
-    from sleicl_chains.cli.console import Meter
+    from sleicl_chains.cli.console import Meter, after_learning, print_recipe
     from sleicl_chains.learning.learn import learn as learn_task
     from sleicl_chains.models.names import strong_model, weak_model
 
@@ -73,24 +77,15 @@ def learn(
     with Meter(["all prompts"], foretells=False) as meter:
         found = learn_task(
             task, examples, weak=weak_model(weak, home=place, **given), strong=writer, grimoires=shown, seed=seed,
-            budget=budget, weak_name=weak, strong_name=strong_name or strong, options=given,
-            keep=lambda written: keep_written(written, place),
+            budget=budget, shots=shots, thorough=thorough, weak_name=weak, strong_name=strong_name or strong,
+            options=given, keep=lambda written: keep_written(written, place),
             embeddings=embeddings, space=space, journal=journal, progress=meter,
             notice=lambda line: say([line]), home=place,
         )  # fmt: skip
     found.save(recipe)
-    again = shlex.join(["--task", str(card), "--rows", "TEST", "--recipe", str(recipe)])
-    _print_learned(found, recipe, again, as_json)
-
-
-def _print_learned(found: "Recipe", recipe: Path, again: str, as_json: bool) -> None:
-    from sleicl_chains.cli.console import print_recipe
-
     held = f"; it holds {len(found.examples)} training rows as text" if found.examples else ""
-    say([f"Written: {recipe}{held}. On rows of their own: sleicl evaluate {again}"])
+    say(f"Written: {recipe}{held}")
     if as_json:
-        print_json(
-            found.model_dump(mode="json", exclude={"reader", "examples", "grimoire", "learned_from", "learned_texts"})
-        )
+        print_json(as_object(found))
         return
-    print_recipe(found)
+    print_recipe(found, after_learning(found, recipe, shlex.quote(str(card))))

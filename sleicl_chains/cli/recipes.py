@@ -35,23 +35,25 @@ def show_recipe(
 ) -> None:
     """Print a recipe: task, model, what is shown, how answers are read, the verdict, and what it holds."""
     from sleicl_chains.answering.opening import open_recipe
-    from sleicl_chains.cli.console import print_recipe
+    from sleicl_chains.cli.console import after_learning, print_recipe
 
     recipe = open_recipe(file)
     if as_json:
-        print_json(_as_json(recipe))
+        print_json(as_object(recipe))
         return
     for name, told in _told(recipe):
         print(f"{name + ':':<10} {told}")
     print()
-    print_recipe(recipe)
+    print_recipe(recipe, after_learning(recipe, file) if recipe.choice else "")
     quoted = shlex.quote(f"./{file}" if str(file).startswith("-") else str(file))
-    print(f"\nNext: sleicl ask --recipe {quoted} QUESTION, or a whole file: sleicl batch {quoted} IN.csv -o OUT.csv")
+    print(
+        f"\nTo use it: sleicl ask --recipe {quoted} QUESTION, or a whole file: sleicl batch {quoted} IN.csv -o OUT.csv"
+    )
 
 
-def _as_json(recipe: "Recipe") -> dict[str, Any]:
-    """Return what is said of a recipe; its texts and fitted numbers are left out."""
-    texts = {"reader", "examples", "grimoire", "learned_from", "learned_texts"}
+def as_object(recipe: "Recipe") -> dict[str, Any]:
+    """Return what `--json` says of a recipe; its texts, its rows and its fitted numbers are left out."""
+    texts = {"reader", "examples", "grimoire", "learned_from", "learned_texts", "tested"}
     shown = recipe.grimoire
     return recipe.model_dump(mode="json", exclude=texts) | {
         "grimoire": {"id": shown.id, "form": recipe.shown.form, "characters": len(shown.text)} if shown else None,

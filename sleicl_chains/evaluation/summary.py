@@ -137,14 +137,32 @@ def summarise(
     """
     labels = task.labels if task else tuple(sorted({example.answer for example in examples}))
     ordered = _ordered(rows, row_keys(examples), arms)
+    return tabulate(ordered, labels, name=task.name if task else "", seen=seen)
+
+
+def tabulate(
+    ordered: Mapping[str, list[AnsweredRow]],
+    labels: Sequence[str],
+    *,
+    name: str = "",
+    seen: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """Return the table's part of a `Report`.
+
+    Args:
+        ordered: by arm, the same rows in the same order; at least one of each.
+        labels: the task's; none for an open-ended one.
+        name: of the task.
+        seen: by arm, how many of the rows it owes something to.
+    """
     right = {arm: [is_right(row.prediction, row.gold, labels) for row in found] for arm, found in ordered.items()}
     found = [
         _summarise_arm(arm, found, labels, right[arm], less_zero_shot(arm, right)) for arm, found in ordered.items()
     ]
     results = [replace(arm, seen=(seen or {}).get(arm.arm, 0)) for arm in found]
     top = next((result.accuracy for result in results if result.arm == "majority"), None)
-    name = task.name if task else ""
-    return {"task": name, "n": len(examples), "majority": top, "arms": results, "grimoire": compare(right, results)}
+    n = len(next(iter(ordered.values())))
+    return {"task": name, "n": n, "majority": top, "arms": results, "grimoire": compare(right, results)}
 
 
 def _ordered(rows: Sequence[AnsweredRow], keys: Sequence[str], arms: Sequence[str]) -> dict[str, list[AnsweredRow]]:

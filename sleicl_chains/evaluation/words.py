@@ -34,7 +34,11 @@ def verdict(report: Report) -> list[str]:
 
 
 def _span(difference: float, low: float, high: float, p: float) -> str:
-    return f"{difference:+.3f} [{low:+.3f}, {high:+.3f}], " + (f"p = {p:.3f}" if p >= 0.001 else "p < 0.001")
+    return f"{difference:+.3f} [{low:+.3f}, {high:+.3f}], {_p(p)}"
+
+
+def _p(p: float) -> str:
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
 
 
 def _grimoire_verdict(report: Report, found: Comparison) -> str:
@@ -72,42 +76,119 @@ def _named(report: Report, shown: ArmResult, plain: ArmResult) -> str:
     return f"{shown.arm}, the best arm with a grimoire, against {plain.arm}, the best without"
 
 
-def recipe_verdict(recipe: "Recipe") -> list[str]:
-    """Say in words what the gate found, bad news included."""
+TOO_FEW = 150
+"""Rows on which a gain of a few points cannot be shown: of 100, three are fixed and none is broken."""
+_ON = {
+    "score": "of a sign-flip test on how good the probabilities are (quadratic score)",
+    "right": "of a sign-flip test on right and wrong answers",
+}
+
+
+def recipe_verdict(recipe: "Recipe", after: str = "") -> list[str]:
+    """Say in words what `learn` found, bad news included: at most five lines.
+
+    They are the verdict, the difference, what could have been shown, the choice, and what to do next. Where nothing
+    was tested, or by an earlier version, there are fewer.
+
+    Args:
+        recipe: as `learn` or a person wrote it.
+        after: what to do next, in words; none leaves the line out.
+    """
     found = recipe.verdict
+    lines = [_verdict_line(recipe), _difference_line(found), _shown_line(found), _choice_line(recipe)]
+    return [line for line in [*lines, after and f"Next: {after}"] if line]
+
+
+def _verdict_line(recipe: "Recipe") -> str:
+    found = recipe.verdict
+    if found.difference is None:
+        why = f": {found.why.rstrip('.')}" if found.why else ""
+        return f"Verdict on the grimoire: none. Nothing was tested{why}."
+    said = f"Verdict on the grimoire: {found.finding}."
+    if found.pair:
+        named = f" ({found.grimoire})" if found.grimoire else ""
+        # In an earlier version's recipe the pair says itself how it was read, and may have been read in two ways.
+        read = f", read by {recipe.mode}" if found.tested else ""
+        said += f" {found.pair[0]}{named} against {found.pair[1]}{read}."
+    if not found.rows_known:
+        said += " Which rows the grimoire was written from is not known: some may be among these."
+    return said
+
+
+def _difference_line(found: "Verdict") -> str:
     if found.difference is None or found.low is None or found.high is None or found.p is None:
-        lines = [f"Verdict on the grimoire: {found.finding} ({found.why})."]
-    else:
-        span = _span(found.difference, found.low, found.high, found.p)
-        lines = [
-            f"Verdict on the grimoire: {found.finding}. {found.best_with} against {found.best_without} on "
-            f"{found.n} rows set aside: {span}.{_undecided(found.finding, found.low, found.high, found.p)}"
-        ]
-    return [*lines, f"The recipe: {recipe.name}, read by {recipe.mode}.{_measured(found)}"]
-
-
-def _undecided(finding: str, low: float, high: float, p: float) -> str:
-    """Say why nothing is shown where the figures might look otherwise."""
-    if finding != "no difference shown":
         return ""
-    if low == high == 0:
+    span, p = _span(found.difference, found.low, found.high, found.p).rsplit(", ", 1)
+    counts = ""
+    if found.accuracy:
+        ours, theirs = found.accuracy
+        counts = f" ({ours:.3f} against {theirs:.3f}; {found.fixed} fixed, {found.broken} broken)"
+    test = f" {_ON[found.tested]}" if found.tested else ""
+    level = f", which shows something below {found.level:.2f}" if found.level is not None else ""
+    return f"Difference in accuracy: {span} on {found.n} rows{counts}, {p}{test}{level}.{_undecided(found)}"
+
+
+def _undecided(found: "Verdict") -> str:
+    """Say why nothing is shown where the figures might look otherwise."""
+    if found.finding != "no difference shown" or found.low is None or found.high is None or found.p is None:
+        return ""
+    if found.low == found.high == 0:
         return " Both are right on the same rows, which is not to say that they always would be."
-    if not low <= 0 <= high:
-        against = "the exact test does" if p >= 0.05 else "the rows to choose on do"
-        return f" The interval is all on one side, but {against} not agree; more rows would tell."
+    if found.level is not None and found.p < found.level:
+        return " Probabilities and right answers point to different sides, so neither is taken for shown."
+    if not found.low <= 0 <= found.high:
+        return " The interval is all on one side, but the test does not agree; more rows would tell."
     return ""
 
 
-def _measured(found: "Verdict") -> str:
-    """Say how good what was chosen is on rows that it was not chosen on, the probe beside it."""
-    if found.chosen is None:
+def _shown_line(found: "Verdict") -> str:
+    """Say which difference so many rows could have shown, and that one not shown may be there."""
+    if found.tested is None:
         return ""
-    low, high = wilson(round(found.chosen * found.n), found.n)
-    line = f" On the {found.n} rows set aside it is right on {found.chosen:.3f} [{low:.3f}, {high:.3f}]"
-    if found.probe is None:
-        return f"{line}."
-    as_well = ", which does as well or better" if found.probe >= found.chosen else ""
-    return f"{line}, the probe, without any language model, on {found.probe:.3f}{as_well}."
+    if found.smallest_shown is None:
+        could = "On so few rows no difference, however large, would be shown four times in five; take more rows"
+    else:
+        about = f"about {found.smallest_shown:.2f}"
+        could = f"So many rows show a true difference of {about} four times in five; smaller ones take more rows"
+    if found.n <= TOO_FEW and (found.smallest_shown or 1) > 0.03:
+        could += f" (no test on {found.n} rows can show +0.03)"
+    open_still = ' "No difference shown" is not "no difference".' if found.finding == "no difference shown" else ""
+    return f"{could}.{open_still}"
+
+
+def _choice_line(recipe: "Recipe") -> str:
+    """Say what the recipe does, on what ground, and how good that is where its reader was not fitted."""
+    said, choice = f"The recipe: {recipe.arm}, read by {recipe.mode}", recipe.choice
+    if choice is None:
+        return f"{said}."
+    said += f"; {choice.ground.rstrip('.')}." if choice.ground else "."
+    if choice.accuracy is None or not choice.n:
+        return said
+    low, high = wilson(round(choice.accuracy * choice.n), choice.n)
+    unseen = "that it does not show" if recipe.reader is None else "that its reader was not fitted on"
+    said += f" Right on {choice.accuracy:.3f} [{low:.3f}, {high:.3f}] of {choice.n} rows {unseen}"
+    if choice.probe is None:
+        return f"{said}."
+    as_well = ", which does as well or better" if choice.probe >= choice.accuracy else ""
+    return f"{said}; the probe, without any language model, on {choice.probe:.3f}{as_well}."
+
+
+def tried_against(recipe: "Recipe") -> str:
+    """Return what the differences of what was also tried are against, and what their p are."""
+    baseline = recipe.verdict.pair[1] if recipe.verdict.pair else "the prompt without a grimoire"
+    return f"against {baseline}; p holds for all of them together"
+
+
+TRIED = ("arm", "grimoire", "rows", "difference in accuracy", "p")
+"""The columns of that table."""
+
+
+def tried_cells(recipe: "Recipe") -> list[tuple[str, ...]]:
+    """Return its rows."""
+    return [
+        (one.arm, one.grimoire, str(one.n), f"{one.difference:+.3f}", _p(one.p).removeprefix("p = ").removeprefix("p "))
+        for one in recipe.also_tried
+    ]
 
 
 MANY_ROWS = 100

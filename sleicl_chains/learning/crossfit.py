@@ -21,14 +21,14 @@ from sleicl_chains.tasks.splits import FOLDS
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
-BLEND_ROWS = 50
-"""Labelled rows from which on a reader that is fitted on answers is worth it (docs/situations.md)."""
+BLEND_ROWS = 30
+"""Rows to fit on from which on that is worth it: of fifty labelled ones at least so many stay."""
 Groups = Sequence[tuple[Block, ...]]
 """The evidence that a reader is made of, a group for each linear model; none where a prior alone is removed."""
 
 
 def plain_reading(weak: "BaseChatModel", task: Task, rows: int) -> tuple[Mode, Prior]:
-    """Return how the answers of a model are read, by what it gives and by the number of labelled rows alone."""
+    """Return how the answers of a model are read, by what it gives and by the number of rows to fit on alone."""
     if not task.labels or scoring_problem(weak):
         return "generate", "none"
     return ("blend", "none") if rows >= BLEND_ROWS and isinstance(weak, StateReader) else ("score", "mean")

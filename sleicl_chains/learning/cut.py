@@ -71,7 +71,7 @@ def cut(
         writes: whether a grimoire will be written from the rows that are shown; where none are, rows are read for it.
 
     Raises:
-        InputError: the rows are too few, or all have the same answer.
+        InputError: the rows are too few, all have the same answer, or grimoires were written from all of them.
         OptionError: `shots` is negative.
     """
     rows = stratified(distinct(shuffled(examples, seed)), seed)
@@ -87,6 +87,11 @@ def cut(
     taken = {fold(row.text) for row in drawn}
     read = {fold(row.text) for one in grimoires for row in one.provenance.among(examples)} - taken
     tested = [row for row in rows if fold(row.text) not in taken | read]
+    if len(tested) < 2:  # a reader that has not seen a row was fitted on another
+        raise InputError(
+            f"learn: of {len(rows)} labelled rows {len(tested)} are left that the grimoires were not written from; "
+            f"expected 2 or more, and {FEWEST_TESTED} for a verdict"
+        )
     return Cut(drawn, tested, [row for row in rows if fold(row.text) in read], shows=shots != 0)
 
 

@@ -103,7 +103,7 @@ def learn(
     space, say = remembered(space or embedder(embeddings, journal=journal)), notice or (lambda _: None)
     # 1. Cut the rows, and say what will be done.
     parts = cut(task, examples, seed, grimoires, shots=shots, writes=strong is not None)
-    mode, prior = plain_reading(weak, task, len(parts.rows))
+    mode, prior = plain_reading(weak, task, len(parts.tested))
     writes = strong is not None and not parts.untested
     plan = Plan.of(parts, [("profound", "simple")] if writes else [forms_of(one) for one in grimoires], thorough)
     named = grimoires[0].id if grimoires else "to be written"

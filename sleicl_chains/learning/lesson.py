@@ -183,8 +183,9 @@ class Lesson:
         (asked,), first = self.pair, self.grimoires[0]
         if not asked.fits:
             return Verdict(finding="no difference shown", why=f"{asked.arm} does not fit the weak model's context")
-        found = verdict_on((asked.arm, self.baseline.arm), self._compared(asked))
-        return found.model_copy(update={"grimoire": first.id, "rows_known": first.provenance.rows_known})
+        compared, known = self._compared(asked), first.provenance.rows_known
+        found = verdict_on((asked.arm, self.baseline.arm), compared)
+        return found.model_copy(update={"level": compared.level, "grimoire": first.id, "rows_known": known})
 
     def also_tried(self) -> list[AlsoTried]:
         """Return how the other prompts did."""

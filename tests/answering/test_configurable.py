@@ -85,7 +85,7 @@ def test_a_recipe_stays_as_it_was_learned() -> None:
     model = scorer()
     recipe = Recipe(
         task=MOODS, weak="fake:1", model=told_by(model), arm="zero-shot", mode="score", prior="none", rows=4, seed=0,
-        cue="Answer:", reader={"kind": "prior", "prior": {"happy": 0.5, "sad": 0.5}}, trials=[],
+        cue="Answer:", reader={"kind": "prior", "prior": {"happy": 0.5, "sad": 0.5}},
         verdict=Verdict(finding="no difference shown"),
     )  # fmt: skip
     chain: Any = solver(recipe, model=model)

@@ -121,7 +121,7 @@ def shown_by(kind: str, weak: EmbeddedModel, task: Task, examples: list[Example]
         task=task, weak="embedded:smollm2", model=told_by(weak), arm="knn" if nearest else "few-shot", mode="score",
         prior="content-free", cue="Answer:", examples=[Shown.of(row.text, row.answer) for row in examples],
         reader={"kind": "prior", "prior": {"happy": 0.9, "sad": 0.1}}, calibration=(2.0, 0.5), rows=4, seed=0,
-        verdict=Verdict(finding="no difference shown"), trials=[], **(about if nearest else {}),
+        verdict=Verdict(finding="no difference shown"), **(about if nearest else {}),
     )  # fmt: skip
     return solver(found, model=weak, journal=journal)
 

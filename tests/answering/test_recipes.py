@@ -7,7 +7,8 @@ from typing import Any, ClassVar, cast
 
 import pytest
 
-from sleicl_chains.answering.recipes import Recipe, Shown, Trial, Verdict
+from sleicl_chains.answering.recipes import AlsoTried, Choice, Recipe, Shown, Verdict
+from sleicl_chains.answering.recipes import TestedRow as Row  # pytest would collect the name
 from sleicl_chains.answering.solver import solver
 from sleicl_chains.errors import InputError, RecipeMismatch
 from sleicl_chains.evaluation.table import ArmBuilder
@@ -39,11 +40,17 @@ def recipe(kind: type[Writer] = Scorer, **changes: Any) -> Recipe:
         "task": TASK, "weak": "fake", "model": weak(kind).identity, "arm": "simple+few-shot", "mode": "score",
         "prior": "mean", "cue": "Mood:", "grimoire": GUIDE, "examples": SHOWN,
         "reader": {"kind": "prior", "prior": {"happy": 0.9, "sad": 0.1}}, "calibration": (2.0, 0.5),
-        "verdict": Verdict(finding="helps", difference=0.1, low=0.02, high=0.2, p=0.01, n=40), "rows": 100, "seed": 7,
-        "trials": [Trial(
-            name="simple+few-shot / mean", grimoire="moods-1", n=60, accuracy=0.8, macro_f1=0.79, loss=0.5,
-            prompt_tokens=70.5,
-        )],
+        "verdict": Verdict(
+            finding="helps", pair=("simple+few-shot", "few-shot"), grimoire="moods-1", difference=0.1, low=0.02,
+            high=0.2, p=0.01, n=40, smallest_shown=0.12, tested="score", level=0.01, fixed=5, broken=1,
+            accuracy=(0.8, 0.7), rows_known=False,
+        ),
+        "also_tried": [AlsoTried(arm="zero-shot", difference=-0.05, p=0.4, n=40)],
+        "choice": Choice(
+            arm="simple+few-shot", mode="score", expected=0.05, ground="taken", accuracy=0.8, probe=0.6, n=40
+        ),
+        "tested": [Row(row="0" * 16, gold="sad", said={"few-shot": ("happy", 0.6), "simple+few-shot": (None, 0)})],
+        "rows": 100, "seed": 7,
     }  # fmt: skip
     return Recipe(**{**given, **changes})
 

@@ -134,9 +134,9 @@ def test_recipe_show_says_what_it_does_and_what_it_holds(recipe: Path) -> None:
         "Learned:   from 2 labelled rows, seed 0",
         "Holds:     2 training rows as text",
     ]
-    assert "Verdict on the grimoire: no difference shown (nothing was tested)." in done.out
+    assert "Verdict on the grimoire: none. Nothing was tested." in done.out
     assert done.out.splitlines()[-1] == (
-        f"Next: sleicl ask --recipe {recipe} QUESTION, or a whole file: sleicl batch {recipe} IN.csv -o OUT.csv"
+        f"To use it: sleicl ask --recipe {recipe} QUESTION, or a whole file: sleicl batch {recipe} IN.csv -o OUT.csv"
     )
     found = sleicl("recipe", "show", recipe, "--json").json()
     assert found["grimoire"] == {"id": "desk-1", "form": "simple", "characters": 91} and found["training_rows"] == 2

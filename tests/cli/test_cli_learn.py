@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from sleicl_chains.answering.recipes import Recipe, Verdict
+from sleicl_chains.answering.recipes import Recipe
 from sleicl_chains.evaluation.words import recipe_verdict
+from sleicl_chains.tasks.rows import Example
 from tests.support.command import LABELS, Desk, Done, Parrot, by_length, learning, rows, sleicl, write_rows
 from tests.support.openai_server import Reply
 
 VERDICT = {
-    "finding", "best_with", "best_without", "difference", "low", "high", "p", "n", "why", "probe", "chosen"
+    "finding", "pair", "grimoire", "difference", "low", "high", "p", "n", "smallest_shown", "tested", "level", "fixed",
+    "broken", "accuracy", "rows_known", "why",
 }  # fmt: skip
-TRIAL = {"name", "grimoire", "n", "accuracy", "macro_f1", "loss", "prompt_tokens", "dropped"}
 
 
 @pytest.fixture(scope="module")
@@ -49,34 +50,62 @@ def recipe(desk: Desk, guide: Path, shared: Path, tmp_path: Path) -> Path:
     return tmp_path / "recipe.json"
 
 
-def test_learn_tells_the_cost_first_and_the_outcome_last(desk: Desk, guide: Path, shared: Path, tmp_path: Path) -> None:
+def test_too_few_rows_are_not_tested_and_one_prompt_is_taken(
+    desk: Desk, guide: Path, shared: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "recipe.json"
     done = by_real_model(desk, file, shared, "--grimoire", guide)
     assert done.status == 0
-    first, *_ = done.err.splitlines()
-    assert first.startswith("16 rows to choose on, 0 to confirm; 2 prompts: up to 32 questions to the weak model")
-    last = done.err.splitlines()[-1]
-    assert last.startswith(f"Written: {file}") and last.endswith(
-        f"sleicl evaluate --task {desk.card} --rows TEST --recipe {file}"
+    few = "16 labelled rows are too few for a verdict (40 are needed)"
+    assert done.err.splitlines()[0] == (
+        f"Plan: no test, since {few}; one prompt is taken by what is known of other tasks."
     )
-    assert (
-        "too few for a verdict (40 are needed)" in done.out and "desk: embedded:smollm2, 16 labelled rows" in done.out
-    )
-    assert "zero-shot / mean" in done.out and "simple (" in done.out
+    assert done.err.splitlines()[-1] == f"Written: {file}; it holds 6 training rows as text"
+    first, second, last = done.out.splitlines()
+    assert first == f"Verdict on the grimoire: none. Nothing was tested: {few}."
+    assert second.startswith("The recipe: few-shot, read by score; ") and " of 10 rows that its reader was " in second
+    assert last == f"Next: on rows of their own: sleicl evaluate --task {desk.card} --rows TEST --recipe {file}"
 
 
 def test_its_json_has_these_keys_and_no_training_rows(desk: Desk, guide: Path, shared: Path, tmp_path: Path) -> None:
     found = by_real_model(desk, tmp_path / "recipe.json", shared, "--grimoire", guide, "--json").json()
     assert set(found) == {
         "format", "task", "weak", "options", "model", "arm", "mode", "prior", "cue", "lists_labels", "embeddings",
-        "embeddings_fingerprint", "calibration", "verdict", "trials", "warnings", "rows", "layout",
-        "seed", "date", "versions",
+        "embeddings_fingerprint", "calibration", "verdict", "also_tried", "choice", "warnings", "rows", "layout",
+        "seed", "date", "versions", "grimoire", "training_rows",
     }  # fmt: skip
-    assert set(found["verdict"]) == VERDICT and all(set(trial) == TRIAL for trial in found["trials"])
+    assert set(found["verdict"]) == VERDICT and found["also_tried"] == []
+    assert set(found["choice"]) == {"arm", "mode", "expected", "ground", "accuracy", "probe", "n"}
     assert len(Recipe.load(tmp_path / "recipe.json").learned_texts) == 16
     assert (found["verdict"]["finding"], found["verdict"]["n"], found["rows"]) == ("no difference shown", 0, 16)
-    assert {trial["name"].split(" ")[0] for trial in found["trials"]} >= {"zero-shot", "zero-shot+hidden", "simple"}
     assert not [text for text in desk.texts("train") if text in json.dumps(found)]
+    assert sleicl("recipe", "show", tmp_path / "recipe.json", "--json").json() == found
+
+
+def test_shots_and_thorough_are_passed_on(desk: Desk, guide: Path, tmp_path: Path) -> None:
+    """48 rows: without examples all stay, and the grimoire's pair is against zero-shot; knn is asked about a half."""
+    many = write_rows(tmp_path / "many.jsonl", rows("train", 24))
+    file = tmp_path / "recipe.json"
+    with Parrot(by_length) as server:
+        weak = ["--weak", "openai:m", *server.options, "--no-journal", "--grimoire", guide, "--rows", many]
+        done = sleicl("learn", "--task", desk.card, "--recipe", file, *weak, "--shots", 0, "--thorough")
+        assert done.status == 0, done.err
+        asked = len(server.requests)
+    plan, calls, *_ = done.err.splitlines()
+    assert plan.startswith("Plan: simple (desk-")
+    assert plan.endswith(") against zero-shot, read by generate, on 48 of 48 labelled rows.")
+    assert calls == "Also tried: knn. 120 questions to the weak model, up to 120 calls." and asked == 120
+    found = Recipe.load(file)
+    assert found.verdict.tested == "right" and found.verdict.level == 0.05 and len(found.tested) == 48
+    lines = done.out.splitlines()
+    assert lines[:5] == recipe_verdict(found, lines[4].removeprefix("Next: "))
+    assert lines[4].startswith(f"Next: sleicl report {file} shows the pair row by row; on rows of their own: sleicl ")
+    assert lines[6] == "Also tried, against zero-shot; p holds for all of them together"
+    assert lines[-1].split()[:2] == ["knn", "24"]
+    shown = sleicl("recipe", "show", file).out
+    assert "\n".join(lines[:4]) in shown and "\n".join(lines[5:]) in shown
+    assert sleicl("report", file, "--rows", many, "--json").json()["n"] == 48
+    assert "Invalid value for '--shots'" in sleicl(*learning(desk, file, *weak, "--shots", -1)).err
 
 
 def test_a_recipe_is_evaluated_beside_the_other_arms(desk: Desk, recipe: Path, shared: Path) -> None:
@@ -111,38 +140,6 @@ def test_an_unsure_answer_of_a_recipe_goes_to_another_model(recipe: Path, shared
         assert len(server.requests) == 1
     assert (found["label"], found["deferred"], found["probability"]) == ("technical", True, None)
     assert (found["usage"]["strong_prompt_tokens"], found["usage"]["strong_reply_tokens"]) == (50, 2)
-
-
-# ------------------------------------------------------------------ the verdict in words
-
-
-@pytest.mark.parametrize(
-    ("found", "words"),
-    [
-        ({"finding": "helps", "low": 0.05, "high": 0.3, "p": 0.01}, "+0.100 [+0.050, +0.300], p = 0.010."),
-        ({"low": -0.1, "high": 0.3, "p": 0.3}, "+0.100 [-0.100, +0.300], p = 0.300."),
-        ({"low": 0.05, "high": 0.3, "p": 0.125}, "The interval is all on one side, but the exact test does not agree;"),
-        ({"low": 0.05, "high": 0.3, "p": 0.01}, "but the rows to choose on do not agree; more rows would tell."),
-        (
-            {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0},
-            "Both are right on the same rows, which is not to say",
-        ),
-    ],
-)
-def test_the_verdict_says_why_nothing_is_shown(recipe: Path, found: dict[str, object], words: str) -> None:
-    given = {"finding": "no difference shown", "best_with": "a", "best_without": "b", "difference": 0.1, "n": 40}
-    verdict = Verdict(**(given | found))  # type: ignore[arg-type]
-    (line, _) = recipe_verdict(Recipe.load(recipe).model_copy(update={"verdict": verdict}))
-    assert words in line and ("interval is" in line or "Both are" in line) == (not line.endswith("0."))
-
-
-def test_the_verdict_says_how_good_the_recipe_is_where_it_was_not_chosen(recipe: Path) -> None:
-    """Wilson: 30 of 40 is .598 to .858."""
-    for probe, words in ((0.7, "on 0.700."), (0.75, "on 0.750, which does as well or better.")):
-        verdict = Verdict(finding="no difference shown", n=40, why="no grimoire", chosen=0.75, probe=probe)
-        (_, line) = recipe_verdict(Recipe.load(recipe).model_copy(update={"verdict": verdict}))
-        assert "On the 40 rows set aside it is right on 0.750 [0.598, 0.858], the probe," in line
-        assert line.endswith(words)
 
 
 # ------------------------------------------------------------------ misuse
@@ -193,6 +190,19 @@ def test_learn_refuses_what_cannot_work_before_any_call(desk: Desk, guide: Path,
         assert status == 1 and "the budget is 10" in line
         assert server.requests == []
     assert not file.exists()
+
+
+def test_a_grimoire_of_all_rows_leaves_none_to_learn_from(desk: Desk, tmp_path: Path) -> None:
+    ids = [Example(row["text"], row["answer"]).id for row in rows("train", 8)]
+    guide = tmp_path / "guide.json"
+    guide.write_text(json.dumps({"task": "desk", "simple": "Money is billing.", "examples": ids}), encoding="utf-8")
+    with Parrot(by_length) as server:
+        weak = ["--weak", "openai:m", *server.options, "--grimoire", guide, "--home", tmp_path]
+        assert complaint(*learning(desk, tmp_path / "recipe.json", *weak)) == (
+            1, "sleicl: learn: of 16 labelled rows 0 are left that the grimoires were not written from; expected 2 or "
+            "more, and 20 for a verdict"
+        )  # fmt: skip
+        assert server.requests == []
 
 
 @pytest.mark.parametrize(

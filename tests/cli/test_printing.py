@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from rich.text import Text
 
-from sleicl_chains.answering.recipes import Recipe, Verdict
+from sleicl_chains.answering.recipes import AlsoTried, Choice, Recipe, Verdict
 from sleicl_chains.cli import main, printing
 from sleicl_chains.cli.console import Meter, cell, print_recipe
 from sleicl_chains.cli.printing import guard, printable, say
@@ -244,8 +244,12 @@ def test_a_hostile_recipe_on_a_terminal(hostile: Desk) -> None:
     """`learn` prints what it tried, and its verdict."""
     card = json.loads((hostile.folder / "card.json").read_text("utf-8")) | {"labels": ["billing", "bad"]}
     recipe = Recipe.model_construct(
-        task=Task(**card), weak=f"m{EVIL}", rows=4, warnings=(EVIL,), arm="zero-shot", mode="score", trials=(),
-        verdict=Verdict(finding="no difference shown", why=EVIL),
+        task=Task(**card), weak=f"m{EVIL}", rows=4, warnings=(EVIL,), arm="zero-shot", mode="score",
+        verdict=Verdict(
+            finding="no difference shown", pair=(f"a{EVIL}", f"b{EVIL}"), difference=0.0, low=0.0, high=0.0, p=1.0
+        ),
+        also_tried=(AlsoTried(arm=f"c{EVIL}", grimoire=EVIL, difference=0.0, p=1.0, n=1),),
+        choice=Choice(arm="zero-shot", mode="score", ground=EVIL),
     )  # fmt: skip
     screen = Terminal()
     with contextlib.redirect_stdout(screen):

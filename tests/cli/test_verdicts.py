@@ -133,7 +133,7 @@ def recipe(desk: Desk, pupil: Pupil, **about: Any) -> Path:
     options: dict[str, Any] = {"base_url": pupil.base_url}
     found = Recipe(
         task=task, weak="openai:m", options=options, model=told_by(weak_model("openai:m", **options)), arm="zero-shot",
-        mode="generate", prior="none", verdict=Verdict(finding="no difference shown"), trials=[], rows=4, seed=0,
+        mode="generate", prior="none", verdict=Verdict(finding="no difference shown"), rows=4, seed=0,
         **about,
     )  # fmt: skip
     found.save(desk.folder / "recipe.json")

@@ -12,9 +12,12 @@ from sleicl_chains.answers import Answer
 from sleicl_chains.evaluation.baselines import majority
 from sleicl_chains.evaluation.evaluate import evaluate
 from sleicl_chains.evaluation.report.pages import render
+from sleicl_chains.evaluation.report.recipes import run_of
 from sleicl_chains.evaluation.report.runs import read_run
+from sleicl_chains.evaluation.report.sources import Texts
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
+from tests.support.recipes import ROWS, after_a_test
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -63,3 +66,19 @@ def test_nothing_lies_beside_the_window(width: int, page_file: Path, browser: "B
     assert len(cells) > 40 and max(cells) <= width
     for arm in ARMS:
         assert table.get_by_text(arm, exact=True).first.is_visible()
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_a_recipes_rows_unfold_within_the_window(width: int, tmp_path: Path, browser: "Browser") -> None:
+    file = tmp_path / "page.html"
+    recipe = after_a_test()
+    texts = Texts({row.id: f"{row.text} {'and so on ' * 200}" for row in ROWS})
+    file.write_text(render(run_of(recipe, file), texts), encoding="utf-8")
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(file.as_uri())
+    unchanged = [page.get_by_text(ROWS[at].text) for at in (1, 3)]
+    assert not any(one.is_visible() for one in unchanged) and page.get_by_text(ROWS[2].text).is_visible()
+    for summary in page.locator("summary").all():
+        summary.click()
+    assert all(one.is_visible() for one in unchanged)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -87,7 +87,8 @@ def test_a_grimoire_is_paired_with_the_best_arm_of_its_mode(folder: Path) -> Non
     """`few-shot` is the better one without a grimoire, but generated; `zero-shot` is scored as `simple` is."""
     run = read_run(folder)
     assert run.pair == ("simple", "zero-shot")
-    assert run.changed("simple", "zero-shot") == ([1, 3], [2])
+    places = [run.rows_right("simple", "zero-shot", ours=ours, theirs=not ours) for ours in (True, False)]
+    assert places == [[1, 3], [2]]
     assert run.report.grimoire and run.pair == (run.report.grimoire.best_with, run.report.grimoire.best_without)
 
 
@@ -202,7 +203,7 @@ def test_the_grimoire_of_a_recipe_is_found_in_it(
 ) -> None:
     verdict = Verdict(finding="no difference shown")
     recipe = Recipe(
-        task=task, weak="toy", model={}, arm="simple", mode="score", prior="none", verdict=verdict, trials=[], rows=4,
+        task=task, weak="toy", model={}, arm="simple", mode="score", prior="none", verdict=verdict, rows=4,
         seed=0, grimoire=Shown.of("Laughter is happy.", id=SEEN),
     )  # fmt: skip
     recipe.save(tmp_path / "recipe.json")

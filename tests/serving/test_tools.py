@@ -43,7 +43,7 @@ def test_a_recipe_says_what_the_tool_does(weak: EmbeddedModel, monkeypatch: pyte
     recipe = Recipe(
         task=MOODS, weak="embedded:smollm2", model=told_by(weak), arm="zero-shot", mode="score", prior="none",
         cue="Answer:", reader={"kind": "prior", "prior": {"happy": 0.5, "sad": 0.5}}, rows=4, seed=0,
-        verdict=Verdict(finding="no difference shown"), trials=[],
+        verdict=Verdict(finding="no difference shown"),
     )  # fmt: skip
     monkeypatch.setattr(Recipe, "_open", lambda *_: weak)
     tool = as_tool(recipe)

@@ -11,7 +11,7 @@ from sleicl_chains.evaluation.report.plots import Kind
 from sleicl_chains.evaluation.report.runs import Run
 from sleicl_chains.evaluation.report.sources import Texts
 from sleicl_chains.evaluation.summary import ArmResult
-from sleicl_chains.evaluation.words import verdict
+from sleicl_chains.evaluation.words import TRIED, verdict
 from sleicl_chains.statistics import calibration_bins, expected_calibration_error, risk_coverage
 
 _LONGEST = 1000  # letters of a question or a reply
@@ -19,7 +19,7 @@ _LONGEST = 1000  # letters of a question or a reply
 
 @dataclass(frozen=True)
 class Change:
-    """A row that one arm has right and the other wrong."""
+    """What the two compared arms made of a row."""
 
     question: str
     """Empty where it is not known."""
@@ -46,8 +46,8 @@ class Page:
 
     @property
     def verdict(self) -> list[str]:
-        """What the table shows, in words."""
-        return verdict(self.run.report)
+        """What was found, in words."""
+        return list(self.run.verdict) or verdict(self.run.report)
 
     @cached_property
     def kinds(self) -> dict[str, Kind]:
@@ -138,19 +138,30 @@ class Page:
     @cached_property
     def fixed(self) -> list[Change]:
         """The rows that the arm with a grimoire has right and the one without has wrong."""
-        return self._changes(0)
+        return self._changes(ours=True, theirs=False)
 
     @cached_property
     def broken(self) -> list[Change]:
         """The rows that the arm with a grimoire has wrong and the one without has right."""
-        return self._changes(1)
+        return self._changes(ours=False, theirs=True)
 
-    def _changes(self, which: int) -> list[Change]:
+    @cached_property
+    def right_both(self) -> list[Change]:
+        """The rows that both have right."""
+        return self._changes(ours=True, theirs=True)
+
+    @cached_property
+    def wrong_both(self) -> list[Change]:
+        """The rows that both have wrong."""
+        return self._changes(ours=False, theirs=False)
+
+    def _changes(self, *, ours: bool, theirs: bool) -> list[Change]:
         if self.run.pair is None:
             return []
         arm, baseline = self.run.pair
         rows = self.run.rows
-        return [self._change(rows[baseline][at], rows[arm][at]) for at in self.run.changed(arm, baseline)[which]]
+        places = self.run.rows_right(arm, baseline, ours=ours, theirs=theirs)
+        return [self._change(rows[baseline][at], rows[arm][at]) for at in places]
 
     def _change(self, before: AnsweredRow, after: AnsweredRow) -> Change:
         questions: Mapping[str, str] = self.texts.questions if self.texts else {}
@@ -196,7 +207,7 @@ def render(run: Run, texts: Texts | None = None) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"rate": _rate, "signed": _signed, "drawn": Markup}
-    return environment.get_template("report.html").render(page=Page(run, texts), report=run.report)
+    return environment.get_template("report.html").render(page=Page(run, texts), report=run.report, tried=TRIED)
 
 
 def _rate(value: float | None) -> str:

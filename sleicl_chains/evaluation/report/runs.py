@@ -33,6 +33,10 @@ class Run:
     """UTC, as 2026-01-31T12:00:00+00:00; empty when not known."""
     rows: Mapping[str, Sequence[AnsweredRow]]
     """By arm, each in the same order of rows."""
+    verdict: Sequence[str] = ()
+    """What was found, in words, where it was told by a test of its own and not from the table."""
+    tried: tuple[str, Sequence[Sequence[str]]] | None = None
+    """What else was tried: what against, and rows of cells, as `words.TRIED` names them."""
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -84,10 +88,10 @@ class Run:
         found = self.report.grimoire
         return (found.best_with, found.best_without) if found else None
 
-    def changed(self, arm: str, baseline: str) -> tuple[list[int], list[int]]:
-        """Return which rows only `arm` has right and which only `baseline` has, by their place."""
-        pairs = list(enumerate(zip(self.right[arm], self.right[baseline], strict=True)))
-        return [at for at, (a, b) in pairs if a and not b], [at for at, (a, b) in pairs if b and not a]
+    def rows_right(self, arm: str, baseline: str, *, ours: bool, theirs: bool) -> list[int]:
+        """Return the places of the rows that `arm` has right or wrong, as `ours` says, and `baseline` as `theirs`."""
+        pairs = zip(self.right[arm], self.right[baseline], strict=True)
+        return [at for at, pair in enumerate(pairs) if pair == (ours, theirs)]
 
 
 def read_report(run: Path) -> Report:
