@@ -210,6 +210,12 @@ def test_too_few_rows_are_cut_but_not_tested() -> None:
     assert fewer.untested == f"fewer than {FEWEST_TESTED} labelled rows are left that no grimoire was written from"
 
 
+def test_a_grimoire_that_was_written_from_all_rows_leaves_nothing_to_learn_from() -> None:
+    with pytest.raises(InputError, match="of 100 labelled rows 1 are left that the grimoires were not written from"):
+        cut(TASK, ROWS, 0, [written_from(ROWS[1:])])
+    assert len(cut(TASK, ROWS, 0, [written_from(ROWS[2:])]).tested) == 2
+
+
 @pytest.mark.parametrize(
     ("examples", "found"),
     [
