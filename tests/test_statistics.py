@@ -1,8 +1,11 @@
 import math
 import random
+from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 from sklearn.metrics import f1_score
 
@@ -13,6 +16,7 @@ from sleicl_chains.statistics import (
     mcnemar,
     paired_difference,
     risk_coverage,
+    sign_flips,
     wilson,
 )
 
@@ -240,3 +244,68 @@ def test_risk_at_full_coverage_is_the_error_rate_and_perfect_order_is_best() -> 
         assert found[0][-1] == pytest.approx((1.0, wrong))
     assert best[1] < any_order[1] < worst[1] and any_order[1] == pytest.approx(wrong)
     assert risk_coverage([], []) == ([], 0.0)
+
+
+def all_flips(differences: list[list[float]]) -> list[float]:
+    """Return the p of every comparison by all 2^n ways to give the rows signs, each held against the largest."""
+    steps = np.array(differences)
+    unit = steps / np.sqrt((steps**2).sum(axis=1, keepdims=True))
+    signs = np.array(list(product((-1, 1), repeat=steps.shape[1])))
+    largest = np.abs(signs @ unit.T).max(axis=1)
+    return [float((largest >= abs(one.sum()) - 1e-9).mean()) for one in unit]
+
+
+@pytest.mark.parametrize(
+    "differences",
+    [
+        [[1.0] * 6],
+        [[1.0, 1.0, 1.0, -1.0, 0.0, 0.0, 1.0, 1.0]],
+        [[0.3, -0.1, 0.25, 0.4, 0.05, 0.2, -0.15, 0.1, 0.3]],
+        [[0.3, -0.1, 0.25, 0.4, 0.05, 0.2, -0.15, 0.1, 0.3], [1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0]],
+        [[1.0] * 8, [1.0, -1.0] * 4, [0.5, 0.4, 0.3, 0.2, 0.1, 0.0, 0.0, 0.0]],
+    ],
+)
+def test_sign_flips_agree_with_all_flips(differences: list[list[float]]) -> None:
+    """10,000 flips: three standard errors of a p are at most .015."""
+    assert sign_flips(differences) == pytest.approx(all_flips(differences), abs=0.015)
+
+
+def test_sign_flips_by_hand() -> None:
+    """Of ten equal rows only two of 1,024 flips are as far out; rows of 0 change nothing."""
+    assert sign_flips([[1.0] * 10])[0] == pytest.approx(2 / 1024, abs=0.0015)
+    assert sign_flips([[0.2] * 10 + [0.0] * 50])[0] == pytest.approx(2 / 1024, abs=0.0015)
+    assert sign_flips([[0.0] * 10]) == [1.0] and sign_flips([[1.0, -1.0]]) == [1.0] and sign_flips([[]]) == [1.0]
+    assert sign_flips([[1.0] * 60], flips=100) == [1 / 101]  # never 0
+
+
+_STEPS = st.integers(2, 25).flatmap(
+    lambda n: st.lists(st.lists(st.floats(-1, 1), min_size=n, max_size=n), min_size=1, max_size=4)
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(_STEPS)
+def test_several_sign_flips_together_are_never_surer_than_each_alone(differences: list[list[float]]) -> None:
+    together = sign_flips(differences, flips=500)
+    for at, one in enumerate(differences):
+        assert 0 < sign_flips([one], flips=500)[0] <= together[at] <= 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(_STEPS, st.sampled_from([0.25, 4.0, -1.0]))
+def test_equal_comparisons_have_equal_sign_flips_whatever_unit_and_side(
+    differences: list[list[float]], unit: float
+) -> None:
+    first = differences[0]
+    found = sign_flips([*differences, [unit * step for step in first], first], flips=500)
+    assert found[0] == found[-1] == found[-2]
+
+
+def test_sign_flips_of_nothing_to_find_are_below_a_level_as_often_as_it_says() -> None:
+    """Three prompts that go together, on 30 rows: any of them, in 600 runs; two standard errors are .018."""
+    rng, found = np.random.default_rng(0), 0
+    for run in range(600):
+        shared = rng.normal(size=30)
+        steps = [(shared + rng.normal(size=30)).tolist() for _ in range(3)]
+        found += min(sign_flips(steps, seed=run, flips=400)) < 0.05
+    assert found / 600 == pytest.approx(0.05, abs=0.02)

@@ -120,8 +120,13 @@ class Lesson:
     def _untested(self) -> dict[str, Any]:
         """Take the prompt that did best on other tasks, and ask that one alone."""
         verdict = Verdict(finding="no difference shown", why=self.parts.untested)
-        choice = choose(self.baseline.arm, [self._candidate(one, []) for one in self.whole[1:]], verdict, self.mode)
-        self._ask(self.chosen(choice))
+        found = [*self.cheaper, *self.pair]
+        while True:
+            choice = choose(self.baseline.arm, [self._candidate(one, []) for one in found], verdict, self.mode)
+            self._ask(self.chosen(choice))
+            if self.chosen(choice).fits:
+                break
+            found.remove(self.chosen(choice))
         return {"verdict": verdict, "choice": self._measured(choice), "warnings": self.notes, **self.taken(choice)}
 
     def _asked(self, arm: Arm, grimoire: int = 0, rows: Sequence[Example] | None = None) -> Asked:
@@ -183,8 +188,8 @@ class Lesson:
         return found.model_copy(update={"level": compared.level, "grimoire": first.id, "rows_known": known})
 
     def also_tried(self) -> list[AlsoTried]:
-        """Return how the other prompts did, where there is a test."""
-        tried = [one for one in [*self.cheaper, *self.others] if one.fits and self.pair]
+        """Return how the other prompts did."""
+        tried = [one for one in [*self.cheaper, *self.others] if one.fits]
         return also_tried([(one.arm, one.grimoire, self._compared(one)) for one in tried], len(self.crossfit.rows))
 
     def choice(self, verdict: Verdict) -> Choice:

@@ -106,9 +106,9 @@ def foretold_seconds(survey: Survey, prompts: Sequence[Asked]) -> float:
     The first is measured on the shortest prompt, the second on one question under the longest. What the journal keeps
     counts as it was timed then.
     """
-    short, *_, long = sorted(prompts, key=lambda one: len(_text(one, one.rows[0])))
-    each, _ = _pace(survey, short, PILOT)
-    whole, characters = _pace(survey, long, 1)
+    ranked = sorted(prompts, key=lambda one: len(_text(one, one.rows[0])))
+    each, _ = _pace(survey, ranked[0], PILOT)
+    whole, characters = _pace(survey, ranked[-1], 1)
     a_character = max(0.0, whole - each) / characters
     return sum(len(one.rows) * each + a_character * fresh_characters(one) for one in prompts)
 

@@ -8,7 +8,7 @@ from sleicl_chains.errors import InputError
 from sleicl_chains.grimoires.match import Match, Why
 from sleicl_chains.learning.rerank import Tried, tried, undecided
 from tests.support.fake_models import Scorer
-from tests.support.gate_task import CLUE, GUIDE, LABELS, TASK, guess, only_with_grimoire, rows
+from tests.support.learn_task import CLUE, GUIDE, LABELS, TASK, guess, only_with_grimoire, rows
 
 WHY = Why("description", "close")
 HELPS = Match(CLUE, 0.3, WHY)

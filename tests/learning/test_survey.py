@@ -1,4 +1,4 @@
-"""The survey: in which order rows are asked, and what is kept of them."""
+"""The survey: rows asked once each, and what is kept of them."""
 
 from typing import Any
 
@@ -6,79 +6,108 @@ import pytest
 
 from sleicl_chains.answering.arms import Arm
 from sleicl_chains.answering.observer import Observer
+from sleicl_chains.answering.readings import Mode
 from sleicl_chains.errors import PromptTooLong
-from sleicl_chains.learning.survey import Survey, fresh_characters, in_order
+from sleicl_chains.learning.crossfit import CrossFit
+from sleicl_chains.learning.survey import PILOT, Asked, Survey, foretold_seconds, fresh_characters
 from sleicl_chains.tasks.rows import Example
 from tests.support.fake_models import Scorer, question_of
-from tests.support.gate_task import TASK, knows, rows, scorer, writer
+from tests.support.learn_task import CLUE, SPACE, TASK, knows, rows, scorer, writer
 
 
-def prompt(model: Any, shown: list[Example]) -> Observer:
-    return Observer(model, TASK, Arm(examples="few-shot" if shown else ""), examples=tuple(shown))
+def asked(model: Any, n: int, shown: int = 0, form: Any = "") -> Asked:
+    arm = Arm(form, "few-shot" if shown else "")
+    observer = Observer(model, TASK, arm, CLUE if form else None, tuple(rows(n + shown)[n:]), embeddings=SPACE)
+    return Asked(observer, rows(n))
 
 
-def survey(told: list[tuple[str, int, int]] | None = None) -> Survey:
+def survey(told: list[tuple[str, int, int]] | None = None, mode: Mode = "score") -> Survey:
     note = (told if told is not None else []).append
-    return Survey(("scores",), lambda *step: note(step), planned=3)
-
-
-def test_rows_that_are_examples_come_last_from_the_last_one_back() -> None:
-    examples = rows(6)
-    shown = [examples[4], examples[0], examples[2]]
-    ordered = in_order(prompt(scorer(knows), shown), examples)
-    assert ordered == [examples[1], examples[3], examples[5], examples[2], examples[0], examples[4]]
-
-
-def test_in_that_order_there_is_less_to_read_anew() -> None:
-    examples = rows(40)
-    setup = prompt(scorer(knows), examples[:12])
-    texts = ["\n".join(turn.text for turn in setup.messages(row.text, setup.cue)) for row in in_order(setup, examples)]
-    read = fresh_characters(setup, examples)
-    assert len(texts[0]) < read < 0.3 * sum(map(len, texts))
-    assert fresh_characters(setup, examples[12:]) < read / 2  # most of it is for rows that are asked without themselves
-    assert fresh_characters(setup, examples[12:13]) == len(texts[0])
+    return Survey(mode, lambda *step: note(step), planned=3)
 
 
 def test_no_row_is_asked_twice_and_progress_counts_each() -> None:
     told: list[tuple[str, int, int]] = []
-    model, examples, found = scorer(knows), rows(4), survey(told)
-    setup = prompt(model, [])
-    found.ask(setup, examples[:2], "score")
-    found.ask(setup, examples, "score")
-    assert [question_of(text) for text in model.asked("score")] == [row.text for row in examples]
+    model, found = scorer(knows), survey(told)
+    prompt = asked(model, 4)
+    found.ask(prompt, prompt.rows[:2])
+    found.ask(prompt)
+    assert [question_of(text) for text in model.asked("score")] == [row.text for row in prompt.rows]
     assert told == [("zero-shot", 1, 3), ("zero-shot", 2, 3), ("zero-shot", 3, 3), ("zero-shot", 4, 4)]
-    assert all(found.of(setup, row).scores for row in examples)
+    assert all(one.scores for one in prompt.seen.values()) and list(prompt.seen) == [row.id for row in prompt.rows]
 
 
 def test_each_prompt_has_evidence_of_its_own() -> None:
-    model, examples, found = scorer(knows), rows(2), survey()
-    plain, with_example = prompt(model, []), prompt(model, rows(3)[2:])
-    found.ask(plain, examples, "score")
-    with pytest.raises(KeyError):
-        found.of(with_example, examples[0])
+    model, found = scorer(knows), survey()
+    plain, with_example = asked(model, 2), asked(model, 2, shown=1)
+    found.ask(plain)
+    assert len(plain.seen) == 2 and with_example.seen == {}
 
 
 def test_what_was_said_is_kept_and_what_cannot_be_read_is_no_answer() -> None:
-    examples, found = rows(2), survey()
-    model = writer(lambda prompt: "left" if question_of(prompt + "\nai: ") == examples[0].text else "who knows")
-    setup = prompt(model, [])
-    found.ask(setup, examples, "generate")
-    assert [found.said(setup, row) for row in examples] == ["left", None]
-    assert all(found.fits(setup, row) for row in examples)
+    found = survey(mode="generate")
+    model = writer(lambda prompt: "left" if question_of(prompt + "\nai: ") == rows(1)[0].text else "who knows")
+    prompt = asked(model, 2)
+    found.ask(prompt)
+    assert [prompt.said[row.id] for row in prompt.rows] == ["left", None]
+    held = found.held_out(prompt, CrossFit(TASK, prompt.rows))
+    assert [(one.label, one.score) for one in held] == [("left", None), (None, None)]
+    assert prompt.too_long == 0 and len(model.asked("reply")) == 2
+
+
+@pytest.mark.parametrize(("mode", "groups"), [("score", 0), ("blend", 2)])
+def test_by_scores_the_prior_alone_is_removed(mode: Mode, groups: int) -> None:
+    """A model without a state has two kinds of evidence."""
+    assert len(survey(mode=mode).groups(asked(scorer(knows), 1))) == groups
+
+
+def test_the_arm_and_the_grimoire_that_is_shown() -> None:
+    shown, plain = asked(scorer(knows), 1, 1, "simple"), asked(scorer(knows), 1, 1)
+    assert (shown.arm, shown.grimoire) == ("simple+few-shot", "doors-1")
+    assert (plain.arm, plain.grimoire) == ("few-shot", "")
 
 
 class Narrow(Scorer):
-    """Takes no prompt of the second case."""
+    """Takes no prompt of some cases."""
+
+    long: set[str]
 
     def score_labels(self, prompt: str, labels: Any) -> Any:
-        if rows(2)[1].text in prompt:
+        if question_of(prompt) in self.long:
             raise PromptTooLong("The prompt has 99 tokens; the context holds 9")
         return super().score_labels(prompt, labels)
 
 
-def test_a_row_that_does_not_fit_is_remembered_with_the_complaint() -> None:
-    examples, found = rows(2), survey()
-    setup = prompt(Narrow(think=scorer(knows).think), [])
-    found.ask(setup, examples, "score")
-    assert [found.fits(setup, row) for row in examples] == [True, False]
-    assert found.complaint(setup, examples[1]) == "The prompt has 99 tokens; the context holds 9"
+def narrow(rows: list[Example]) -> Narrow:
+    return Narrow(long={row.text for row in rows}, think=scorer(knows).think)
+
+
+@pytest.mark.parametrize(("long", "fits"), [(0, True), (1, True), (2, True), (3, False), (4, False)])
+def test_a_prompt_fits_if_half_of_its_rows_do(long: int, fits: bool) -> None:
+    prompt = asked(narrow(rows(4)[:long]), 4)
+    survey().ask(prompt)
+    assert (prompt.too_long, prompt.fits) == (long, fits)
+    assert prompt.complaint == ("The prompt has 99 tokens; the context holds 9" if long else "")
+
+
+def test_what_prompts_share_at_their_beginning_is_read_once() -> None:
+    one, many = asked(scorer(knows), 1, shown=12), asked(scorer(knows), 40, shown=12)
+    whole = fresh_characters(one)
+    assert whole < fresh_characters(many) < 40 * whole / 5
+    assert fresh_characters(asked(scorer(knows), 40)) < fresh_characters(many)
+
+
+def test_the_time_is_foretold_by_a_few_questions_that_are_not_asked_again() -> None:
+    model, found = scorer(knows), survey()
+    short, long = asked(model, 12), asked(model, 12, shown=8)
+    assert 0 <= foretold_seconds(found, [long, short]) < 5
+    assert (len(short.seen), len(long.seen), len(model.calls)) == (PILOT, 1, PILOT + 1)
+    for prompt in (short, long):
+        found.ask(prompt)
+    assert len(model.calls) == 24
+
+
+@pytest.mark.parametrize("long", [0, 12], ids=["fits", "does not fit"])
+def test_the_time_of_one_prompt_alone_is_foretold(long: int) -> None:
+    prompt = asked(narrow(rows(12)[:long]), 12)
+    assert foretold_seconds(survey(), [prompt]) >= 0

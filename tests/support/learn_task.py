@@ -1,4 +1,4 @@
-"""A task of nonsense for the gate: what helps on it is decided by the test, since no words tell the labels apart."""
+"""A task of nonsense to learn: what helps on it is decided by the test, since no words tell the labels apart."""
 
 import hashlib
 from collections.abc import Callable
