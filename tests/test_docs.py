@@ -22,6 +22,7 @@ from tests.support.openai_server import OpenAIServer
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LEARNING = (ROOT / "docs" / "learning.md").read_text(encoding="utf-8")
+READING = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
 SECURITY = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
 SITUATIONS = (ROOT / "docs" / "situations.md").read_text(encoding="utf-8")
 OLLAMA = (ROOT / "docs" / "ollama.md").read_text(encoding="utf-8")
@@ -234,4 +235,4 @@ def test_every_mode_is_in_the_help_and_in_the_table() -> None:
     (option,) = [one for one in get_args(ModeOption) if hasattr(one, "help")]
     for mode in get_args(Mode):
         assert re.search(rf"\b{mode}\b", option.help), mode
-        assert f"| `{mode}` |" in LEARNING, mode
+        assert f"| `{mode}` |" in READING, mode

@@ -398,7 +398,7 @@ def test_a_place_that_cannot_be_written_is_told_beforehand(tmp_path: Path) -> No
 
 def test_a_corrected_grimoire_stays_and_learning_goes_on(tmp_path: Path, home: Home, monkeypatch: Any) -> None:
     monkeypatch.setattr("sleicl_chains.learning.cut.FEWEST_ROWS", 16)
-    monkeypatch.setattr("sleicl_chains.learning.cut.FEWEST_CONFIRMED", 4)
+    monkeypatch.setattr("sleicl_chains.learning.cut.FEWEST_TESTED", 4)
     desk = Desk.at(tmp_path / "desk")
     write_rows(desk.train, rows("train", 10))
     letters = tmp_path / "letters"

@@ -17,6 +17,7 @@ from langchain_core.language_models import BaseChatModel
 from sleicl_chains.answering.readings import Mode
 from sleicl_chains.answering.recipes import Choice, Verdict
 from sleicl_chains.errors import SleiclError
+from sleicl_chains.files import Home
 from sleicl_chains.models.abilities import weights_digest
 from sleicl_chains.models.reading import known_reading
 from sleicl_chains.tasks.labels import fold
@@ -114,14 +115,14 @@ def choose(baseline: str, candidates: Sequence[Candidate], verdict: Verdict, mod
     )
 
 
-def known_gain(weak: BaseChatModel, mode: Mode, arm: str, against: str, task: str) -> Known:
+def known_gain(weak: BaseChatModel, mode: Mode, arm: str, against: str, task: str, home: Home | None = None) -> Known:
     """Return what a prompt gained on another, read the same way by the same model, on other tasks than this one.
 
     Nothing (a mean of 0) where the model, the reading or the pair is not known, or the model is known not to follow
     guides.
     """
     found = next((one for one in _gains() if _is(one, weak, mode, arm, against)), None)
-    reading = known_reading(weak)
+    reading = known_reading(weak, home)
     if found is None or (reading and not reading.follows_guides):
         return Known()
     tasks = [one for name, one in found["tasks"].items() if fold(name) != fold(task)]

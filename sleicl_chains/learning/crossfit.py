@@ -131,9 +131,9 @@ def quadratic_score(shares: Mapping[str, float], answer: str) -> float:
 
 
 def folds(rows: Sequence[Example]) -> list[list[int]]:
-    """Return the row numbers of each fold: of each label the same share, by the hash of the folded text alone.
+    """Return the row numbers of each fold: of each label the same share, dealt out by the hash of the folded text.
 
-    So a row is held out with the same others wherever it stands in the file, and a near-copy beside its twin.
+    So a row is held out with the same others wherever it stands in the file.
     """
     ranked = sorted(range(len(rows)), key=lambda at: (rows[at].answer, text_id(rows[at].text)))
     return [sorted(ranked[start::FOLDS]) for start in range(FOLDS)]

@@ -117,7 +117,7 @@ def learn(
         grimoires = [_write(writer, task, parts, seed, say)]
         (keep or (lambda _: None))(grimoires[0])
     # 3. Ask, test and choose.
-    lesson = Lesson(task, parts, plan, weak, grimoires, mode, prior, seed, space, journal, progress)
+    lesson = Lesson(task, parts, plan, weak, grimoires, mode, prior, seed, space, journal, progress, home)
     say(lesson.forecast())
     return recipe_of(lesson, lesson.run(), weak_name, options or {}, embeddings)
 

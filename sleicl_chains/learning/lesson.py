@@ -16,6 +16,7 @@ from sleicl_chains.answering.readings import Mode, Prior
 from sleicl_chains.answering.recipes import AlsoTried, Choice, Shown, TestedRow, Verdict
 from sleicl_chains.errors import InputError
 from sleicl_chains.evaluation.progress import Progress
+from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.learning.choice import Candidate, choose, known_gain
 from sleicl_chains.learning.crossfit import CrossFit, Held
@@ -50,6 +51,8 @@ class Lesson:
     space: "Embeddings"
     journal: Journal | None
     progress: Progress | None
+    home: Home | None = None
+    """Where it is looked up how well the model follows guides."""
     notes: list[str] = field(default_factory=list)
 
     @cached_property
@@ -204,7 +207,7 @@ class Lesson:
         return choice.model_copy(update={"accuracy": float(right.mean()), "probe": self._probe(), "n": len(right)})
 
     def _candidate(self, asked: Asked, gains: Sequence[float]) -> Candidate:
-        known = known_gain(self.weak, self.mode, asked.arm, self.baseline.arm, self.task.name)
+        known = known_gain(self.weak, self.mode, asked.arm, self.baseline.arm, self.task.name, self.home)
         return Candidate(asked.arm, bool(asked.grimoire), gains, known)
 
     def chosen(self, choice: Choice) -> Asked:
