@@ -101,7 +101,9 @@ def choose(baseline: str, candidates: Sequence[Candidate], verdict: Verdict, mod
     shown = [one for one in candidates if one.shows_grimoire and verdict.finding != "hurts"]
     best = max(shown, key=lambda one: one.expected, default=None)
     if best and best.expected - without.expected >= LEAST_GAIN:
-        sure = "Shown on these rows" if verdict.finding == "helps" else "Not shown on these rows alone"
+        # What was shown was shown of the pair: that the same grimoire helps without examples was not tested.
+        shown_here = verdict.finding == "helps" and verdict.pair is not None and best.arm == verdict.pair[0]
+        sure = "Shown on these rows" if shown_here else "Not shown on these rows alone"
         return Choice(arm=best.arm, mode=mode, expected=best.expected, ground=f"taken: {best.ground}. {sure}")
     ground = [without.ground] if without is not none else []
     if best:
@@ -111,7 +113,7 @@ def choose(baseline: str, candidates: Sequence[Candidate], verdict: Verdict, mod
     elif verdict.finding == "hurts":
         ground.append("no grimoire, since it hurts")
     return Choice(
-        arm=without.arm, mode=mode, expected=without.expected, ground="; ".join(ground) or "no grimoire given"
+        arm=without.arm, mode=mode, expected=without.expected, ground="; ".join(ground) or "no grimoire to weigh"
     )
 
 

@@ -77,6 +77,12 @@ def test_a_grimoire_of_an_expected_gain_is_taken_and_the_ground_told() -> None:
     assert choose(BASE, [one], verdict("helps"), "blend").ground.endswith(". Shown on these rows")
 
 
+def test_what_was_shown_of_the_pair_is_not_said_of_another_prompt() -> None:
+    found = choose(BASE, [candidate("profound", steps(20, 0, 100)), candidate(PAIR, steps(9, 1, 100))],
+                   verdict("helps"), "blend")  # fmt: skip
+    assert found.arm == "profound" and found.ground.endswith(". Not shown on these rows alone")
+
+
 @pytest.mark.parametrize(("gain", "taken"), [(LEAST_GAIN * 0.99, BASE), (LEAST_GAIN * 1.01, PAIR), (-0.1, BASE)])
 def test_below_the_least_gain_no_grimoire_is_taken(gain: float, taken: str) -> None:
     for finding in ("no difference shown", "helps"):
@@ -98,7 +104,7 @@ def test_zero_shot_is_taken_where_more_is_expected_of_it() -> None:
     assert (found.arm, found.expected) == ("zero-shot", better.expected)
     assert found.ground.startswith("zero-shot +0.125 on 80 rows; of other tasks nothing is known")
     assert choose(BASE, [worse], NOTHING, "score").model_dump() == {
-        "arm": BASE, "mode": "score", "expected": 0.0, "ground": "no grimoire given", "accuracy": None,
+        "arm": BASE, "mode": "score", "expected": 0.0, "ground": "no grimoire to weigh", "accuracy": None,
         "probe": None, "n": 0,
     }  # fmt: skip
 
