@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 Finding = Literal["helps", "no difference shown", "hurts"]
 
 _CLOSED = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+_Rate = Annotated[float, Field(ge=0, le=1)]
+_Gain = Annotated[float, Field(ge=-1, le=1)]
+_Count = Annotated[int, Field(ge=0, le=10**9)]
 
 
 class Verdict(BaseModel):
@@ -51,25 +54,25 @@ class Verdict(BaseModel):
     """The prompt with the grimoire and the same without; None where nothing was tested."""
     grimoire: str = ""
     """Its id."""
-    difference: float | None = None
+    difference: _Gain | None = None
     """Accuracy with the grimoire less accuracy without, on the same rows; None where nothing was tested."""
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
+    low: _Gain | None = None
+    high: _Gain | None = None
+    p: _Rate | None = None
     """Two-sided, of the sign-flip test."""
-    n: int = 0
+    n: _Count = 0
     """Rows of the test, each answered by readers that were fitted on others."""
-    smallest_shown: float | None = None
+    smallest_shown: _Rate | None = None
     """The smallest true difference that a test like this finds four times in five; None where none would be."""
     tested: Literal["score", "right"] | None = None
     """What the test is on: the quadratic score of the probabilities, or whether answers are right."""
-    level: float | None = None
+    level: _Rate | None = None
     """Below which p shows something."""
-    fixed: int = 0
+    fixed: _Count = 0
     """Rows that are right with the grimoire alone."""
-    broken: int = 0
+    broken: _Count = 0
     """Rows that are right without it alone."""
-    accuracy: tuple[float, float] | None = None
+    accuracy: tuple[_Rate, _Rate] | None = None
     """With and without."""
     rows_known: bool = True
     """Whether it is known which rows the grimoire was written from; else some may be among those of the test."""
@@ -84,11 +87,11 @@ class AlsoTried(BaseModel):
 
     arm: str
     grimoire: str = ""
-    difference: float
+    difference: _Gain
     """Accuracy less that of the pair's prompt without a grimoire, on the same rows."""
-    p: float
+    p: _Rate
     """Two-sided, adjusted for all prompts that were also tried."""
-    n: int
+    n: _Count
 
 
 class Choice(BaseModel):
@@ -98,26 +101,26 @@ class Choice(BaseModel):
 
     arm: str
     mode: Mode
-    expected: float | None = None
+    expected: _Gain | None = None
     """Expected gain in accuracy on the pair's prompt without a grimoire; None where there was nothing to weigh."""
     ground: str
     """In words."""
-    accuracy: float | None = None
+    accuracy: _Rate | None = None
     """On the rows of the test, each answered by a reader that was fitted on others; None where they were not asked."""
-    probe: float | None = None
+    probe: _Rate | None = None
     """The same of a linear model on embeddings, without any language model."""
-    n: int = 0
+    n: _Count = 0
 
 
 class TestedRow(BaseModel):
-    """What the prompts that were asked about all rows made of one; no text of it."""
+    """What the prompts that were asked about all rows made of one: its answers, not its text."""
 
     model_config = _CLOSED
 
     row: str
     """Its content hash."""
     gold: str
-    said: dict[str, tuple[str | None, float | None]]
+    said: dict[ArmName, tuple[str | None, _Rate | None]]
     """By arm: the answer of a reader that had not seen the row, and its probability."""
 
 

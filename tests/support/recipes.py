@@ -5,6 +5,7 @@ from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
+from sleicl_chains.answering.arms import ArmName
 from sleicl_chains.answering.recipes import AlsoTried, Choice, Recipe, Shown, TestedRow, Verdict, told_by
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.rows import Example
@@ -36,7 +37,7 @@ ROWS = [
     Example("Refund me", "billing"), Example("No sound", "technical"),
 ]  # fmt: skip
 """Those of the test of `after_a_test`."""
-_SAID = {
+_SAID: dict[ArmName, tuple[str | None, ...]] = {
     "few-shot": ("technical", "technical", "billing", "billing"),
     "simple+few-shot": ("billing", "technical", "technical", "billing"),
     "zero-shot": ("billing", None, "billing", "technical"),
