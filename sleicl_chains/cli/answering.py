@@ -1,6 +1,5 @@
 """`sleicl demo`, `sleicl evaluate` and `sleicl ask`: the weak model at work."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +25,7 @@ from sleicl_chains.cli.options import (
     TaskOption,
     TextsOption,
 )
-from sleicl_chains.cli.printing import say
+from sleicl_chains.cli.printing import quoted, say
 from sleicl_chains.cli.steps import (
     journal_of,
     model_options,
@@ -126,12 +125,7 @@ def _print_evaluation(report: "Report", as_json: bool) -> None:
         return
     print_report(report)
     if report.run:
-        say([f"Rows: {report.run} (a page of them: sleicl report {_quoted(report.run)})"])
-
-
-def _quoted(place: str) -> str:
-    """Return a path as a shell takes it, also where it begins as an option does."""
-    return shlex.quote(f"./{place}" if place.startswith("-") else place)
+        say([f"Rows: {report.run} (a page of them: sleicl report {quoted(report.run)})"])
 
 
 def _named(arms: str | None, *, learned: bool) -> list[str] | None:

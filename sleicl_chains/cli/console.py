@@ -1,6 +1,5 @@
 """What the command line prints: tables on stdout, progress and notes on stderr."""
 
-import shlex
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,7 @@ from rich.text import Text
 
 from sleicl_chains.answering.arms import asks_a_model
 from sleicl_chains.answering.priors import MEAN_ROWS
-from sleicl_chains.cli.printing import for_stream, guard, say
+from sleicl_chains.cli.printing import for_stream, guard, quoted, say
 from sleicl_chains.evaluation.summary import ArmResult, Report
 from sleicl_chains.evaluation.words import TRIED, recipe_verdict, tried_against, tried_cells, verdict
 
@@ -165,6 +164,8 @@ def print_recipe(recipe: "Recipe", after: str = "") -> None:
 
 def after_learning(recipe: "Recipe", file: Path, card: str = "CARD") -> str:
     """Return what to do with a recipe that was learned: see its test, and try it on other rows."""
-    name = shlex.quote(f"./{file}" if str(file).startswith("-") else str(file))
+    name = quoted(file)
     own = f"on rows of their own: sleicl evaluate --task {card} --rows TEST --recipe {name}"
-    return f"sleicl report {name} shows the pair row by row; {own}" if recipe.tested else own
+    if not recipe.tested:
+        return own
+    return f"sleicl report {name} shows {'the pair row by row' if recipe.verdict.pair else 'its test'}; {own}"

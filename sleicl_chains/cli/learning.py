@@ -1,6 +1,5 @@
 """`sleicl learn`: from labelled rows to a recipe, with the verdict on the grimoire."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +20,7 @@ from sleicl_chains.cli.options import (
     TaskOption,
     WeakOption,
 )
-from sleicl_chains.cli.printing import say
+from sleicl_chains.cli.printing import quoted, say
 from sleicl_chains.cli.recipes import as_object
 from sleicl_chains.cli.steps import (
     journal_of,
@@ -88,4 +87,4 @@ def learn(
     if as_json:
         print_json(as_object(found))
         return
-    print_recipe(found, after_learning(found, recipe, shlex.quote(str(card))))
+    print_recipe(found, after_learning(found, recipe, quoted(card)))

@@ -1,8 +1,10 @@
 """What reaches a terminal is text: no row, reply, file name or server can move the cursor or hide what it says."""
 
+import shlex
 import sys
 import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, TextIO
 
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -75,3 +77,8 @@ def say(lines: str | Iterable[str]) -> None:
     """Print a note, or several, on stderr."""
     for line in [lines] if isinstance(lines, str) else lines:
         print(line, file=sys.stderr, flush=True)
+
+
+def quoted(place: str | Path) -> str:
+    """Return a path as a shell takes it, also where it begins as an option does."""
+    return shlex.quote(f"./{place}" if str(place).startswith("-") else str(place))

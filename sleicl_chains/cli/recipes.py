@@ -1,12 +1,12 @@
 """`sleicl recipe`: what a recipe says, as a person reads it."""
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sleicl_chains.cli.options import JsonOption
+from sleicl_chains.cli.printing import quoted
 from sleicl_chains.cli.steps import print_json
 
 if TYPE_CHECKING:
@@ -45,10 +45,8 @@ def show_recipe(
         print(f"{name + ':':<10} {told}")
     print()
     print_recipe(recipe, after_learning(recipe, file) if recipe.choice else "")
-    quoted = shlex.quote(f"./{file}" if str(file).startswith("-") else str(file))
-    print(
-        f"\nTo use it: sleicl ask --recipe {quoted} QUESTION, or a whole file: sleicl batch {quoted} IN.csv -o OUT.csv"
-    )
+    name = quoted(file)
+    print(f"\nTo use it: sleicl ask --recipe {name} QUESTION, or a whole file: sleicl batch {name} IN.csv -o OUT.csv")
 
 
 def as_object(recipe: "Recipe") -> dict[str, Any]:
@@ -81,8 +79,13 @@ def _told(recipe: "Recipe") -> list[tuple[str, str]]:
         ("Shows", ", ".join(["the task's description", *shows]) + "; then the question"),
         ("Reads", f"{_READ[recipe.mode]}{_corrected(recipe)}"),
         ("Learned", f"from {made}"),
-        ("Holds", f"{rows} training rows as text" if rows else "no training rows"),
+        ("Holds", (f"{rows} training rows as text" if rows else "no training rows") + _answers_held(recipe)),
     ]
+
+
+def _answers_held(recipe: "Recipe") -> str:
+    """Say that an open-ended task's test is in the file: its answers are texts, not labels."""
+    return "" if recipe.task.labels or not recipe.tested else f", of {len(recipe.tested)} tested rows the answers"
 
 
 def _corrected(recipe: "Recipe") -> str:

@@ -166,6 +166,8 @@ def _choice_line(recipe: "Recipe") -> str:
         return said
     low, high = wilson(round(choice.accuracy * choice.n), choice.n)
     unseen = "that it does not show" if recipe.reader is None else "that its reader was not fitted on"
+    if any(len(row.said) > 1 for row in recipe.tested[:1]):
+        unseen += " (but it was chosen by them, which flatters it)"
     said += f" Right on {choice.accuracy:.3f} [{low:.3f}, {high:.3f}] of {choice.n} rows {unseen}"
     if choice.probe is None:
         return f"{said}."
@@ -175,8 +177,11 @@ def _choice_line(recipe: "Recipe") -> str:
 
 def tried_against(recipe: "Recipe") -> str:
     """Return what the differences of what was also tried are against, and what their p are."""
-    baseline = recipe.verdict.pair[1] if recipe.verdict.pair else "the prompt without a grimoire"
-    return f"against {baseline}; p holds for all of them together"
+    found = recipe.verdict
+    # The first prompt that was asked is the pair's without a grimoire, whether there was a grimoire or not.
+    baseline = found.pair[1] if found.pair else next((arm for row in recipe.tested for arm in row.said), "the first")
+    shows = f" and shows something below {found.level:.2f}" if found.level is not None else ""
+    return f"against {baseline}; p holds for all of them together{shows}"
 
 
 TRIED = ("arm", "grimoire", "rows", "difference in accuracy", "p")

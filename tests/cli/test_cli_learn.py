@@ -100,7 +100,7 @@ def test_shots_and_thorough_are_passed_on(desk: Desk, guide: Path, tmp_path: Pat
     lines = done.out.splitlines()
     assert lines[:5] == recipe_verdict(found, lines[4].removeprefix("Next: "))
     assert lines[4].startswith(f"Next: sleicl report {file} shows the pair row by row; on rows of their own: sleicl ")
-    assert lines[6] == "Also tried, against zero-shot; p holds for all of them together"
+    assert lines[6] == "Also tried, against zero-shot; p holds for all of them together and shows something below 0.05"
     assert lines[-1].split()[:2] == ["knn", "24"]
     shown = sleicl("recipe", "show", file).out
     assert "\n".join(lines[:4]) in shown and "\n".join(lines[5:]) in shown

@@ -33,7 +33,8 @@ def test_what_helps_is_told_in_five_lines() -> None:
         "So many rows show a true difference of about 0.12 four times in five; smaller ones take more rows (no test on "
         "80 rows can show +0.03).",
         "The recipe: simple+few-shot, read by blend; taken: x. Shown. Right on 0.900 [0.815, 0.948] of 80 rows that "
-        "its reader was not fitted on; the probe, without any language model, on 0.950, which does as well or better.",
+        "its reader was not fitted on (but it was chosen by them, which flatters it); the probe, without any language "
+        "model, on 0.950, which does as well or better.",
         "Next: go on",
     ]
 
@@ -116,7 +117,9 @@ def test_a_recipe_of_an_earlier_version_says_what_it_tested(tmp_path: Path) -> N
 
 def test_what_was_also_tried_has_a_p_for_all_together() -> None:
     recipe = after_a_test()
-    assert tried_against(recipe) == "against few-shot; p holds for all of them together"
+    together = "against few-shot; p holds for all of them together"
+    assert tried_against(recipe) == f"{together} and shows something below 0.01"
+    assert tried_against(after_a_test(verdict={"pair": None, "level": None})) == together
     assert tried_cells(recipe) == [
         ("zero-shot", "", "4", "+0.250", "0.800"), ("simple", "desk-1", "2", "-0.500", "< 0.001")
     ]  # fmt: skip
