@@ -22,7 +22,7 @@ from sleicl_chains.learning.choice import Candidate, choose, known_gain
 from sleicl_chains.learning.crossfit import CrossFit, Held
 from sleicl_chains.learning.cut import Cut
 from sleicl_chains.learning.plan import Plan
-from sleicl_chains.learning.survey import Asked, Survey, foretold_seconds
+from sleicl_chains.learning.survey import Asked, foretold_seconds
 from sleicl_chains.learning.verdict import Compared, also_tried, rights, verdict_on
 from sleicl_chains.models.journal import Journal
 from sleicl_chains.tasks.cards import Task
@@ -54,6 +54,8 @@ class Lesson:
     home: Home | None = None
     """Where it is looked up how well the model follows guides."""
     notes: list[str] = field(default_factory=list)
+    _done: int = 0
+    _held: dict[tuple[int, int], list[Held]] = field(default_factory=dict)
 
     @cached_property
     def crossfit(self) -> CrossFit:
@@ -64,11 +66,6 @@ class Lesson:
     def half(self) -> CrossFit:
         """Fits on the half of the rows that prompts which are only also tried are asked about."""
         return CrossFit(self.task, self.parts.tested[: len(self.parts.tested) // 2], self.seed)
-
-    @cached_property
-    def survey(self) -> Survey:
-        """The weak model's answers so far."""
-        return Survey(self.mode, self.progress or (lambda *_: None), self.plan.questions(len(self.parts.tested)))
 
     @cached_property
     def baseline(self) -> Asked:
@@ -104,7 +101,7 @@ class Lesson:
         """Ask a few questions, and say how long all will take."""
         if self.parts.untested:
             return "That takes a minute or two."
-        seconds = foretold_seconds(self.survey, self.prompts) + len(self.prompts) * FIT_SECONDS
+        seconds = foretold_seconds(self.prompts) + len(self.prompts) * FIT_SECONDS
         kept = "; answers that the journal keeps take none of it" if self.journal else ""
         return f"About {max(1, round(seconds / 60))} min, by the first questions{kept}."
 
@@ -137,11 +134,20 @@ class Lesson:
         observer = Observer(
             self.weak, self.task, arm, self.grimoires[grimoire] if arm.form else None,
             shown if arm.examples == "few-shot" else (),
-            Neighbours([*shown, *kept], self.space) if arm.examples == "knn" else None,
+            # From rows that it is not asked about: their answers have no say in what is made of them.
+            Neighbours([*shown, *kept[len(self.half.rows) :]], self.space) if arm.examples == "knn" else None,
             # A cue is chosen by texts without their answers; by those outside of the test where there are any.
             cue_texts=tuple(row.text for row in shown or kept), embeddings=self.space, journal=self.journal,
         )  # fmt: skip
-        return Asked(observer, kept if rows is None else rows)
+        return Asked(observer, self.mode, kept if rows is None else rows, self._note)
+
+    def _note(self, prompt: str) -> None:
+        """Count a question, and tell of it."""
+        self._done += 1
+        if self.progress:
+            n = len(self.parts.tested)
+            planned = n if self.parts.untested else self.plan.questions(n)
+            self.progress(prompt, self._done, max(self._done, planned))
 
     def ask(self) -> None:
         """Ask all questions.
@@ -153,7 +159,7 @@ class Lesson:
             self._ask(asked)
 
     def _ask(self, asked: Asked) -> None:
-        self.survey.ask(asked)
+        asked.ask()
         if not asked.fits and asked is self.baseline:
             raise InputError(
                 f"learn: {asked.arm} does not fit the weak model's context; give a larger one (--option n_ctx=8192), "
@@ -169,10 +175,8 @@ class Lesson:
         crossfit = crossfit or self.crossfit
         key = (id(asked), len(crossfit.rows))
         if key not in self._held:
-            self._held[key] = self.survey.held_out(asked, crossfit)
+            self._held[key] = asked.held_out(crossfit)
         return self._held[key]
-
-    _held: dict[tuple[int, int], list[Held]] = field(default_factory=dict)
 
     def _compared(self, asked: Asked) -> Compared:
         """Compare a prompt with the baseline on the rows that it was asked about."""
@@ -249,7 +253,7 @@ class Lesson:
         if self.mode == "generate":
             return found
         seen = [(asked.seen[row.id], row) for row in asked.rows if row.id in asked.seen]
-        reader, _ = self.crossfit.fit(seen, self.survey.groups(asked))
+        reader, _ = self.crossfit.fit(seen, asked.groups)
         answered = [
             (one.share, one.label == row.answer) for one, row in zip(held, asked.rows, strict=True) if one.label
         ]
