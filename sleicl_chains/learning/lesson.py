@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from langchain_core.embeddings import Embeddings
 
 
-FIT_SECONDS = 6
+FIT_SECONDS = 2
 """Cross-fitting one prompt's readers on a hundred rows."""
 
 

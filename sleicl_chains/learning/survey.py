@@ -95,14 +95,16 @@ def _generated(chain: Solver, row: Example) -> tuple[Observation, str | None]:
 def foretold_seconds(prompts: Sequence[Asked]) -> float:
     """Return the seconds that all questions take, at a price for each and for each character that is read anew.
 
-    The first is measured on the shortest prompt, the second on one question under the longest. What the journal keeps
-    counts as it was timed then.
+    Both are told from a few questions under the shortest prompt, which read little, and one under the longest, which
+    reads all of it. What the journal keeps counts as it was timed then.
     """
     ranked = sorted(prompts, key=lambda one: len(_text(one, one.rows[0])))
     each, _ = _pace(ranked[0], PILOT)
     whole, characters = _pace(ranked[-1], 1)
-    a_character = max(0.0, whole - each) / characters
-    return sum(len(one.rows) * each + a_character * fresh_characters(one) for one in prompts)
+    little = fresh_characters(ranked[0]) / len(ranked[0].rows)
+    a_character = max(0.0, whole - each) / max(1.0, characters - little)
+    a_question = max(0.0, each - a_character * little)
+    return sum(len(one.rows) * a_question + a_character * fresh_characters(one) for one in prompts)
 
 
 def _pace(asked: Asked, count: int) -> tuple[float, int]:
