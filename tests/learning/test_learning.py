@@ -352,6 +352,16 @@ def test_a_rows_answer_has_no_say_in_what_is_made_of_it(make: Any, monkeypatch: 
     assert said[0].said == said[1].said and said[0].gold != said[1].gold
 
 
+def test_the_nearest_rows_are_none_that_are_asked_about() -> None:
+    """Else a row's answer, shown beside another question, has a say in how that one's evidence is read, and its own."""
+    model = scorer(guess)
+    learned(model, 60, grimoires=[], shots=0, thorough=True)
+    shown = [prompt for _, prompt in model.calls if prompt.count("\nhuman: ") > 1]  # by knn alone
+    asked = {question_of(prompt) for prompt in shown}
+    assert len(asked) == 30 == len(shown)
+    assert not [text for prompt in shown for text in asked - {question_of(prompt)} if f"{text}\n" in prompt]
+
+
 def test_a_grimoire_of_unknown_rows_is_told_from_one_of_known_rows() -> None:
     elsewhere = Example("read before", "left")
     book = replace(CLUE, provenance=Provenance(examples=(elsewhere.id,), text_ids=(text_id(elsewhere.text),)))
