@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from langchain_core.embeddings import Embeddings
 
+from sleicl_chains.answering.arms import Arm
 from sleicl_chains.answering.fitting import fit_linear
 from sleicl_chains.answering.priors import mean_shares, prior_texts
 from sleicl_chains.answering.readers import BlendReader, PriorReader, Reader
@@ -325,7 +326,7 @@ def test_each_row_of_the_test_is_written_down_without_its_text(make: Any) -> Non
     assert [(one.row, one.gold) for one in recipe.tested] == [(row.id, row.answer) for row in parts.tested]
     arms = {"few-shot", "simple+few-shot", "zero-shot", "simple"}
     assert all(set(one.said) == arms for one in recipe.tested)
-    pair = recipe.verdict.pair or ("", "")
+    pair = [Arm.of(name).name for name in recipe.verdict.pair or ()]
     right = [[one.said[arm][0] == one.gold for one in recipe.tested] for arm in pair]
     assert recipe.verdict.accuracy == tuple(sum(side) / 52 for side in right)
     assert recipe.verdict.fixed == sum(ours and not theirs for ours, theirs in zip(*right, strict=True))

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from sleicl_chains.answering.arms import names_grimoire
+from sleicl_chains.answering.arms import ArmName, names_grimoire
 from sleicl_chains.answering.recipes import Recipe, TestedRow
 from sleicl_chains.errors import InputError, RunError
 from sleicl_chains.evaluation.answered import AnsweredRow
@@ -40,7 +40,7 @@ def run_of(recipe: Recipe, file: Path) -> Run:
             f"{file}: tested: its rows are not all answered by the same prompts, the pair's among them. It was changed "
             "after learning: run `sleicl learn` again"
         )
-    rows = {arm: [_answered(recipe, arm, row) for row in recipe.tested] for arm in arms}
+    rows: dict[str, list[AnsweredRow]] = {arm: [_answered(recipe, arm, row) for row in recipe.tested] for arm in arms}
     notes = [*recipe.warnings, *([] if recipe.reader is None else [HELD_OUT])]
     table = tabulate(rows, recipe.task.labels, name=recipe.task.name)
     # No difference stands without the p that its test gives it: not the table's, against zero-shot.
@@ -54,7 +54,7 @@ def run_of(recipe: Recipe, file: Path) -> Run:
     return Run(report, recipe.date, rows, recipe_verdict(recipe), tried)
 
 
-def _answered(recipe: Recipe, arm: str, row: TestedRow) -> AnsweredRow:
+def _answered(recipe: Recipe, arm: ArmName, row: TestedRow) -> AnsweredRow:
     label, chance = row.said[arm]
     return AnsweredRow(
         arm=arm, row=row.row, gold=row.gold, prediction=label, valid=label is not None, mode=recipe.mode,
