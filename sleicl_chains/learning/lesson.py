@@ -100,7 +100,7 @@ class Lesson:
     def forecast(self) -> str:
         """Ask a few questions, and say how long all will take."""
         if self.parts.untested:
-            return "That takes a minute or two."
+            return f"One prompt alone is asked about {len(self.parts.tested)} rows."
         seconds = foretold_seconds(self.prompts) + len(self.prompts) * FIT_SECONDS
         kept = "; answers that the journal keeps take none of it" if self.journal else ""
         return f"About {max(1, round(seconds / 60))} min, by the first questions{kept}."
