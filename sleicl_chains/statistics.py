@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 _Z = 1.959963984540054
 """97.5% point of the normal distribution."""
+_FLIPS_AT_ONCE = 500
+"""All flips of many rows would not fit into memory."""
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:
@@ -74,8 +76,10 @@ def sign_flips(differences: Sequence[Sequence[float]], *, seed: int = 0, flips: 
     # The sum over the rows in units of its spread under flips, sqrt(sum of squares), so that comparisons weigh alike.
     spread = np.sqrt((steps**2).sum(axis=1))
     unit = steps / np.where(spread > 0, spread, 1.0)[:, None]
-    signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(flips, steps.shape[1]))
-    largest = np.abs(signs @ unit.T).max(axis=1)
+    rng = np.random.default_rng(seed)
+    blocks = [min(_FLIPS_AT_ONCE, flips - at) for at in range(0, flips, _FLIPS_AT_ONCE)]
+    signs = (rng.choice((-1.0, 1.0), size=(count, steps.shape[1])) for count in blocks)
+    largest = np.concatenate([np.abs(each @ unit.T).max(axis=1) for each in signs])
     # What was seen is one of the flips as well, so p is never 0. A hair less, since sums of equal numbers may differ.
     found = np.abs(unit.sum(axis=1))[:, None]
     return [float(p) for p in (1 + (largest >= found - 1e-9).sum(axis=1)) / (1 + flips)]

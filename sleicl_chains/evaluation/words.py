@@ -79,8 +79,8 @@ def _named(report: Report, shown: ArmResult, plain: ArmResult) -> str:
 TOO_FEW = 150
 """Rows on which a gain of a few points cannot be shown: of 100, three are fixed and none is broken."""
 _ON = {
-    "score": "of a sign-flip test on how good the probabilities are (quadratic score)",
-    "right": "of a sign-flip test on right and wrong answers",
+    "score": "by a sign-flip test of the probabilities' quadratic score",
+    "right": "by a sign-flip test of right and wrong",
 }
 
 
@@ -124,7 +124,7 @@ def _difference_line(found: "Verdict") -> str:
         ours, theirs = found.accuracy
         counts = f" ({ours:.3f} against {theirs:.3f}; {found.fixed} fixed, {found.broken} broken)"
     test = f" {_ON[found.tested]}" if found.tested else ""
-    level = f", which shows something below {found.level:.2f}" if found.level is not None else ""
+    level = f"; below {found.level:.2f} something is shown" if found.level is not None else ""
     return f"Difference in accuracy: {span} on {found.n} rows{counts}, {p}{test}{level}.{_undecided(found)}"
 
 

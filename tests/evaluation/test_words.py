@@ -29,7 +29,7 @@ def test_what_helps_is_told_in_five_lines() -> None:
     assert recipe_verdict(recipe, "go on") == [
         "Verdict on the grimoire: helps. simple+few-shot (desk-1) against few-shot, read by blend.",
         "Difference in accuracy: +0.100 [+0.050, +0.150] on 80 rows (0.900 against 0.800; 9 fixed, 1 broken), p < 0.001"
-        " of a sign-flip test on how good the probabilities are (quadratic score), which shows something below 0.01.",
+        " by a sign-flip test of the probabilities' quadratic score; below 0.01 something is shown.",
         "So many rows show a true difference of about 0.12 four times in five; smaller ones take more rows (no test on "
         "80 rows can show +0.03).",
         "The recipe: simple+few-shot, read by blend; taken: x. Shown. Right on 0.900 [0.815, 0.948] of 80 rows that "
@@ -47,15 +47,13 @@ def test_what_hurts_on_rows_that_may_be_its_own_says_both() -> None:
         "grimoire was written from is not known: some may be among these."
     )
     assert second.startswith("Difference in accuracy: -0.100 [-0.150, -0.050] on 80 rows (")
-    assert second.endswith(
-        "p < 0.001 of a sign-flip test on right and wrong answers, which shows something below 0.05."
-    )
+    assert second.endswith("p < 0.001 by a sign-flip test of right and wrong; below 0.05 something is shown.")
 
 
 def test_no_difference_shown_is_not_no_difference() -> None:
     lines = said(SHOWN | {"finding": "no difference shown", "p": 0.3, "low": -0.1})
     assert lines[0].startswith("Verdict on the grimoire: no difference shown. simple+few-shot")
-    assert lines[1].endswith("which shows something below 0.01.")
+    assert lines[1].endswith("below 0.01 something is shown.")
     assert lines[2].endswith('(no test on 80 rows can show +0.03). "No difference shown" is not "no difference".')
     many = said(SHOWN | {"finding": "no difference shown", "n": 2000, "smallest_shown": 0.02})[2]
     assert "0.02 four times" in many and "+0.03" not in many and many.endswith('is not "no difference".')
@@ -75,7 +73,7 @@ def test_no_difference_shown_is_not_no_difference() -> None:
     ],
 )  # fmt: skip
 def test_figures_that_look_otherwise_are_explained(found: dict[str, Any], words: str) -> None:
-    assert said(SHOWN | {"finding": "no difference shown"} | found)[1].endswith(f"below 0.01.{words}")
+    assert said(SHOWN | {"finding": "no difference shown"} | found)[1].endswith(f"below 0.01 something is shown.{words}")
     assert words not in said(SHOWN | {"finding": "helps"} | found)[1]
 
 
