@@ -73,7 +73,8 @@ def test_no_difference_shown_is_not_no_difference() -> None:
     ],
 )  # fmt: skip
 def test_figures_that_look_otherwise_are_explained(found: dict[str, Any], words: str) -> None:
-    assert said(SHOWN | {"finding": "no difference shown"} | found)[1].endswith(f"below 0.01 something is shown.{words}")
+    line = said(SHOWN | {"finding": "no difference shown"} | found)[1]
+    assert line.endswith(f"below 0.01 something is shown.{words}")
     assert words not in said(SHOWN | {"finding": "helps"} | found)[1]
 
 
