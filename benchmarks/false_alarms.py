@@ -147,7 +147,20 @@ def main() -> None:
 def keep(record: dict[str, Any]) -> None:
     """Write a run's line."""
     with RESULTS.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+        file.write(json.dumps(_short(record)) + "\n")
+
+
+def _short(value: Any) -> Any:
+    """Return numbers to four digits after the point, of which the tables show three."""
+    if isinstance(value, dict):
+        return {name: _short(one) for name, one in value.items()}
+    return (
+        [round(one, 4) for one in value]
+        if isinstance(value, list)
+        else round(value, 4)
+        if isinstance(value, float)
+        else value
+    )
 
 
 def records() -> list[dict[str, Any]]:

@@ -50,6 +50,8 @@ class Candidate:
     steps: Sequence[float]
     """What each row adds to the difference in accuracy: 1, 0 or -1; empty where nothing was asked."""
     known: Known
+    p: float | None = None
+    """Of the difference, where it is not the pair's own: adjusted for all that was also tried."""
 
     @property
     def difference(self) -> float:
@@ -76,6 +78,7 @@ class Candidate:
         """What was measured, what is known, and what is expected of both, in words."""
         known = self.known
         here = f"{self.arm} {self.difference:+.3f} on {len(self.steps)} rows" if self.steps else self.arm
+        here += "" if self.p is None else f" (p = {self.p:.3f})"
         others = (
             f"on {known.tasks} other tasks {known.model} gained {known.mean:+.3f} by it"
             if known.tasks

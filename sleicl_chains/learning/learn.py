@@ -114,7 +114,7 @@ def learn(
     # 2. Have the grimoire written, if it is not there.
     if strong and writes:
         writer = grimoire_writer(strong, strong_name=strong_name, journal=journal, budget=budget)
-        grimoires = [_write(writer, task, parts, seed, say)]
+        grimoires = [_write(writer, task, parts, shots or per_label(task), seed, say)]
         (keep or (lambda _: None))(grimoires[0])
     # 3. Ask, test and choose.
     lesson = Lesson(task, parts, plan, weak, grimoires, mode, prior, seed, space, journal, progress, home)
@@ -142,9 +142,11 @@ def _writing(
     return [f"{name} writes a grimoire from {len(parts.drawn)} rows first: 2 or 3 calls, about {tokens} tokens."]
 
 
-def _write(writer: "Runnable[WriteInput, Grimoire]", task: Task, parts: Cut, seed: int, say: Notice) -> Grimoire:
+def _write(
+    writer: "Runnable[WriteInput, Grimoire]", task: Task, parts: Cut, each: int, seed: int, say: Notice
+) -> Grimoire:
     """Have a grimoire written from the rows that are shown."""
-    about: dict[str, Any] = {"sampler": "kmeans", "per_label": per_label(task), "seed": seed}
+    about: dict[str, Any] = {"sampler": "kmeans", "per_label": each, "seed": seed}
     written = writer.invoke({"task": task, "examples": parts.drawn, **about})  # type: ignore[typeddict-item]
     for warning in written.provenance.warnings:
         say(f"Warning: {warning}.")

@@ -111,9 +111,10 @@ class Lesson:
             return self._untested()
         self.ask()
         verdict = self.verdict()
-        choice = self.choice(verdict)
+        tried = self.also_tried()
+        choice = self.choice(verdict, tried)
         return {
-            "verdict": verdict, "also_tried": self.also_tried(), "choice": choice, "tested": self.tested(),
+            "verdict": verdict, "also_tried": tried, "choice": choice, "tested": self.tested(),
             "warnings": self.notes, **self.taken(choice),
         }  # fmt: skip
 
@@ -199,10 +200,13 @@ class Lesson:
         tried = [one for one in [*self.cheaper, *self.others] if one.fits]
         return also_tried([(one.arm, one.grimoire, self._compared(one)) for one in tried], len(self.crossfit.rows))
 
-    def choice(self, verdict: Verdict) -> Choice:
+    def choice(self, verdict: Verdict, tried: Sequence[AlsoTried]) -> Choice:
         """Return which of the pair and its cheaper neighbours the recipe takes."""
         found = [one for one in [*self.cheaper, *self.pair] if one.fits]
-        candidates = [self._candidate(one, self._compared(one).gains.tolist()) for one in found]
+        p = {(one.arm, one.grimoire): one.p for one in tried}
+        candidates = [
+            self._candidate(one, self._compared(one).gains.tolist(), p.get((one.arm, one.grimoire))) for one in found
+        ]
         return self._measured(choose(self.baseline.arm, candidates, verdict, self.mode))
 
     def _measured(self, choice: Choice) -> Choice:
@@ -210,9 +214,9 @@ class Lesson:
         right = rights(self.held(self.chosen(choice)), self.crossfit.rows, self.task.labels)
         return choice.model_copy(update={"accuracy": float(right.mean()), "probe": self._probe(), "n": len(right)})
 
-    def _candidate(self, asked: Asked, gains: Sequence[float]) -> Candidate:
+    def _candidate(self, asked: Asked, gains: Sequence[float], p: float | None = None) -> Candidate:
         known = known_gain(self.weak, self.mode, asked.arm, self.baseline.arm, self.task.name, self.home)
-        return Candidate(asked.arm, bool(asked.grimoire), gains, known)
+        return Candidate(asked.arm, bool(asked.grimoire), gains, known, p)
 
     def chosen(self, choice: Choice) -> Asked:
         """Return the prompt of a choice."""
