@@ -151,13 +151,13 @@ def keep(record: dict[str, Any]) -> None:
 
 
 def _short(value: Any) -> Any:
-    """Return numbers to five digits after the point, which tells every p of 10,000 flips from the next."""
+    """Return numbers to six digits after the point, which tells every p of 10,000 flips from the next."""
     if isinstance(value, dict):
         return {name: _short(one) for name, one in value.items()}
     return (
-        [round(one, 5) for one in value]
+        [round(one, 6) for one in value]
         if isinstance(value, list)
-        else round(value, 5)
+        else round(value, 6)
         if isinstance(value, float)
         else value
     )
