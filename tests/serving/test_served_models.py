@@ -114,11 +114,12 @@ def check_all_clients(server: Serving, task_labels: tuple[str, ...]) -> None:
         assert {one.token for one in answer.logprobs.content[0].top_logprobs} == set(task_labels)
     settings: dict[str, Any] = {"base_url": server.url, "api_key": "none", "max_tokens": 6, "temperature": 0}
     assert "".join(one.text for one in ChatOpenAI(model="chat", **settings).stream("Say hello"))
-    reply = httpx.post(
-        f"{server.address}/api/chat", timeout=120,
-        json={"model": "chat", "messages": [{"role": "user", "content": "Hello"}], "stream": False, "format": {
-            "type": "object", "properties": {"word": {"enum": ["yes", "no"]}}, "required": ["word"]}},
-    )  # fmt: skip
+    schema = {
+        "type": "object", "properties": {"word": {"enum": ["yes", "no"]}}, "required": ["word"],
+        "additionalProperties": False,  # by the standard a schema without it allows any others
+    }  # fmt: skip
+    asked = {"model": "chat", "messages": [{"role": "user", "content": "Hello"}], "stream": False, "format": schema}
+    reply = httpx.post(f"{server.address}/api/chat", timeout=120, json=asked)
     assert json.loads(reply.json()["message"]["content"]) in ({"word": "yes"}, {"word": "no"})
     model = ChatOllama(model="chat", base_url=server.address, validate_model_on_init=True, num_predict=5)
     assert model.invoke("Hello").text

@@ -13,7 +13,10 @@ from sleicl_chains.models.ollama.model import OllamaModel
 from sleicl_chains.models.ollama.versions import LOGPROBS_SINCE, REFUSES_SINCE, dotted, is_before, untried
 
 _WORDS = " ".join(f"word {number}" for number in range(60))
-_SCHEMA = {"type": "object", "properties": {"colour": {"enum": ["red", "green"]}}, "required": ["colour"]}
+_SCHEMA = {
+    "type": "object", "properties": {"colour": {"enum": ["red", "green"]}},
+    "required": ["colour"], "additionalProperties": False,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
