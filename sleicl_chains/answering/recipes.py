@@ -27,6 +27,7 @@ from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.models.abilities import Renderer, prefix_rule, state_size
 from sleicl_chains.models.identity import identity
 from sleicl_chains.models.journal import Journal
+from sleicl_chains.models.replies import SURROGATE
 from sleicl_chains.models.secrets import without_secrets
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import prefixed
@@ -231,14 +232,15 @@ class Recipe(BaseModel):
         """
         path = Path(path)
         expected = "a recipe as `sleicl learn` writes it"
+        given = parse_json(read_text(path, expected, RECIPE_LIMIT), path, expected)
+        if SURROGATE.search(json.dumps(given, ensure_ascii=False)):
+            raise InputError(f"{path}: found half of a surrogate pair, which is no Unicode; expected {expected}")
         try:
-            recipe = cls.model_validate(parse_json(read_text(path, expected, RECIPE_LIMIT), path, expected))
+            recipe = cls.model_validate(given)
         except ValidationError as problem:
             first = problem.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the file"
-            raise InputError(
-                f"{path}: {where}: {first['msg']}; expected a recipe as `sleicl learn` writes it"
-            ) from None
+            raise InputError(f"{path}: {where}: {first['msg']}; expected {expected}") from None
         try:
             recipe._check_reader()
         except InputError as problem:

@@ -37,8 +37,8 @@ def serve(
 ) -> None:
     """Serve recipes and chat over HTTP, as OpenAI's API does; Ctrl-C ends it once the running requests are done."""
     from sleicl_chains.serving.listening import check_reach, listening, run
+    from sleicl_chains.serving.server.app import build
     from sleicl_chains.serving.server.door import check_key
-    from sleicl_chains.serving.server.openai import build
     from sleicl_chains.serving.server.requests import Limits
 
     check_reach(host, api_key, option="--api-key", variable="SLEICL_API_KEY")

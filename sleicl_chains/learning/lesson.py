@@ -167,7 +167,7 @@ class Lesson:
                 "or show no examples (--shots 0)"
             )
         if not asked.fits:
-            self.notes.append(f"{asked.observer.name} was left out: {asked.complaint}")
+            self.notes.append(f"{asked.observer.name} was left out: {[*asked.complaints.values()][-1]}")
         elif asked.too_long:
             self.notes.append(f"{asked.observer.name}: {asked.too_long} rows do not fit and count as wrong")
 

@@ -33,8 +33,8 @@ class Asked:
     """By row id; without the rows that do not fit the context."""
     said: dict[str, str | None] = field(default_factory=dict)
     """Where answers are generated: the answer, None where it could not be read."""
-    complaint: str = ""
-    """Of the model, about the last row that does not fit its context; such rows count as wrong."""
+    complaints: dict[str, str] = field(default_factory=dict)
+    """By row id: what the model said of a row that does not fit its context; such rows count as wrong."""
 
     @property
     def arm(self) -> ArmName:
@@ -50,7 +50,7 @@ class Asked:
     @property
     def too_long(self) -> int:
         """How many rows do not fit the context."""
-        return len(self.rows) - len(self.seen)
+        return len(self.complaints)
 
     @property
     def fits(self) -> bool:
@@ -61,7 +61,7 @@ class Asked:
         """Ask the weak model about the rows, or the first of them; none twice. The journal keeps every call."""
         chain = Solver(self.observer, "generate") if self.mode == "generate" else None
         for row in self.rows[:count]:
-            if row.id in self.seen:
+            if row.id in self.seen or row.id in self.complaints:
                 continue
             try:
                 if chain:
@@ -69,7 +69,7 @@ class Asked:
                 else:
                     self.seen[row.id] = self.observer.observe(row.text, self.observer.blocks(self.mode))
             except PromptTooLong as problem:
-                self.complaint = str(problem)
+                self.complaints[row.id] = str(problem)
             self.note(self.observer.name)
 
     @property

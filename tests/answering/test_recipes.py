@@ -115,6 +115,7 @@ def test_a_changed_text_is_refused(tmp_path: Path, within: str, key: str) -> Non
         ("[]", "the file: "),
         ("{}", "task: Field required"),
         ('{"task": 1}', "task: "),
+        (r'{"task": "\ud800"}', "half of a surrogate pair"),
     ],
 )
 def test_what_is_no_recipe_is_refused_in_one_line(tmp_path: Path, text: str, complaint: str) -> None:

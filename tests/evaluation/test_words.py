@@ -30,8 +30,8 @@ def test_what_helps_is_told_in_five_lines() -> None:
         "Verdict on the grimoire: helps. simple+few-shot (desk-1) against few-shot, read by blend.",
         "Difference in accuracy: +0.100 [+0.050, +0.150] on 80 rows (0.900 against 0.800; 9 fixed, 1 broken), p < 0.001"
         " by a sign-flip test of the probabilities' quadratic score; below 0.01 something is shown.",
-        "So many rows show a true difference of about 0.12 four times in five; smaller ones take more rows (no test on "
-        "80 rows can show +0.03).",
+        "So many rows show a true difference of about 0.12 four times in five; smaller ones, such as +0.03, take more "
+        "rows.",
         "The recipe: simple+few-shot, read by blend; taken: x. Shown. Right on 0.900 [0.815, 0.948] of 80 rows that "
         "its reader was not fitted on (but it was chosen by them, which flatters it); the probe, without any language "
         "model, on 0.950, which does as well or better.",
@@ -54,12 +54,12 @@ def test_no_difference_shown_is_not_no_difference() -> None:
     lines = said(SHOWN | {"finding": "no difference shown", "p": 0.3, "low": -0.1})
     assert lines[0].startswith("Verdict on the grimoire: no difference shown. simple+few-shot")
     assert lines[1].endswith("below 0.01 something is shown.")
-    assert lines[2].endswith('(no test on 80 rows can show +0.03). "No difference shown" is not "no difference".')
+    assert lines[2].endswith('such as +0.03, take more rows. "No difference shown" is not "no difference".')
     many = said(SHOWN | {"finding": "no difference shown", "n": 2000, "smallest_shown": 0.02})[2]
     assert "0.02 four times" in many and "+0.03" not in many and many.endswith('is not "no difference".')
     assert said()[2] == (
-        "On so few rows no difference, however large, would be shown four times in five; take more rows (no test on 4 "
-        'rows can show +0.03). "No difference shown" is not "no difference".'
+        "On so few rows no difference, however large, would be shown four times in five; take more rows. "
+        '"No difference shown" is not "no difference".'
     )
 
 

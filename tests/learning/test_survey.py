@@ -79,10 +79,13 @@ def narrow(rows: list[Example]) -> Narrow:
 
 @pytest.mark.parametrize(("long", "fits"), [(0, True), (1, True), (2, False), (3, False), (4, False)])
 def test_a_prompt_fits_if_most_of_its_rows_do(long: int, fits: bool) -> None:
-    prompt = asked(narrow(rows(4)[:long]), 4)
+    told: list[str] = []
+    prompt = replace(asked(narrow(rows(4)[:long]), 4), note=told.append)
+    prompt.ask(2)
     prompt.ask()
     assert (prompt.too_long, prompt.fits) == (long, fits)
-    assert prompt.complaint == ("The prompt has 99 tokens; the context holds 9" if long else "")
+    assert prompt.complaints == {row.id: "The prompt has 99 tokens; the context holds 9" for row in rows(4)[:long]}
+    assert len(told) == 4  # a row that does not fit is not asked about again
 
 
 def test_what_prompts_share_at_their_beginning_is_read_once() -> None:

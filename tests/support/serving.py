@@ -16,8 +16,8 @@ from sleicl_chains.answering.solver import solver
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.store import GrimoireStore
 from sleicl_chains.serving.listening import listening, server_of
+from sleicl_chains.serving.server.app import build
 from sleicl_chains.serving.server.menu import Learned, Menu
-from sleicl_chains.serving.server.openai import build
 from sleicl_chains.serving.server.requests import Limits
 from tests.support.fake_models import Scorer, written
 from tests.support.recipes import TASK
