@@ -33,8 +33,8 @@ from sleicl_chains.answers import Answer
 from sleicl_chains.files import Home
 from sleicl_chains.models.names import weak_model
 from sleicl_chains.serving.listening import listening, run
+from sleicl_chains.serving.server.app import build
 from sleicl_chains.serving.server.menu import Learned, Menu
-from sleicl_chains.serving.server.openai import build
 from sleicl_chains.serving.weak import open_chat_model
 from sleicl_chains.tasks.cards import Task
 from tests.support.ollama_server import Asked, OllamaServer, Said, chat
