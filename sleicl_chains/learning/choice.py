@@ -24,10 +24,10 @@ from sleicl_chains.tasks.labels import fold
 
 LEAST_GAIN = 0.01
 """Below this no grimoire is taken: it makes each prompt longer."""
-SPREAD = 0.03
-"""Between tasks, where nothing is known of a model: about what the models have whose gains are packaged."""
-_LEAST_SPREAD = 0.02
-"""Tasks that happen to agree do not show that all do: over twelve tasks of 500 rows it was .022 to .044."""
+SPREAD = 0.05
+"""Between tasks, at least, and where nothing is known of a model. Tasks that happen to agree do not show that all do:
+over twelve public ones it was .022 to .044, and a task whose labels are a house's own lies far outside. With .02 such a
+task lost .03 on rows that decided nothing, and no other task gained by it (benchmarks/LOG.md)."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,18 @@ class Candidate:
 
     arm: str
     shows_grimoire: bool
-    steps: Sequence[float]
+    gains: Sequence[float]
     """What each row adds to the difference in accuracy: 1, 0 or -1; empty where nothing was asked."""
     known: Known
     p: float | None = None
     """Of the difference, where it is not the pair's own: adjusted for all that was also tried."""
+    scored: Sequence[float] = ()
+    """The same as told by quadratic scores, in points of accuracy; chance sways it less. Empty without scores."""
 
     @property
     def difference(self) -> float:
         """Measured here; 0 without rows."""
-        return fsum(self.steps) / max(1, len(self.steps))
+        return _mean(self.gains)
 
     @property
     def expected(self) -> float:
@@ -65,11 +67,12 @@ class Candidate:
         That is the mean of a normal distribution known from other tasks (m, t) once a measurement (d, s) has come in
         (Gelman et al., "Bayesian Data Analysis", 3rd edition, 2013, equation 2.10).
         """
-        if not self.steps:
+        steps = self.scored or self.gains
+        if not steps:
             return self.known.mean
-        n, mean = len(self.steps), self.difference
+        n, mean = len(steps), _mean(steps)
         # At least as much variance as one row in n makes: rows that never differ do not show that none would.
-        variance = max(fsum((step - mean) ** 2 for step in self.steps) / n, 1 / n)
+        variance = max(fsum((step - mean) ** 2 for step in steps) / n, 1 / n)
         here, others = n / variance, 1 / self.known.spread**2
         return (self.known.mean * others + mean * here) / (others + here)
 
@@ -77,7 +80,8 @@ class Candidate:
     def ground(self) -> str:
         """What was measured, what is known, and what is expected of both, in words."""
         known = self.known
-        here = f"{self.arm} {self.difference:+.3f} on {len(self.steps)} rows" if self.steps else self.arm
+        here = f"{self.arm} {self.difference:+.3f} on {len(self.gains)} rows" if self.gains else self.arm
+        here += f", {_mean(self.scored):+.3f} by its probabilities" if self.scored else ""
         here += "" if self.p is None else f" (p = {self.p:.3f})"
         others = (
             f"on {known.tasks} other tasks {known.model} gained {known.mean:+.3f} by it"
@@ -85,6 +89,10 @@ class Candidate:
             else "of other tasks nothing is known for this model and reading"
         )
         return f"{here}; {others}; expected {self.expected:+.3f}"
+
+
+def _mean(steps: Sequence[float]) -> float:
+    return fsum(steps) / max(1, len(steps))
 
 
 def choose(baseline: str, candidates: Sequence[Candidate], verdict: Verdict, mode: Mode) -> Choice:
@@ -99,7 +107,7 @@ def choose(baseline: str, candidates: Sequence[Candidate], verdict: Verdict, mod
         verdict: of the pair.
         mode: how all of them are read.
     """
-    none = Candidate(baseline, shows_grimoire=False, steps=(), known=Known())
+    none = Candidate(baseline, shows_grimoire=False, gains=(), known=Known())
     without = max([none, *(one for one in candidates if not one.shows_grimoire)], key=lambda one: one.expected)
     shown = [one for one in candidates if one.shows_grimoire and verdict.finding != "hurts"]
     best = max(shown, key=lambda one: one.expected, default=None)
@@ -157,7 +165,7 @@ def _pooled(tasks: Sequence[dict[str, float]], model: str) -> Known:
     mean = fsum(gains) / len(gains)
     seen = fsum((gain - mean) ** 2 for gain in gains) / (len(gains) - 1)
     chance = fsum(one["error"] ** 2 for one in tasks) / len(tasks)
-    between = max(_LEAST_SPREAD**2, seen - chance)
+    between = max(SPREAD**2, seen - chance)
     return Known(mean, (between + (between + chance) / len(tasks)) ** 0.5, len(tasks), model)
 
 

@@ -123,7 +123,7 @@ class Lesson:
         verdict = Verdict(finding="no difference shown", why=self.parts.untested)
         found = [*self.cheaper, *self.pair]
         while True:
-            choice = choose(self.baseline.arm, [self._candidate(one, []) for one in found], verdict, self.mode)
+            choice = choose(self.baseline.arm, [self._candidate(one) for one in found], verdict, self.mode)
             self._ask(self.chosen(choice))
             if self.chosen(choice).fits:
                 break
@@ -204,9 +204,7 @@ class Lesson:
         """Return which of the pair and its cheaper neighbours the recipe takes."""
         found = [one for one in [*self.cheaper, *self.pair] if one.fits]
         p = {(one.arm, one.grimoire): one.p for one in tried}
-        candidates = [
-            self._candidate(one, self._compared(one).gains.tolist(), p.get((one.arm, one.grimoire))) for one in found
-        ]
+        candidates = [self._candidate(one, self._compared(one), p.get((one.arm, one.grimoire))) for one in found]
         return self._measured(choose(self.baseline.arm, candidates, verdict, self.mode))
 
     def _measured(self, choice: Choice) -> Choice:
@@ -214,9 +212,10 @@ class Lesson:
         right = rights(self.held(self.chosen(choice)), self.crossfit.rows, self.task.labels)
         return choice.model_copy(update={"accuracy": float(right.mean()), "probe": self._probe(), "n": len(right)})
 
-    def _candidate(self, asked: Asked, gains: Sequence[float], p: float | None = None) -> Candidate:
+    def _candidate(self, asked: Asked, compared: Compared | None = None, p: float | None = None) -> Candidate:
         known = known_gain(self.weak, self.mode, asked.arm, self.baseline.arm, self.task.name, self.home)
-        return Candidate(asked.arm, bool(asked.grimoire), gains, known, p)
+        gains, scored = (compared.gains.tolist(), compared.scored) if compared else ([], [])
+        return Candidate(asked.arm, bool(asked.grimoire), gains, known, p, scored)
 
     def chosen(self, choice: Choice) -> Asked:
         """Return the prompt of a choice."""

@@ -75,6 +75,12 @@ class Compared:
             return self.gains
         return np.array([(a.score or 0.0) - (b.score or 0.0) for a, b in zip(self.ours, self.theirs, strict=True)])
 
+    @property
+    def scored(self) -> list[float]:
+        """What each row adds to the difference, as scores tell it, in points of accuracy; empty without scores."""
+        size, rows = _GAINS["score"]
+        return [] if self.tests == "right" else (self.steps / (size * rows)).tolist()
+
 
 def rights(held: Sequence[Held], rows: Sequence[Example], labels: Sequence[str]) -> "NDArray[np.bool_]":
     """(n_rows,): which rows are right."""

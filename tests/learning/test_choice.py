@@ -41,6 +41,16 @@ def test_the_expected_gain_by_hand() -> None:
     assert one.difference == pytest.approx(0.08) and one.expected == pytest.approx(0.050612, abs=1e-6)
 
 
+def test_where_there_are_scores_they_are_weighed() -> None:
+    """100 rows, .06 by their scores, 50 of .2 and 50 of -.08: variance .0196, 1/s^2 = 100 / .0196 = 5102.
+
+    Nothing is known: t = .05, 1/t^2 = 400. .06 * 5102 / 5502 = .0556; the accuracy is told beside it.
+    """
+    one = Candidate(PAIR, True, steps(4, 3, 100), UNKNOWN, None, [0.2, -0.08] * 50)
+    assert one.difference == pytest.approx(0.01) and one.expected == pytest.approx(0.055638, abs=1e-6)
+    assert one.ground.startswith(f"{PAIR} +0.010 on 100 rows, +0.060 by its probabilities; ")
+
+
 def test_rows_that_never_differ_do_not_show_that_none_would() -> None:
     """50 rows, none different: variance 1/50, 1/s^2 = 2500; m = .05, t = .02: 125 / 5000 = .025."""
     assert candidate(PAIR, steps(0, 0, 50), Known(0.05, 0.02)).expected == pytest.approx(0.025)
@@ -139,7 +149,7 @@ def gains(tasks: dict[str, tuple[float, float]], **more: Any) -> list[dict[str, 
     return [{**about, "tasks": found, **more}]
 
 
-TASKS = {"trec": (0.02, 0.01), "subj": (0.08, 0.01), "doors": (0.5, 0.01)}
+TASKS = {"trec": (-0.03, 0.01), "subj": (0.13, 0.01), "doors": (0.5, 0.01)}
 
 
 def known(monkeypatch: pytest.MonkeyPatch, found: list[dict[str, Any]], task: str = "new", **more: Any) -> Known:
@@ -149,18 +159,18 @@ def known(monkeypatch: pytest.MonkeyPatch, found: list[dict[str, Any]], task: st
 
 
 def test_mean_and_spread_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """.02 and .08: mean .05, variance .0018, of which chance makes .0001; the mean of two is unsure by half of it."""
+    """-.03 and .13: mean .05, variance .0128, of which chance makes .0001; the mean of two is unsure by half of it."""
     found = known(monkeypatch, gains(TASKS), "doors")
     assert found.mean == pytest.approx(0.05) and (found.tasks, found.model) == (2, "qwen")
-    assert found.spread == pytest.approx((0.0017 + 0.0018 / 2) ** 0.5)
+    assert found.spread == pytest.approx((0.0127 + 0.0128 / 2) ** 0.5)
     everywhere = known(monkeypatch, gains(TASKS))
     assert everywhere.tasks == 3 and everywhere.mean == pytest.approx(0.2)
 
 
 def test_what_chance_explains_is_no_spread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """.02 and .08, each measured to +-.2: tasks spread by the least that is taken, .02, and the mean is unsure."""
+    """.02 and .08, each measured to +-.2: tasks spread by the least that is taken, .05, and the mean is unsure."""
     found = known(monkeypatch, gains({"a": (0.02, 0.2), "b": (0.08, 0.2)}))
-    assert found.spread == pytest.approx((0.0004 + 0.0404 / 2) ** 0.5)
+    assert found.spread == pytest.approx((0.0025 + 0.0425 / 2) ** 0.5)
 
 
 @pytest.mark.parametrize("name", ["doors", "DOORS ", " Doors"])
