@@ -191,14 +191,22 @@ class Conversation:
         return turn, messages
 
     def retry(self) -> Generator[Piece]:
-        """Take the last turn back and answer its message again."""
+        """Take the last turn back and answer its message again; where that fails, what was answered before stays."""
         if not self.turns:
             raise InputError("there is nothing to try again yet; say something first")
         last = self.turns.pop()
         try:
-            return self.pieces(last.text)
+            return self._again(self.pieces(last.text), last)
         except SleiclError:  # a library that cannot be read takes no turn away
             self.turns.append(last)
+            raise
+
+    def _again(self, pieces: Generator[Piece], before: Turn) -> Generator[Piece]:
+        try:
+            yield from pieces
+        except SleiclError:
+            if before.reply:
+                self.turns[-1] = before
             raise
 
     def _answered(self, turn: Turn, messages: list[BaseMessage]) -> Generator[Piece]:

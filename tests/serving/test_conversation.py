@@ -276,6 +276,17 @@ def test_a_retry_that_cannot_begin_takes_nothing_away(tmp_path: Path) -> None:
     assert [turn.text for turn in talk.turns] == ["hello"]
 
 
+def test_a_retry_that_fails_leaves_what_was_answered_before(store: GrimoireStore) -> None:
+    model = Talker(says=[["whole"], ["half of", ServerDown("gone")], ["on"]])
+    talk = Conversation(model, store)
+    said(talk, "still there?")
+    with pytest.raises(ServerDown):
+        list(talk.retry())
+    assert [(turn.text, turn.reply, turn.ended) for turn in talk.turns] == [("still there?", "whole", "whole")]
+    said(talk, "and now?")
+    assert shown(model.sent[2]) == [("human", "still there?"), ("ai", "whole"), ("human", "and now?")]
+
+
 def test_an_empty_message_and_nothing_to_retry(store: GrimoireStore) -> None:
     talk = Conversation(Talker(says=[]), store)
     with pytest.raises(InputError, match="the message"):
