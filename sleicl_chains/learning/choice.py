@@ -26,8 +26,8 @@ LEAST_GAIN = 0.01
 """Below this no grimoire is taken: it makes each prompt longer."""
 SPREAD = 0.05
 """Between tasks, at least, and where nothing is known of a model. Tasks that happen to agree do not show that all do:
-over twelve public ones it was .022 to .044, and a task whose labels are a house's own lies far outside. With .02 such a
-task lost .03 on rows that decided nothing, and no other task gained by it (benchmarks/LOG.md)."""
+over twelve public ones it was .022 to .044, and a task whose labels are a house's own lies far outside. Of .02 to .08,
+.05 chose best on re-split rows of eight tasks, if by little (benchmarks/LOG.md)."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Candidate:
     p: float | None = None
     """Of the difference, where it is not the pair's own: adjusted for all that was also tried."""
     scored: Sequence[float] = ()
-    """The same as told by quadratic scores, in points of accuracy; chance sways it less. Empty without scores."""
+    """The same as told by quadratic scores, as a difference in accuracy; chance sways it less. Empty without scores."""
 
     @property
     def difference(self) -> float:
@@ -77,11 +77,16 @@ class Candidate:
         return (self.known.mean * others + mean * here) / (others + here)
 
     @property
+    def contradicted(self) -> bool:
+        """Whether it was right less often while its probabilities look better."""
+        return _mean(self.scored) > 0 > self.difference
+
+    @property
     def ground(self) -> str:
         """What was measured, what is known, and what is expected of both, in words."""
         known = self.known
         here = f"{self.arm} {self.difference:+.3f} on {len(self.gains)} rows" if self.gains else self.arm
-        here += f", {_mean(self.scored):+.3f} by its probabilities" if self.scored else ""
+        here += f" ({_mean(self.scored):+.3f} told from probabilities, which is weighed)" if self.scored else ""
         here += "" if self.p is None else f" (p = {self.p:.3f})"
         others = (
             f"on {known.tasks} other tasks {known.model} gained {known.mean:+.3f} by it"
@@ -99,7 +104,7 @@ def choose(baseline: str, candidates: Sequence[Candidate], verdict: Verdict, mod
     """Return the prompt of the highest expected gain, and say on what ground.
 
     A grimoire is taken only where it is expected to gain `LEAST_GAIN` on the best prompt without one, and never
-    where the verdict is that it hurts.
+    where the verdict is that it hurts. No prompt is taken whose probabilities and right answers contradict each other.
 
     Args:
         baseline: the pair's prompt without a grimoire, whose gain is 0.
@@ -108,6 +113,7 @@ def choose(baseline: str, candidates: Sequence[Candidate], verdict: Verdict, mod
         mode: how all of them are read.
     """
     none = Candidate(baseline, shows_grimoire=False, gains=(), known=Known())
+    candidates = [one for one in candidates if not one.contradicted]
     without = max([none, *(one for one in candidates if not one.shows_grimoire)], key=lambda one: one.expected)
     shown = [one for one in candidates if one.shows_grimoire and verdict.finding != "hurts"]
     best = max(shown, key=lambda one: one.expected, default=None)
@@ -134,7 +140,8 @@ def known_gain(weak: BaseChatModel, mode: Mode, arm: str, against: str, task: st
     Nothing (a mean of 0) where the model, the reading or the pair is not known, or the model is known not to follow
     guides.
     """
-    found = next((one for one in _gains() if _is(one, weak, mode, arm, against)), None)
+    key = (_weights(weak), mode, arm, against)
+    found = next((one for one in _gains() if _key(one) == key), None)
     reading = known_reading(weak, home)
     if found is None or (reading and not reading.follows_guides):
         return Known()
@@ -142,10 +149,8 @@ def known_gain(weak: BaseChatModel, mode: Mode, arm: str, against: str, task: st
     return _pooled(tasks, found["model"]) if len(tasks) > 1 else Known()
 
 
-def _is(found: dict[str, Any], weak: BaseChatModel, mode: Mode, arm: str, against: str) -> bool:
-    return (found["arm"], found["against"], found["mode"]) == (arm, against, mode) and found["weights"] == _weights(
-        weak
-    )
+def _key(found: dict[str, Any]) -> tuple[str, str, str, str]:
+    return found["weights"], found["mode"], found["arm"], found["against"]
 
 
 def _weights(weak: BaseChatModel) -> str:

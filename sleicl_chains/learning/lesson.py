@@ -74,7 +74,7 @@ class Lesson:
 
     @cached_property
     def pair(self) -> list[Asked]:
-        """The same with the first grimoire; none where nothing is tested."""
+        """The same with the first grimoire; none without one."""
         return [self._asked(self.plan.pair)] if self.plan.pair else []
 
     @cached_property
@@ -167,7 +167,7 @@ class Lesson:
                 "or show no examples (--shots 0)"
             )
         if not asked.fits:
-            self.notes.append(f"{asked.observer.name} was left out: {[*asked.complaints.values()][-1]}")
+            self.notes.append(f"{asked.observer.name} was left out: {next(iter(asked.complaints.values()))}")
         elif asked.too_long:
             self.notes.append(f"{asked.observer.name}: {asked.too_long} rows do not fit and count as wrong")
 
@@ -187,7 +187,7 @@ class Lesson:
     def verdict(self) -> Verdict:
         """Return what the one test says."""
         if not self.pair:
-            return Verdict(finding="no difference shown", why=self.parts.untested or "no grimoire was given")
+            return Verdict(finding="no difference shown", why="no grimoire was given")
         (asked,), first = self.pair, self.grimoires[0]
         if not asked.fits:
             return Verdict(finding="no difference shown", why=f"{asked.arm} does not fit the weak model's context")

@@ -204,7 +204,7 @@ class Conversation:
     def _again(self, pieces: Generator[Piece], before: Turn) -> Generator[Piece]:
         try:
             yield from pieces
-        except SleiclError:
+        except Exception:  # providers have errors of their own
             if before.reply:
                 self.turns[-1] = before
             raise

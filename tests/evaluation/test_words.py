@@ -55,6 +55,7 @@ def test_no_difference_shown_is_not_no_difference() -> None:
     assert lines[0].startswith("Verdict on the grimoire: no difference shown. simple+few-shot")
     assert lines[1].endswith("below 0.01 something is shown.")
     assert lines[2].endswith('such as +0.03, take more rows. "No difference shown" is not "no difference".')
+    assert "such as +0.03" in said(SHOWN | {"finding": "no difference shown", "smallest_shown": 0.04})[2]
     many = said(SHOWN | {"finding": "no difference shown", "n": 2000, "smallest_shown": 0.02})[2]
     assert "0.02 four times" in many and "+0.03" not in many and many.endswith('is not "no difference".')
     assert said()[2] == (

@@ -48,7 +48,15 @@ def test_where_there_are_scores_they_are_weighed() -> None:
     """
     one = Candidate(PAIR, True, steps(4, 3, 100), UNKNOWN, None, [0.2, -0.08] * 50)
     assert one.difference == pytest.approx(0.01) and one.expected == pytest.approx(0.055638, abs=1e-6)
-    assert one.ground.startswith(f"{PAIR} +0.010 on 100 rows, +0.060 by its probabilities; ")
+    assert one.ground.startswith(f"{PAIR} +0.010 on 100 rows (+0.060 told from probabilities, which is weighed); ")
+
+
+@pytest.mark.parametrize("arm", [PAIR, "zero-shot"])
+def test_a_prompt_that_is_right_less_often_is_not_taken_for_its_probabilities(arm: str) -> None:
+    one = Candidate(arm, arm == PAIR, steps(1, 6, 90), UNKNOWN, None, [0.07] * 90)
+    assert one.expected > 0.05 and choose(BASE, [one], NOTHING, "blend").arm == BASE
+    better = Candidate(arm, arm == PAIR, steps(6, 1, 90), UNKNOWN, None, [0.07] * 90)
+    assert choose(BASE, [better], NOTHING, "blend").arm == arm
 
 
 def test_rows_that_never_differ_do_not_show_that_none_would() -> None:

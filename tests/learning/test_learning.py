@@ -88,7 +88,7 @@ def test_a_grimoire_that_alone_tells_the_labels_apart_helps_and_is_taken(make: A
     assert found.fixed - found.broken == pytest.approx(found.difference * 92)
     assert recipe.choice and recipe.choice.arm == recipe.arm and recipe.arm in ("simple", "simple+few-shot")
     assert recipe.choice.accuracy is not None and recipe.choice.accuracy >= 0.85 and recipe.choice.n == 92
-    assert ("by its probabilities" in recipe.choice.ground) == (found.tested == "score")
+    assert ("told from probabilities" in recipe.choice.ground) == (found.tested == "score")
     assert recipe.grimoire and (recipe.grimoire.text, recipe.grimoire.id) == (GUIDE, "doors-1")
 
 

@@ -43,6 +43,12 @@ def compared(ours: Sequence[Held], theirs: Sequence[Held]) -> Compared:
     return Compared(ours, theirs, ROWS[: len(ours)], LABELS)
 
 
+def test_scores_are_told_as_a_difference_in_accuracy() -> None:
+    """A point of accuracy raised the mean score by 1.2 points."""
+    assert compared(held("++", [0.6, -0.3]), held("++", [0.0, 0.3])).scored == pytest.approx([0.5, -0.5])
+    assert compared(words("++"), words("+-")).scored == []
+
+
 @pytest.mark.parametrize(
     ("p", "total", "difference", "finding"),
     [

@@ -191,8 +191,10 @@ def test_a_text_that_does_not_fit_is_not_embedded() -> None:
 
 def test_the_server_stops_when_nobody_waits_any_more(own: OwnOllama) -> None:
     """A reply of 4,000 tokens takes longer than the ten seconds in which the server must come to rest."""
-    # Held to a list of 500 numbers, it cannot end early on any processor: a free reply may end within a second.
-    numbers = {"type": "array", "items": {"type": "integer"}, "minItems": 500}
+    # Held to a list of 10,000 numbers, it cannot end early on any processor: a free reply may end within a second.
+    numbers = {"type": "array", "items": {"type": "integer"}, "minItems": 20}
+    for _ in range(2):
+        numbers = {"type": "array", "items": numbers, "minItems": 25}
     weak = OllamaModel(model=INSTRUCT, base_url=own.url, num_predict=4000, temperature=1.2, format=numbers)
     parts = weak.stream(CHAT)
     next(parts)
