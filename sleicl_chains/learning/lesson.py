@@ -19,7 +19,7 @@ from sleicl_chains.evaluation.progress import Progress
 from sleicl_chains.files import Home
 from sleicl_chains.grimoires.grimoire import Grimoire
 from sleicl_chains.learning.choice import Candidate, choose, known_gain
-from sleicl_chains.learning.crossfit import CrossFit, Held
+from sleicl_chains.learning.crossfit import CrossFit
 from sleicl_chains.learning.cut import Cut
 from sleicl_chains.learning.plan import Plan
 from sleicl_chains.learning.survey import Asked, foretold_seconds
@@ -55,7 +55,6 @@ class Lesson:
     """Where it is looked up how well the model follows guides."""
     notes: list[str] = field(default_factory=list)
     _done: int = 0
-    _held: dict[tuple[int, int], list[Held]] = field(default_factory=dict)
 
     @cached_property
     def crossfit(self) -> CrossFit:
@@ -106,10 +105,15 @@ class Lesson:
         return f"About {max(1, round(seconds / 60))} min, by the first questions{kept}."
 
     def run(self) -> dict[str, Any]:
-        """Ask, test and choose; return the parts of the recipe that were learned."""
+        """Ask, test and choose; return the parts of the recipe that were learned.
+
+        Raises:
+            InputError: the pair's prompt without a grimoire does not fit the context.
+        """
         if self.parts.untested:
             return self._untested()
-        self.ask()
+        for asked in self.prompts:
+            self._ask(asked)
         verdict = self.verdict()
         tried = self.also_tried()
         choice = self.choice(verdict, tried)
@@ -150,15 +154,6 @@ class Lesson:
             planned = n if self.parts.untested else self.plan.questions(n)
             self.progress(prompt, self._done, max(self._done, planned))
 
-    def ask(self) -> None:
-        """Ask all questions.
-
-        Raises:
-            InputError: the pair's prompt without a grimoire does not fit the context.
-        """
-        for asked in self.prompts:
-            self._ask(asked)
-
     def _ask(self, asked: Asked) -> None:
         asked.ask()
         if not asked.fits and asked is self.baseline:
@@ -171,18 +166,11 @@ class Lesson:
         elif asked.too_long:
             self.notes.append(f"{asked.observer.name}: {asked.too_long} rows do not fit and count as wrong")
 
-    def held(self, asked: Asked, crossfit: CrossFit | None = None) -> list[Held]:
-        """Return what readers of the other rows make of each, or of each of a crossfit's; kept."""
-        crossfit = crossfit or self.crossfit
-        key = (id(asked), len(crossfit.rows))
-        if key not in self._held:
-            self._held[key] = asked.held_out(crossfit)
-        return self._held[key]
-
     def _compared(self, asked: Asked) -> Compared:
         """Compare a prompt with the baseline on the rows that it was asked about."""
         crossfit = self.crossfit if len(asked.rows) == len(self.crossfit.rows) else self.half
-        return Compared(self.held(asked, crossfit), self.held(self.baseline, crossfit), crossfit.rows, self.task.labels)
+        ours, theirs = asked.held_out(crossfit), self.baseline.held_out(crossfit)
+        return Compared(ours, theirs, crossfit.rows, self.task.labels)
 
     def verdict(self) -> Verdict:
         """Return what the one test says."""
@@ -191,9 +179,8 @@ class Lesson:
         (asked,), first = self.pair, self.grimoires[0]
         if not asked.fits:
             return Verdict(finding="no difference shown", why=f"{asked.arm} does not fit the weak model's context")
-        compared, known = self._compared(asked), first.provenance.rows_known
-        found = verdict_on((asked.arm, self.baseline.arm), compared)
-        return found.model_copy(update={"level": compared.level, "grimoire": first.id, "rows_known": known})
+        found = verdict_on((asked.arm, self.baseline.arm), self._compared(asked))
+        return found.model_copy(update={"grimoire": first.id, "rows_known": first.provenance.rows_known})
 
     def also_tried(self) -> list[AlsoTried]:
         """Return how the other prompts did."""
@@ -209,7 +196,7 @@ class Lesson:
 
     def _measured(self, choice: Choice) -> Choice:
         """Add how good the chosen prompt is on rows that its reader was not fitted on, the probe beside it."""
-        right = rights(self.held(self.chosen(choice)), self.crossfit.rows, self.task.labels)
+        right = rights(self.chosen(choice).held_out(self.crossfit), self.crossfit.rows, self.task.labels)
         return choice.model_copy(update={"accuracy": float(right.mean()), "probe": self._probe(), "n": len(right)})
 
     def _candidate(self, asked: Asked, compared: Compared | None = None, p: float | None = None) -> Candidate:
@@ -233,7 +220,7 @@ class Lesson:
 
     def tested(self) -> list[TestedRow]:
         """Return what the prompts that were asked about all rows made of each."""
-        found = {one.arm: self.held(one) for one in self.whole if one.fits}
+        found = {one.arm: one.held_out(self.crossfit) for one in self.whole if one.fits}
         return [
             TestedRow(
                 row=row.id,
@@ -246,7 +233,7 @@ class Lesson:
     def taken(self, choice: Choice) -> dict[str, Any]:
         """Return what the recipe keeps of the prompt that it takes, the reader fitted on all rows of the test."""
         asked = self.chosen(choice)
-        observer, held = asked.observer, self.held(asked)
+        observer, held = asked.observer, asked.held_out(self.crossfit)
         form, shown = observer.arm.form, observer.grimoire
         found: dict[str, Any] = {
             "arm": asked.arm, "mode": self.mode, "prior": self.prior,

@@ -35,6 +35,8 @@ class Asked:
     """Where answers are generated: the answer, None where it could not be read."""
     complaints: dict[str, str] = field(default_factory=dict)
     """By row id: what the model said of a row that does not fit its context; such rows count as wrong."""
+    _held: dict[int, list[Held]] = field(default_factory=dict)
+    """By the number of rows that it was made on."""
 
     @property
     def arm(self) -> ArmName:
@@ -78,10 +80,12 @@ class Asked:
         return () if self.mode == "score" else self.observer.groups(self.mode)
 
     def held_out(self, crossfit: CrossFit) -> list[Held]:
-        """Return what is made of each row of a crossfit by readers of the others."""
+        """Return what is made of each row of a crossfit by readers of the others; kept."""
         if self.mode == "generate":
             return [Held(self.said.get(row.id), 1.0) for row in crossfit.rows]
-        return crossfit.held_out([self.seen.get(row.id) for row in crossfit.rows], self.groups)
+        if (n := len(crossfit.rows)) not in self._held:
+            self._held[n] = crossfit.held_out([self.seen.get(row.id) for row in crossfit.rows], self.groups)
+        return self._held[n]
 
 
 def _generated(chain: Solver, row: Example) -> tuple[Observation, str | None]:

@@ -96,8 +96,8 @@ def verdict_on(pair: tuple[str, str], found: Compared) -> Verdict:
     (p,) = sign_flips([found.steps.tolist()])
     return Verdict(
         finding=finding_of(p, found.level, float(found.steps.sum()), difference), pair=pair, difference=difference,
-        low=low, high=high, p=p, n=len(found.rows), tested=found.tests, smallest_shown=smallest_shown(found),
-        fixed=int((found.gains > 0).sum()), broken=int((found.gains < 0).sum()),
+        low=low, high=high, p=p, n=len(found.rows), tested=found.tests, level=found.level,
+        smallest_shown=smallest_shown(found), fixed=int((found.gains > 0).sum()), broken=int((found.gains < 0).sum()),
         accuracy=(float(found.right.mean()), float(found.baseline.mean())),
     )  # fmt: skip
 
