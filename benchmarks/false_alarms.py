@@ -145,22 +145,10 @@ def main() -> None:
 
 
 def keep(record: dict[str, Any]) -> None:
-    """Write a run's line."""
+    """Write a run's line, numbers to six digits after the point, which tells every p of 10,000 flips from the next."""
+    short = json.loads(json.dumps(record), parse_float=lambda digits: round(float(digits), 6))
     with RESULTS.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(_short(record)) + "\n")
-
-
-def _short(value: Any) -> Any:
-    """Return numbers to six digits after the point, which tells every p of 10,000 flips from the next."""
-    if isinstance(value, dict):
-        return {name: _short(one) for name, one in value.items()}
-    return (
-        [round(one, 6) for one in value]
-        if isinstance(value, list)
-        else round(value, 6)
-        if isinstance(value, float)
-        else value
-    )
+        file.write(json.dumps(short) + "\n")
 
 
 def records() -> list[dict[str, Any]]:

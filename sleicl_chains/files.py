@@ -7,6 +7,7 @@ whatever is read goes through `read_text`, `read_file` or `open_file`, and JSON 
 import errno
 import json
 import os
+import re
 import secrets
 import stat
 import tempfile
@@ -20,6 +21,8 @@ from typing import Any
 
 from sleicl_chains.errors import InputError
 
+SURROGATE = re.compile(r"[\ud800-\udfff]")
+"""Half of a pair: JSON makes it, UTF-8 cannot hold it."""
 _MIB = 2**20
 TEXT_LIMIT = _MIB
 """Bytes of a grimoire or a card: what a person writes, or a model in one reply."""

@@ -22,12 +22,11 @@ from sleicl_chains.answering.readers import Number, Reader, check_reader, load_r
 from sleicl_chains.answering.readings import Mode, Prior
 from sleicl_chains.answering.steps import Solver
 from sleicl_chains.errors import InputError, RecipeMismatch, Unsupported
-from sleicl_chains.files import RECIPE_LIMIT, Home, parse_json, read_text, write_whole
+from sleicl_chains.files import RECIPE_LIMIT, SURROGATE, Home, parse_json, read_text, write_whole
 from sleicl_chains.grimoires.grimoire import Grimoire, Provenance
 from sleicl_chains.models.abilities import Renderer, prefix_rule, state_size
 from sleicl_chains.models.identity import identity
 from sleicl_chains.models.journal import Journal
-from sleicl_chains.models.replies import SURROGATE
 from sleicl_chains.models.secrets import without_secrets
 from sleicl_chains.tasks.cards import Task
 from sleicl_chains.tasks.labels import prefixed

@@ -16,9 +16,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sleicl_chains.errors import InputError, first_complaint, one_line
-from sleicl_chains.files import parse_json, read_text
+from sleicl_chains.files import SURROGATE, parse_json, read_text
 from sleicl_chains.hashes import short_hash
-from sleicl_chains.models.replies import SURROGATE
 from sleicl_chains.models.template_tokens import TOKENS_REMOVED, without_template_tokens
 from sleicl_chains.prompts import system_text
 from sleicl_chains.tasks.cards import Task

@@ -87,6 +87,11 @@ class Lesson:
         return [self._asked(arm, at, self.half.rows) for arm, at in self.plan.others]
 
     @property
+    def beside(self) -> list[Asked]:
+        """The prompts that the recipe may take in the baseline's place, the cheaper first."""
+        return [*self.cheaper, *self.pair]
+
+    @property
     def whole(self) -> list[Asked]:
         """The prompts that the recipe may take, asked about all rows."""
         return [self.baseline, *self.pair, *self.cheaper]
@@ -125,7 +130,7 @@ class Lesson:
     def _untested(self) -> dict[str, Any]:
         """Take the prompt that did best on other tasks, and ask that one alone."""
         verdict = Verdict(finding="no difference shown", why=self.parts.untested)
-        found = [*self.cheaper, *self.pair]
+        found = self.beside
         while True:
             choice = choose(self.baseline.arm, [self._candidate(one) for one in found], verdict, self.mode)
             self._ask(self.chosen(choice))
@@ -189,7 +194,7 @@ class Lesson:
 
     def choice(self, verdict: Verdict, tried: Sequence[AlsoTried]) -> Choice:
         """Return which of the pair and its cheaper neighbours the recipe takes."""
-        found = [one for one in [*self.cheaper, *self.pair] if one.fits]
+        found = [one for one in self.beside if one.fits]
         p = {(one.arm, one.grimoire): one.p for one in tried}
         candidates = [self._candidate(one, self._compared(one), p.get((one.arm, one.grimoire))) for one in found]
         return self._measured(choose(self.baseline.arm, candidates, verdict, self.mode))

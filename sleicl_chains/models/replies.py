@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from sleicl_chains.errors import CutReply, RejectedReply
+from sleicl_chains.files import SURROGATE
 from sleicl_chains.models.template_tokens import TOKENS_REMOVED, trimmed, without_template_tokens
 from sleicl_chains.models.thinking import finished_thinking, unclosed, without_thinking
-
-SURROGATE = re.compile(r"[\ud800-\udfff]")  # half of a pair: json makes it, UTF-8 cannot hold it
 
 if TYPE_CHECKING:  # LangChain's messages take a quarter of a second to load
     from langchain_core.messages import AIMessage

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from sleicl_chains.errors import InputError, first_complaint, note
-from sleicl_chains.files import parse_json
+from sleicl_chains.files import SURROGATE, parse_json
 from sleicl_chains.tasks.labels import fold, plain
 from sleicl_chains.tasks.texts import read_encoded
 
@@ -35,7 +35,7 @@ class Task(BaseModel):
     @field_validator("*")
     @classmethod
     def _whole(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        if any("\ud800" <= sign <= "\udfff" for text in value for sign in text):
+        if any(SURROGATE.search(text) for text in value):
             raise ValueError("expected valid Unicode, without halves of surrogate pairs")
         return value
 
